@@ -1,0 +1,1 @@
+"""A model's activations of a probe, layer by layer, into `activations.zarr`."""

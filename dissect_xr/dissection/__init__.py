@@ -1,0 +1,1 @@
+"""Thresholds and counts, from the two stores into `dissection.zarr`."""
