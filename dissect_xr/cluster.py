@@ -1,0 +1,303 @@
+"""Runs lists of coarse tasks on threads, local processes or a Dask scheduler.
+
+Knows: windows of tasks in flight, GPU workers, trees of partial sums, how a task's memory adds up.
+Does not know: what a task computes. A task is a frozen dataclass, a task function a top-level function of it that may
+run twice; what has to survive it writes itself.
+"""
+
+import os
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dissect_xr.errors import DissectError
+
+TREE = 8
+"""Partial sums merged by one task."""
+
+
+class Stream(Protocol):
+    """Tasks in flight."""
+
+    window: int
+    """How many leaf tasks should be in flight at once."""
+
+    def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
+        """Start `function(*args)`; handles of finished tasks among `args` stand for their results."""
+
+    def next(self) -> tuple[Any, Any]:
+        """Wait for a task to finish; its tag and the handle of its result. Raises what the task raised."""
+
+    def result(self, handle: Any) -> Any:
+        """The result behind a handle, brought here."""
+
+    def cancel(self) -> None:
+        """Drop what has not started."""
+
+
+class Pool(Protocol):
+    """Where tasks run."""
+
+    workers: int
+    """How many tasks can run at once."""
+
+    def stream(self, *, gpu: bool = False) -> Stream:
+        """A new stream; `gpu=True` runs its tasks only on workers that offer {"GPU": 1}, where there are such."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Tasks whose results are merged into one, and what is done with it."""
+
+    key: Any
+    tasks: Sequence[Any]
+    function: Callable[[Any], Any]
+    """task -> partial result"""
+    merge: Callable[..., Any]
+    """several partial results -> one; associative and commutative"""
+    finish: Callable[[Any, Any], Any]
+    """(key, merged result) -> what `fold_tasks` yields; runs on a worker"""
+
+
+def run_tasks(
+    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """Run `function(task)` for every task; yields (task, result) as they finish."""
+    stream = pool.stream(gpu=gpu)
+    in_flight = 0
+    try:
+        for task in tasks:
+            stream.add(task, function, task)
+            in_flight += 1
+            if in_flight >= stream.window:
+                done, handle = stream.next()
+                in_flight -= 1
+                yield done, stream.result(handle)
+        for _ in range(in_flight):
+            done, handle = stream.next()
+            yield done, stream.result(handle)
+    finally:
+        stream.cancel()
+
+
+@dataclass
+class _Open:
+    """A fold under way."""
+
+    fold: Fold
+    left: int
+    """leaf tasks not finished"""
+    merging: int = 0
+    ready: list[Any] = field(default_factory=list)
+    """handles of partial results"""
+
+    def advance(self, stream: Stream) -> None:
+        """Merge, or finish, when enough partial results are there."""
+        last = self.left == 0 and self.merging == 0
+        if len(self.ready) >= TREE or (last and len(self.ready) > 1):
+            parts, self.ready = self.ready[:TREE], self.ready[TREE:]
+            self.merging += 1
+            stream.add((self, "merge"), self.fold.merge, *parts)
+        elif last and self.ready:
+            stream.add((self, "finish"), self.fold.finish, self.fold.key, self.ready.pop())
+
+
+def fold_tasks(
+    pool: Pool, folds: Iterable[Fold], *, on_task: Callable[[Any], None] | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """Run every fold; yields (key, result of `finish`) as they finish.
+
+    Partial results stay where they were computed and are merged by trees of `TREE`; only what `finish` returns comes
+    here. At most the stream's window of leaf tasks is in flight, whatever the number of folds.
+    """
+    stream = pool.stream()
+    leaves = ((fold, task) for fold in folds for task in fold.tasks)
+    opened: dict[int, _Open] = {}
+    in_flight = 0
+    try:
+        while True:
+            while in_flight < stream.window and (leaf := next(leaves, None)) is not None:
+                fold, task = leaf
+                state = opened.setdefault(id(fold), _Open(fold, len(fold.tasks)))
+                stream.add((state, task), fold.function, task)
+                in_flight += 1
+            if not opened:
+                return
+            (state, what), handle = stream.next()
+            if what == "finish":
+                del opened[id(state.fold)]
+                yield state.fold.key, stream.result(handle)
+                continue
+            if what == "merge":
+                state.merging -= 1
+            else:
+                state.left -= 1
+                in_flight -= 1
+                if on_task is not None:
+                    on_task(what)
+            state.ready.append(handle)
+            state.advance(stream)
+    finally:
+        stream.cancel()
+
+
+class Threads:
+    """Runs tasks on threads of this process; GPU tasks one at a time, since torch uses all cores by itself."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or os.cpu_count() or 1
+
+    def stream(self, *, gpu: bool = False) -> Stream:
+        """See `Pool`."""
+        return _ThreadStream(1 if gpu else self.workers)
+
+
+class _ThreadStream:
+    def __init__(self, threads: int) -> None:
+        self.window = 2 * threads
+        self._executor = ThreadPoolExecutor(threads)
+        self._finished: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
+
+    def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
+        values = [arg.result() if isinstance(arg, Future) else arg for arg in args]
+        future = self._executor.submit(function, *values)
+        future.add_done_callback(lambda done: self._finished.put((tag, done)))
+
+    def next(self) -> tuple[Any, Any]:
+        tag, future = self._finished.get()
+        future.result()
+        return tag, future
+
+    def result(self, handle: Any) -> Any:
+        return handle.result()
+
+    def cancel(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class DaskPool:
+    """Runs tasks on the workers of a Dask client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        info = client.scheduler_info(n_workers=-1)["workers"].values()
+        self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in info))
+        self.workers = sum(worker["nthreads"] for worker in info)
+        if not self.workers:
+            raise DissectError(f"{client.scheduler.address}: the scheduler has no workers. Start `dask worker` first.")
+
+    def stream(self, *, gpu: bool = False) -> Stream:
+        """See `Pool`."""
+        if gpu and self.gpus:
+            return _DaskStream(self.client, {"GPU": 1}, 2 * self.gpus)
+        return _DaskStream(self.client, None, 2 * self.workers)
+
+
+class _DaskStream:
+    def __init__(self, client: Any, resources: dict[str, int] | None, window: int) -> None:
+        from distributed import as_completed
+
+        self.window = window
+        self._client, self._resources = client, resources
+        self._completed: Any = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+        self._tags: dict[str, Any] = {}
+
+    def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
+        future = self._client.submit(function, *args, pure=False, resources=self._resources)
+        self._tags[future.key] = tag
+        self._completed.add(future)
+
+    def next(self) -> tuple[Any, Any]:
+        future = next(self._completed)
+        tag = self._tags.pop(future.key)
+        if future.status != "finished":
+            future.result()
+        return tag, future
+
+    def result(self, handle: Any) -> Any:
+        return handle.result()
+
+    def cancel(self) -> None:
+        if self._tags:
+            self._client.cancel(list(self._completed.futures), force=True)
+
+
+@contextmanager
+def open_pool(
+    *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int | None = None
+) -> Iterator[Pool]:
+    """A pool: a Dask scheduler's workers, local processes (`workers`, and one per GPU), or this process's threads.
+
+    Parameters
+    ----------
+    workers
+        CPU worker processes, one thread each. None and no `gpus`: threads of this process.
+    gpus
+        Processes that each see one GPU through their own CUDA_VISIBLE_DEVICES and offer {"GPU": 1}.
+    scheduler
+        Address such as tcp://host:8786; excludes the other two.
+    memory
+        Bytes each worker process may use.
+    """
+    if scheduler is not None:
+        from distributed import Client
+
+        with _client(Client, scheduler) as client:
+            yield DaskPool(client)
+    elif workers is None and not gpus:
+        yield Threads()
+    else:
+        with _local(workers or 0, gpus, memory) as client:
+            yield DaskPool(client)
+
+
+@contextmanager
+def _client(factory: Any, address: str) -> Iterator[Any]:
+    try:
+        client = factory(address, timeout="20s", set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise DissectError(f"{address}: no Dask scheduler answers there ({error}). Start `dask scheduler`.") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _local(workers: int, gpus: int, memory: int | None) -> Iterator[Any]:
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    common = {"nthreads": 1, "memory_limit": memory or 0, "dashboard": False, "silence_logs": 40}
+    specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
+    for i in range(gpus):
+        options = common | {"env": {"CUDA_VISIBLE_DEVICES": str(i)}, "resources": {"GPU": 1}}
+        specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}}
+    with (
+        SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40) as cluster,
+        _client(Client, cluster) as client,
+    ):
+        client.wait_for_workers(workers + gpus)
+        yield client
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The memory a task needs at most, as a sum of named parts in bytes."""
+
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """Bytes."""
+        return sum(size for _, size in self.parts)
+
+    def check(self, limit: int | None, stage: str) -> None:
+        """Raise when the task cannot fit in `limit` bytes."""
+        if limit is not None and self.total > limit:
+            parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in self.parts)
+            raise DissectError(
+                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}), "
+                f"a worker has {limit / 2**20:,.0f} MiB. Give workers more memory, or ask for fewer layers, fractions or concepts at a time."
+            )

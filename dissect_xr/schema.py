@@ -1,0 +1,90 @@
+"""Every stored variable, declared once: name, dims, dtype, unit, meaning.
+
+Knows: what the three stores hold and how to say that a Dataset does not hold it.
+Does not know: shapes, chunks, or how anything is computed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import xarray as xr
+
+from dissect_xr.errors import DissectError
+
+SCHEMA_VERSION = 1
+"""Goes up when a store written by an older package can no longer be read as it is."""
+
+FRACTION = 0.005
+"""Share of a unit's activations above its threshold (Bau et al. 2017, section 2.2)."""
+
+CUTOFF = 0.04
+"""IoU above which a unit is a detector (Bau et al. 2017, section 2.3)."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One stored variable."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    meaning: str
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What is stored with the array."""
+        return {"units": self.units, "long_name": self.meaning}
+
+
+def _table(*rows: Variable) -> dict[str, Variable]:
+    return {row.name: row for row in rows}
+
+
+PROBE = _table(
+    Variable(
+        "annotation", ("image", "plane", "row", "col"), "uint16", "concept number", "label of each pixel, 0 = none"
+    ),
+    Variable("whole_image", ("image", "slot"), "uint16", "concept number", "labels of the whole image, 0 = none"),
+    Variable("annotated", ("image", "category"), "bool", "1", "image has a label of this primary category"),
+    Variable("concept_images", ("concept",), "int64", "images", "images that carry the concept"),
+    Variable("concept_area", ("concept",), "int64", "label pixels", "pixels that carry the concept"),
+    Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
+)
+
+ACTIVATIONS = _table(
+    Variable("activation", ("image", "unit", "y", "x"), "float16", "1", "the unit's output at each cell"),
+    Variable("peak", ("image", "unit"), "float16", "1", "largest activation of the unit in the image, as stored"),
+    Variable("mean", ("image", "unit"), "float32", "1", "mean activation of the unit in the image, as stored"),
+)
+
+DISSECTION = _table(
+    Variable("threshold", ("fraction", "unit"), "float32", "1", "activation level T_k"),
+    Variable("exceedance", ("fraction", "unit"), "int64", "activations", "raw activations strictly above T_k"),
+    Variable(
+        "intersection", ("fraction", "unit", "concept"), "int64", "label pixels", "active pixels that carry the concept"
+    ),
+    Variable(
+        "unit_area", ("fraction", "unit", "category"), "int64", "label pixels", "active pixels in the category's domain"
+    ),
+    Variable("dead", ("fraction", "unit"), "bool", "1", "no label pixel is active"),
+    Variable("concept_area", ("concept",), "int64", "label pixels", "pixels that carry the concept"),
+    Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
+)
+
+
+def check(data: xr.Dataset, table: dict[str, Variable], names: Iterable[str], where: str) -> None:
+    """Raise unless `data` holds the variables `names` of `table` with their dims.
+
+    Raises
+    ------
+    DissectError
+        Naming the store, the variable, what was expected and what came.
+    """
+    for name in names:
+        if name not in data:
+            raise DissectError(
+                f"{where}: expected a variable '{name}' {table[name].dims}, found {sorted(map(str, data))}."
+            )
+        if data[name].dims != table[name].dims:
+            raise DissectError(f"{where}: expected '{name}' with dims {table[name].dims}, found {data[name].dims}.")
