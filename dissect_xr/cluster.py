@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from dissect_xr.errors import DissectError
 
+MEMORY = 512 * 2**20
+"""Bytes a task may plan with, unless the caller says otherwise."""
+
 TREE = 8
 """Partial sums merged by one task."""
 
@@ -43,6 +46,9 @@ class Pool(Protocol):
 
     workers: int
     """How many tasks can run at once."""
+
+    memory: int
+    """Bytes a task may plan with."""
 
     def stream(self, *, gpu: bool = False) -> Stream:
         """A new stream; `gpu=True` runs its tasks only on workers that offer {"GPU": 1}, where there are such."""
@@ -147,8 +153,9 @@ def fold_tasks(
 class Threads:
     """Runs tasks on threads of this process; GPU tasks one at a time, since torch uses all cores by itself."""
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, memory: int = MEMORY) -> None:
         self.workers = workers or os.cpu_count() or 1
+        self.memory = memory
 
     def stream(self, *, gpu: bool = False) -> Stream:
         """See `Pool`."""
@@ -181,8 +188,9 @@ class _ThreadStream:
 class DaskPool:
     """Runs tasks on the workers of a Dask client."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, memory: int = MEMORY) -> None:
         self.client = client
+        self.memory = memory
         info = client.scheduler_info(n_workers=-1)["workers"].values()
         self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in info))
         self.workers = sum(worker["nthreads"] for worker in info)
@@ -227,7 +235,7 @@ class _DaskStream:
 
 @contextmanager
 def open_pool(
-    *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int | None = None
+    *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int = MEMORY
 ) -> Iterator[Pool]:
     """A pool: a Dask scheduler's workers, local processes (`workers`, and one per GPU), or this process's threads.
 
@@ -240,18 +248,18 @@ def open_pool(
     scheduler
         Address such as tcp://host:8786; excludes the other two.
     memory
-        Bytes each worker process may use.
+        Bytes a task may plan with; tasks are cut to fit.
     """
     if scheduler is not None:
         from distributed import Client
 
         with _client(Client, scheduler) as client:
-            yield DaskPool(client)
+            yield DaskPool(client, memory=memory)
     elif workers is None and not gpus:
-        yield Threads()
+        yield Threads(memory=memory)
     else:
-        with _local(workers or 0, gpus, memory) as client:
-            yield DaskPool(client)
+        with _local(workers or 0, gpus) as client:
+            yield DaskPool(client, memory=memory)
 
 
 @contextmanager
@@ -265,19 +273,17 @@ def _client(factory: Any, address: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _local(workers: int, gpus: int, memory: int | None) -> Iterator[Any]:
+def _local(workers: int, gpus: int) -> Iterator[Any]:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    common = {"nthreads": 1, "memory_limit": memory or 0, "dashboard": False, "silence_logs": 40}
+    common = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": 40}
     specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
     for i in range(gpus):
         options = common | {"env": {"CUDA_VISIBLE_DEVICES": str(i)}, "resources": {"GPU": 1}}
         specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}}
-    with (
-        SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40) as cluster,
-        _client(Client, cluster) as client,
-    ):
+    build: Any = SpecCluster  # untyped in distributed
+    with build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster, _client(Client, cluster) as client:
         client.wait_for_workers(workers + gpus)
         yield client
 
@@ -298,6 +304,6 @@ class Projection:
         if limit is not None and self.total > limit:
             parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in self.parts)
             raise DissectError(
-                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}), "
-                f"a worker has {limit / 2**20:,.0f} MiB. Give workers more memory, or ask for fewer layers, fractions or concepts at a time."
+                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}), a worker has "
+                f"{limit / 2**20:,.0f} MiB. Give workers more memory, or ask for fewer layers, fractions or concepts."
             )

@@ -1,0 +1,1 @@
+"""Network Dissection out of core."""

@@ -1,0 +1,153 @@
+"""Pixels of an image file, and the tensor a model takes made from them.
+
+Knows: how to decode a file into 8-bit RGB of one size, and the arithmetic before the first layer.
+Does not know: which images there are, which model follows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dissect_xr.activations.references import resolve
+from dissect_xr.errors import DissectError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
+
+    size: tuple[int, int]
+    """(H, W) of the input; the whole image is resized to it, nothing is cropped."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Subtracted after `scale`, in the channel order of `channels`."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divides last, in the channel order of `channels`."""
+    scale: float = 255.0
+    """Divides the 0-255 values first; 1.0 keeps them, for means given in 0-255."""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """Channel order that the model takes."""
+    callable: str | None = None
+    """Reference to a function used instead of the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise DissectError(f"mean and std need one number per channel (3), not {self.mean} and {self.std}")
+        if self.scale == 0 or 0 in self.std:
+            raise DissectError(f"scale and std divide and must not be 0: scale {self.scale}, std {self.std}")
+        if self.channels not in ("RGB", "BGR"):
+            raise DissectError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
+
+
+def read_image(path: str | Path, size: tuple[int, int], *, max_pixels: int = 64_000_000) -> NDArray[np.uint8]:
+    """Pixels of an image file as RGB, uint8 (H, W, 3); safe to call from threads.
+
+    Grey becomes three equal channels, 16-bit grey keeps its high byte, an alpha channel is dropped. An image of another
+    size is resized by Pillow's bilinear filter. EXIF orientation is not applied: label maps follow the stored pixels.
+
+    Parameters
+    ----------
+    path
+        Image file in a format that Pillow reads.
+    size
+        (H, W) of the result.
+    max_pixels
+        An image that declares more pixels is refused before it is decoded.
+
+    Raises
+    ------
+    DissectError
+        Names the file: missing, damaged, cut short, too large, or of 32-bit pixels without a fixed range.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise DissectError(
+                    f"image {path} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed"
+                )
+            rgb = _rgb(image, path)
+            if rgb.size != (size[1], size[0]):
+                rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            return np.array(rgb, dtype=np.uint8)
+    except (DissectError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise DissectError(f"image {path}: there is no such file") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DissectError(f"image {path} is larger than Pillow decodes: {error}") from error
+    except Exception as error:
+        # Damaged files make Pillow's decoders raise almost any exception: OSError, SyntaxError, struct.error, ...
+        raise DissectError(f"image {path} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def to_input(preprocess: Preprocess, batch: NDArray[np.uint8], *, device: str | torch.device = "cpu") -> Tensor:
+    """Input tensor of a batch, float (n, channel, H, W) on the device.
+
+    The arithmetic runs on the device, so that bytes and not floats cross to it; a `callable` runs on the CPU.
+
+    Parameters
+    ----------
+    preprocess
+        What to do.
+    batch
+        uint8 (n, H, W, 3) RGB, already of ``preprocess.size``.
+    device
+        Where the result is wanted.
+
+    Examples
+    --------
+    >>> half = Preprocess((1, 1), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> to_input(half, np.full((1, 1, 1, 3), 255, np.uint8)).flatten().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (*preprocess.size, 3):
+        raise DissectError(
+            f"expected uint8 images (n, {preprocess.size[0]}, {preprocess.size[1]}, 3), got {batch.dtype} {batch.shape}"
+        )
+    if preprocess.callable is not None:
+        return _called(preprocess, preprocess.callable, batch).to(device)
+    pixels = torch.tensor(batch, device=device).permute(0, 3, 1, 2).to(torch.float32)
+    if preprocess.channels == "BGR":
+        pixels = pixels.flip(1)
+    mean, std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    return ((pixels / preprocess.scale - mean) / std).contiguous()
+
+
+def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DissectError(f"image {path} has 32-bit pixels without a fixed range: save it with 8 bits per channel")
+    if "transparency" in image.info:
+        # Pillow warns when a palette with transparency is converted to RGB in one step.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _called(preprocess: Preprocess, reference: str, batch: NDArray[np.uint8]) -> Tensor:
+    function = resolve(reference)
+    try:
+        result = function(batch)
+    except Exception as error:
+        raise DissectError(f"preprocess {reference} failed: {type(error).__name__}: {error}") from error
+    got = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+    fits = (
+        isinstance(result, Tensor)
+        and result.is_floating_point()
+        and result.ndim == 4
+        and len(result) == len(batch)
+        and tuple(result.shape[2:]) == preprocess.size
+    )
+    if not fits:
+        height, width = preprocess.size
+        raise DissectError(
+            f"preprocess {reference} must return a float tensor ({len(batch)}, channel, {height}, {width}), got {got}"
+        )
+    return result  # type: ignore[no-any-return]  # checked above

@@ -1,0 +1,124 @@
+"""Functions named in a recipe: "package.module:function" or "path/to/file.py:function".
+
+Knows: how to import either form, and what to say when nothing is there.
+Does not know: what the function is for; a model factory and a preprocessing function look alike here.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dissect_xr.errors import DissectError
+
+# Two threads that load the same file must not see it half executed.
+_LOADING = threading.RLock()
+
+
+def resolve(reference: str) -> Callable[..., Any]:
+    """Function or class that a reference names.
+
+    A file is executed once per content: it is loaded under a name made of its path and bytes, so an edited file is
+    loaded anew and two files of one name never meet. Its directory is not put on `sys.path`.
+
+    Parameters
+    ----------
+    reference
+        ``"package.module:function"``, or ``"path/to/file.py:function"`` relative to the working directory.
+
+    Raises
+    ------
+    DissectError
+        The module, file or function does not exist, or importing it fails.
+
+    Examples
+    --------
+    >>> resolve("collections:Counter")("aab")["a"]
+    2
+    """
+    source, _, name = reference.rpartition(":")
+    if not source or not name:
+        raise DissectError(
+            f"{reference!r} names no function: expected 'package.module:function' or 'path/to/file.py:function'"
+        )
+    module = _file_module(Path(source)) if source.endswith(".py") else _named_module(source)
+    found = getattr(module, name, None)
+    if found is None:
+        raise DissectError(f"{source} has no {name!r}: there is {shortlist(_public_callables(module))}")
+    if not callable(found):
+        raise DissectError(f"{reference} is a {type(found).__name__}, expected a function or a class")
+    return found  # type: ignore[no-any-return]  # callable() narrows Any no further
+
+
+def shortlist(names: Iterable[str], limit: int = 12) -> str:
+    """Names for an error message: the first `limit` and how many more.
+
+    Examples
+    --------
+    >>> shortlist(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    >>> shortlist([])
+    'nothing'
+    """
+    names = list(names)
+    shown = ", ".join(names[:limit]) or "nothing"
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _file_module(path: Path) -> ModuleType:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        beside = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise DissectError(
+            f"{path} cannot be read ({error.strerror}): {path.parent} holds {shortlist(beside)}"
+        ) from error
+    digest = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
+    name = f"_dissect_xr_{path.stem}_{digest}"
+    with _LOADING:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise DissectError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and pickle look their module up by name while and after it is executed.
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise DissectError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        return module
+
+
+def _named_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise DissectError(f"module {name} cannot be imported: it needs {error.name}, install that") from error
+        parent = sys.modules.get(error.name.rpartition(".")[0])
+        if parent is None:
+            there = "install it, put its directory on PYTHONPATH, or name a file: 'path/to/file.py:function'"
+        else:
+            there = f"{parent.__name__} has {shortlist(m.name for m in pkgutil.iter_modules(_search_path(parent)))}"
+        raise DissectError(f"there is no module {error.name!r}: {there}") from error
+    except Exception as error:
+        raise DissectError(f"module {name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _search_path(package: ModuleType) -> list[str]:
+    return list(getattr(package, "__path__", []))
+
+
+def _public_callables(module: ModuleType) -> list[str]:
+    found = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    own = [name for name, value in found.items() if getattr(value, "__module__", None) == module.__name__]
+    return sorted(own or found)

@@ -1,0 +1,272 @@
+"""Which concept a unit stands for, which units detect one, and how many concepts a layer detects.
+
+Knows: the label rule (highest IoU, ties to the lowest concept number, none for dead units) and the two counts of unique
+detectors.
+Does not know: how an IoU is computed, where the counts come from, whether they are in memory.
+
+Every function is lazy where the counts are lazy and reduces them block by block, whichever dimensions are chunked: a
+task holds its block of counts, its IoUs, and afterwards a few numbers per unit or per concept.
+
+References
+----------
+Bau, Zhou, Khosla, Oliva, Torralba: Network Dissection, CVPR 2017, section 2.3: detectors have IoU > 0.04, and a layer's
+unique detectors are the distinct concepts that its units detect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dissect_xr.analysis.score import iou
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import CUTOFF
+
+Count = Literal["by_unit", "by_category"]
+"""How detected concepts are counted: each unit's one best label, or its best label within each category."""
+
+
+def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
+    """Each unit's concept of highest IoU: ``concept`` number, ``concept_name``, ``category`` and ``iou``, (…, unit).
+
+    Ties go to the lowest concept number. A dead unit, and a unit without counts, has none: 0, "", "" and NaN.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset, or a selection that keeps the dimension ``concept``.
+    within
+        Let only the concepts of this category compete.
+
+    Raises
+    ------
+    DissectError
+        If no concept competes, or the Dataset lacks a count.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 0]]), "unit_area": (("unit", "category"), [[4], [0]]),
+    ...      "concept_area": ("concept", [4, 8]), "dead": ("unit", [False, True])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> best = best_concept(ds)  # car 1 / 7, sky 4 / 8; the second unit is dead
+    >>> best.concept_name.values.tolist(), best.concept.values.tolist(), best.iou.values.tolist()
+    (['sky', ''], [5, 0], [0.5, nan])
+    """
+    ds = _competing(ds, within)
+    scores = iou(ds).fillna(-1.0)  # missing scores lose to every score
+    highest = scores.max("concept")
+    found = highest >= 0
+    if "dead" in ds:
+        found &= ds["dead"] == 0  # not `~`: where a layer is missing, `dead` may be NaN
+    # `argmax` takes the first of equals, and concepts ascend.
+    place = scores.argmax("concept").where(found, -1)
+    best = {
+        "concept": _look_up(place, np.append(ds["concept"].values, 0)),
+        "concept_name": _look_up(place, np.append(ds["concept_name"].values, "")),
+        "category": _look_up(place, np.append(ds["concept_category"].values, "")),
+        "iou": highest.where(found),
+    }
+    of_pairs = ["concept", "concept_name", "concept_category", "category"]
+    labels = {name: values.drop_vars(of_pairs, errors="ignore").rename(name) for name, values in best.items()}
+    for name, long_name in _LONG_NAMES.items():
+        labels[name].attrs = {"long_name": long_name}
+    return xr.Dataset(labels, attrs={} if within is None else {"within": within})
+
+
+def detectors(ds: xr.Dataset, *, cutoff: float | xr.DataArray = CUTOFF) -> xr.DataArray:
+    """Whether each unit's best IoU exceeds the cutoff, (…, unit) bool; False for dead units and units without counts.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset, or a selection that keeps the dimension ``concept``.
+    cutoff
+        IoU to exceed (open: a unit at the cutoff is none). A DataArray of cutoffs adds its dimension to the result.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1], [2]]), "unit_area": (("unit", "category"), [[1], [2]]),
+    ...      "concept_area": ("concept", [25])},
+    ...     {"concept": [2], "concept_name": ("concept", ["car"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object"])},
+    ... )
+    >>> detectors(ds).values.tolist()  # 1 / 25 is not above 0.04
+    [False, True]
+    """
+    return _described(best_concept(ds)["iou"] > cutoff, "detector", "best IoU exceeds the cutoff", cutoff=cutoff)
+
+
+def detected_concepts(
+    ds: xr.Dataset,
+    *,
+    count: Count = "by_unit",
+    over: str | Sequence[str] = "unit",
+    cutoff: float | xr.DataArray = CUTOFF,
+) -> xr.DataArray:
+    """Whether any unit detects the concept, (…, concept) bool; what :func:`unique_detectors` counts.
+
+    Parameters and errors are those of :func:`unique_detectors`.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "category"), [[4]]),
+    ...      "concept_area": ("concept", [4, 8])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> detected_concepts(ds).values.tolist()
+    [False, True]
+    """
+    pooled = _pooled(ds, over)
+    if count == "by_unit":
+        found = _labelled(ds, best_concept(ds), cutoff).any(pooled)
+    elif count == "by_category":
+        parts = [_competing(ds, category) for category in dict.fromkeys(ds["concept_category"].values.tolist())]
+        each = [_labelled(part, best_concept(part), cutoff).any(pooled) for part in parts]
+        found = xr.concat(each, "concept", coords="minimal", compat="override", join="exact").sel(concept=ds["concept"])
+    else:
+        raise DissectError(f"count is {count!r}: expected one of {', '.join(get_args(Count))}.")
+    return _described(found, "detected", "some unit detects the concept", cutoff=cutoff, count=count)
+
+
+def unique_detectors(
+    ds: xr.Dataset,
+    *,
+    count: Count = "by_unit",
+    over: str | Sequence[str] = "unit",
+    cutoff: float | xr.DataArray = CUTOFF,
+) -> xr.DataArray:
+    """Number of distinct concepts detected, (…) int64: the dimensions of `ds` less ``concept`` and `over`.
+
+    Units without counts detect nothing. Layer by layer: ``ds.groupby("layer").map(unique_detectors, count="by_unit")``.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset, or a selection that keeps the dimension ``concept``.
+    count
+        ``by_unit``: each unit's one best label counts, as in published HTML reports. ``by_category``: in each category
+        apart, a unit's best label within it counts, and the categories are added up, as in published figures.
+    over
+        Dimensions whose detectors are pooled, such as ``("snapshot", "unit")`` for concepts detected at any time.
+    cutoff
+        IoU to exceed (open). A DataArray of cutoffs adds its dimension to the result.
+
+    Raises
+    ------
+    DissectError
+        If no concept competes, the Dataset lacks a count, or `count` or `over` is none of the choices.
+
+    Examples
+    --------
+    Two units are at their best on sky; in the category of colours both detect blue as well.
+
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[4, 3], [4, 3]]), "concept_area": ("concept", [8, 8]),
+    ...      "unit_area": (("unit", "category"), [[4, 4], [4, 4]])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["sky", "blue"]), "category": ["object", "color"],
+    ...      "concept_category": ("concept", ["object", "color"])},
+    ... )
+    >>> unique_detectors(ds, count="by_unit").item(), unique_detectors(ds, count="by_category").item()
+    (1, 2)
+    """
+    number = detected_concepts(ds, count=count, over=over, cutoff=cutoff).sum("concept", dtype=np.int64)
+    return _described(number, "unique_detectors", "distinct concepts detected", cutoff=cutoff, count=count)
+
+
+def concept_histogram(ds: xr.Dataset, *, cutoff: float | xr.DataArray = CUTOFF) -> xr.DataArray:
+    """Number of units that detect each concept as their label, (…, concept) int64.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset, or a selection that keeps the dimension ``concept``.
+    cutoff
+        IoU to exceed (open). A DataArray of cutoffs adds its dimension to the result.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "category"), [[4], [5]]),
+    ...      "concept_area": ("concept", [4, 8])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> concept_histogram(ds).values.tolist()
+    [0, 2]
+    """
+    units = _labelled(ds, best_concept(ds), cutoff).sum(_pooled(ds, "unit"), dtype=np.int64)
+    return _described(units, "units", "units that detect the concept", cutoff=cutoff)
+
+
+_LONG_NAMES = {
+    "concept": "number of the best concept, 0 where there is none",
+    "concept_name": "name of the best concept",
+    "category": "primary category of the best concept",
+    "iou": "IoU with the best concept",
+}
+
+
+def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
+    """`ds` with the concepts that compete, ascending by number."""
+    if "concept" not in ds.dims or "concept_name" not in ds.variables or "concept_category" not in ds.variables:
+        raise DissectError(
+            "concepts compete along the dimension concept with concept_name and concept_category; the Dataset lacks "
+            "one of these. Select concepts with a list, such as ds.sel(concept=[number]), which keeps the dimension."
+        )
+    categories = ds["concept_category"].values
+    if within is not None:
+        ds = ds.isel(concept=np.flatnonzero(categories == within))
+    if ds.sizes["concept"] == 0:
+        known = ", ".join(dict.fromkeys(categories.tolist())) or "none at all"
+        raise DissectError(f"no concept competes in category {within!r}: the Dataset has concepts of {known}.")
+    return ds if bool((np.diff(ds["concept"].values) > 0).all()) else ds.sortby("concept")
+
+
+def _look_up(place: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
+    """`table` at each place. Place -1, a unit without a label, is the table's last entry."""
+    found: xr.DataArray = xr.apply_ufunc(
+        _entries, place, kwargs={"table": table}, dask="parallelized", output_dtypes=[table.dtype]
+    )
+    return found
+
+
+def _entries(place: NDArray[np.int64], table: NDArray[Any]) -> NDArray[Any]:
+    entries: NDArray[Any] = table[place]
+    return entries
+
+
+def _labelled(ds: xr.Dataset, best: xr.Dataset, cutoff: float | xr.DataArray) -> xr.DataArray:
+    """Whether the unit's label is the concept and passes the cutoff, (…, unit, concept) bool, chunked as the counts."""
+    numbers = xr.DataArray(ds["concept"].values, dims="concept")
+    if "concept" in ds["intersection"].chunksizes:
+        numbers = numbers.chunk(concept=ds["intersection"].chunksizes["concept"])
+    hits = best["concept"].where(best["iou"] > cutoff, 0) == numbers
+    return hits.assign_coords({name: values for name, values in ds.coords.items() if values.dims == ("concept",)})
+
+
+def _pooled(ds: xr.Dataset, over: str | Sequence[str]) -> list[str]:
+    """The dimensions of `over` that a selection has left."""
+    names = [over] if isinstance(over, str) else list(over)
+    allowed = {"snapshot", "fraction", "unit", *map(str, ds["intersection"].dims)} - {"concept"}
+    if unknown := [name for name in names if name not in allowed]:
+        raise DissectError(
+            f"over names {', '.join(unknown)}: expected dimensions of the units, {', '.join(sorted(allowed))}."
+        )
+    return [name for name in names if name in ds["intersection"].dims]
+
+
+def _described(values: xr.DataArray, name: str, long_name: str, **parameters: Any) -> xr.DataArray:
+    values = values.rename(name)
+    scalars = {key: value for key, value in parameters.items() if not isinstance(value, xr.DataArray)}
+    values.attrs = {"long_name": long_name, **scalars}
+    return values

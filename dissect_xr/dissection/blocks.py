@@ -1,0 +1,82 @@
+"""How a layer is cut into tasks: the one rule for unit blocks, image ranges and images per read.
+
+Knows: bytes per unit and per image, the memory of a task, the number of workers.
+Does not know: what a task computes. The cut never changes a result: counts are integers.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from dissect_xr.cluster import Projection
+from dissect_xr.dissection.layers import Layer
+
+READ = 24 * 2**20
+"""Raw activations of one read in bytes: enough to spread zarr's cost per call, small beside a task's memory."""
+
+TASK = 2**30
+"""Raw activations of one task in bytes at most: some seconds of work."""
+
+RESIDENT = 160 * 2**20
+"""Bytes of a worker process before it does anything: interpreter, NumPy, Numba, zarr."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one task covers."""
+
+    units: tuple[int, int]
+    images: tuple[int, int]
+    step: int
+    """images of one read"""
+
+    @property
+    def reads(self) -> list[tuple[int, int]]:
+        """Half-open image ranges of the reads."""
+        first, last = self.images
+        return [(i, min(i + self.step, last)) for i in range(first, last, self.step)]
+
+
+def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units: bool) -> list[list[Block]]:
+    """The layer's tasks: a list per unit block, each covering all images.
+
+    Parameters
+    ----------
+    unit_bytes
+        Bytes of a unit's partial result.
+    memory
+        Bytes a task may plan with: half of it for partial results, merged two at a time.
+    workers
+        Blocks are made until each worker has two.
+    split_units
+        Whether unit blocks may be made for the workers' sake: good where nothing but the activations is read.
+    """
+    images, units = layer.shape[:2]
+    chunk_images, chunk_units = layer.chunk
+    fit = memory // 4 // max(1, unit_bytes) // chunk_units * chunk_units
+    size = max(chunk_units, fit)
+    if split_units:
+        size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
+    size = min(units, size)
+    spans = [(u, min(u + size, units)) for u in range(0, units, size)]
+    per_image = size * layer.cells * layer.itemsize
+    step = max(1, min(READ, memory // 8) // (per_image * chunk_images)) * chunk_images
+    ranges = max(ceil(images * per_image / TASK), ceil(2 * workers / len(spans)))
+    length = max(step, ceil(ceil(images / ranges) / step) * step)
+    return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
+
+
+def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int) -> Projection:
+    """The memory one task of this block needs at most.
+
+    `label_bytes` are the labels of one image; reads are double, since the next one is under way.
+    """
+    units = block.units[1] - block.units[0]
+    read = block.step * units * (layer.cells + 1) * layer.itemsize
+    return Projection(
+        (
+            ("process", RESIDENT),
+            ("activations, two reads, packed and unpacked", 3 * read),
+            ("labels, two reads", 2 * block.step * label_bytes),
+            ("partial results, two", 2 * units * unit_bytes),
+        )
+    )

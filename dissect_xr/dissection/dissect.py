@@ -1,0 +1,262 @@
+"""The one place that composes the passes: activations + probe -> `dissection.zarr`.
+
+Knows: what is done already, which parameters make a result, what is written when.
+Does not know: how activations were made, or any score: those are derived when the store is opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dissect_xr import storage
+from dissect_xr.cluster import Pool, Threads
+from dissect_xr.dissection.blocks import Block
+from dissect_xr.dissection.labels import Labels, open_labels
+from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks, threshold_blocks
+from dissect_xr.dissection.tally import DOMAINS, Counts, Domain
+from dissect_xr.dissection.upsample import Anchoring
+from dissect_xr.errors import DissectError
+from dissect_xr.progress import track
+from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
+
+CONCEPT_CHUNK = 2048
+"""Concepts of one chunk of `intersection`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What makes a dissection, besides its inputs (METHOD 1 and 2)."""
+
+    fractions: tuple[float, ...] = (FRACTION,)
+    """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""
+    anchoring: Anchoring = "receptive_field"
+    """where a map's cells lie in the image; `half_pixel` where the geometry is not known"""
+    domain: Domain = "annotated"
+    """images whose active pixels count into `unit_area` of a category"""
+
+    def __post_init__(self) -> None:
+        for fraction in self.fractions:
+            if not 0 < fraction < 1:
+                raise DissectError(f"fraction {fraction} is not between 0 and 1; the usual one is {FRACTION}.")
+        if not self.fractions or len(set(self.fractions)) < len(self.fractions):
+            raise DissectError(f"fractions must be distinct and at least one, got {list(self.fractions)}.")
+        if self.anchoring not in ("receptive_field", "half_pixel"):
+            raise DissectError(f"anchoring '{self.anchoring}': expected receptive_field or half_pixel.")
+        if self.domain not in DOMAINS:
+            raise DissectError(f"domain '{self.domain}': expected one of {', '.join(DOMAINS)}.")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One layer to be dissected."""
+
+    layer: Layer
+    attrs: dict[str, Any]
+    """parameters and inputs, as stored"""
+    fingerprint: str
+
+
+def dissect(
+    activations: str,
+    probe: str,
+    out: str,
+    *,
+    method: Method | None = None,
+    only: Sequence[tuple[str, str]] | None = None,
+    pool: Pool | None = None,
+    show: bool = True,
+) -> None:
+    """Compute thresholds and counts of every layer of every snapshot and write them to `out`.
+
+    What is finished under the same inputs and parameters is kept; what is not is done. Counts are exact and the same
+    for every pool and block size.
+
+    Parameters
+    ----------
+    activations, probe, out
+        Paths or URLs of the three stores.
+    only
+        (snapshot, layer) pairs; None means all that `activations` holds.
+    pool
+        Where tasks run, and the memory each may plan with; threads of this process by default.
+    show
+        Whether to draw a progress bar per stage.
+
+    Raises
+    ------
+    DissectError
+        Where the stores do not belong together, are incomplete, or `out` holds something else.
+
+    References
+    ----------
+    Bau et al. 2017, Network Dissection, section 2.2 and 2.3.
+    """
+    method, pool = method or Method(), pool or Threads()
+    labels = open_labels(probe)
+    pairs = list(only) if only is not None else complete_pairs(activations)
+    if not pairs:
+        raise DissectError(f"{activations}: holds no complete layer. Run `dissect-xr extract` first.")
+    for snapshot in dict.fromkeys(name for name, _ in pairs):
+        layers = [open_layer(activations, snapshot, name) for s, name in pairs if s == snapshot]
+        jobs = [job for layer in layers if (job := _prepare(layer, labels, out, method)) is not None]
+        _thresholds(jobs, out, method, pool, show)
+        _counts(jobs, out, labels, method, pool, show)
+        for job in jobs:
+            storage.mark(out, f"{job.layer.path}/done", made_by=job.fingerprint, objects={})
+
+
+def complete_pairs(url: str) -> list[tuple[str, str]]:
+    """The (snapshot, layer) pairs that a store of activations or of results holds completely, by step and position."""
+    pairs = [tuple(key.split("/")[:2]) for key in storage.markers(url) if key.endswith("/done") and key.count("/") == 2]
+    order = {}
+    for snapshot, layer in pairs:
+        attrs = storage.read_attrs(url, f"{snapshot}/{layer}")
+        order[snapshot, layer] = (attrs["step"], snapshot, attrs["position"])
+    return sorted(order, key=lambda pair: order[pair])
+
+
+def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | None:
+    """The layer's group in `out`, made where it is missing; None where it is done."""
+    source = storage.read_attrs(layer.url, layer.path)
+    if source["images_sha256"] != labels.images_sha256:
+        raise DissectError(
+            f"{layer.path}: its activations are of {layer.shape[0]} other images than the {labels.shape[0]} of "
+            f"{labels.url}. Extract them again for this probe, or dissect with the probe they were made for."
+        )
+    anchoring, reason = layer.anchored(method.anchoring)
+    inputs = {"activations_sha256": layer.fingerprint, "probe_sha256": labels.fingerprint}
+    parameters = asdict(method) | {"fractions": list(method.fractions), "schema_version": SCHEMA_VERSION}
+    attrs = (
+        {name: source[name] for name in ("step", "position", "metrics")}
+        | inputs
+        | parameters
+        | {"anchoring_used": anchoring, "anchoring_reason": reason, "coordinates": "layer channel concept_name"}
+    )
+    attrs["coordinates"] += " concept_category"
+    job = _Job(layer, attrs, storage.fingerprint(inputs | parameters))
+    _check_same(out, layer.path, attrs, inputs | parameters)
+    if storage.marker(out, f"{layer.path}/done", made_by=job.fingerprint) is not None:
+        return None
+    if storage.marker(out, f"{layer.path}/created", made_by=job.fingerprint) is None:
+        _create(job, labels, out)
+    return job
+
+
+def _check_same(out: str, path: str, attrs: dict[str, Any], keys: dict[str, Any]) -> None:
+    if storage.marker(out, f"{path}/created") is None:
+        return
+    stored = storage.read_attrs(out, path)
+    changed = [f"{key} was {stored.get(key)!r}, is {attrs[key]!r}" for key in keys if stored.get(key) != attrs[key]]
+    if changed:
+        raise DissectError(
+            f"{out}: holds {path} dissected from other inputs or parameters: {'; '.join(changed)}. "
+            "Use another output directory, or delete this one."
+        )
+
+
+def _create(job: _Job, labels: Labels, out: str) -> None:
+    """Create the group of one layer with its coordinates, and mark it as created."""
+    layer, units = job.layer, job.layer.shape[1]
+    sizes = {
+        "fraction": (len(job.attrs["fractions"]),) * 2,
+        "unit": (units, layer.chunk[1]),
+        "concept": (labels.concepts.size, min(labels.concepts.size, CONCEPT_CHUNK)),
+        "category": (len(labels.categories),) * 2,
+    }
+    arrays = []
+    for variable in DISSECTION.values():
+        shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
+        arrays.append(
+            storage.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, attrs=variable.attrs)
+        )
+    coordinates = [
+        storage.coordinate("fraction", "fraction", np.array(job.attrs["fractions"])),
+        storage.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
+        storage.coordinate("layer", "unit", [layer.name] * units),
+        storage.coordinate("channel", "unit", np.arange(units)),
+    ]
+    for name, dim in (("concept",) * 2, ("concept_name", "concept"), ("concept_category", "concept")):
+        coordinates.append(storage.coordinate(name, dim, storage.read(labels.url, name)[:]))
+    coordinates.append(storage.coordinate("category", "category", labels.categories))
+    objects = storage.create(out, layer.path, [*arrays, *(spec for spec, _ in coordinates)], job.attrs)
+    with storage.marked(out, f"{layer.path}/created", made_by=job.fingerprint) as (writer, note):
+        for spec, values in coordinates:
+            writer.write(f"{layer.path}/{spec.name}", (0,), values)
+        for name in ("concept_area", "category_area"):
+            values = storage.read(labels.url, name)[:]
+            step = sizes[DISSECTION[name].dims[0]][1]
+            for first in range(0, values.size, step):
+                writer.write(f"{layer.path}/{name}", (first,), values[first : first + step])
+        note["metadata"] = objects
+
+
+def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show: bool) -> None:
+    """Pass 1 for the layers that lack it; written a layer at a time."""
+    todo = [j for j in jobs if storage.marker(out, f"{j.layer.path}/threshold", made_by=j.fingerprint) is None]
+    if not todo:
+        return
+    layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
+    tasks = sum(len(blocks) for layer in layers for blocks in threshold_blocks(layer, plan))
+    with track(f"thresholds {layers[0].snapshot}", tasks, show=show) as advance:
+        levels = find_thresholds(pool, layers, method.fractions, plan, lambda task: advance(_images(task.block)))
+    for job in todo:
+        level, path = levels[job.layer.name], job.layer.path
+        with storage.marked(out, f"{path}/threshold", made_by=job.fingerprint) as (writer, _):
+            writer.write(f"{path}/threshold", (0, 0), level.threshold)
+            writer.write(f"{path}/exceedance", (0, 0), level.exceedance)
+
+
+def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool: Pool, show: bool) -> None:
+    """Pass 2 for the unit blocks that lack it; each is written by the task that merged it."""
+    counting = []
+    for job in jobs:
+        done = _done_units(out, job)
+        blocks = tally_blocks(job.layer, labels, len(method.fractions), (pool.memory, pool.workers))
+        todo = [b for b in blocks if not done.issuperset(range(*b[0].units))]
+        threshold = storage.read(out, f"{job.layer.path}/threshold")[:]
+        counting.append(CountJob(job.layer, threshold, job.attrs["anchoring_used"], method.domain, todo))
+    tasks = sum(len(blocks) for job in counting for blocks in job.blocks)
+    if not tasks:
+        return
+    prints = {job.layer.path: job.fingerprint for job in jobs}
+    with track(f"counts {jobs[0].layer.snapshot}", tasks, show=show) as advance:
+        count(
+            pool,
+            counting,
+            labels,
+            lambda job: StoreCounts(out, job.layer.path, prints[job.layer.path]),
+            lambda task: advance(_images(task.block)),
+        )
+
+
+def _images(block: Block) -> int:
+    return block.images[1] - block.images[0]
+
+
+def _done_units(out: str, job: _Job) -> set[int]:
+    """Units whose counts are marked, whatever the blocks they were counted in."""
+    prefix = f"{job.layer.path}/counts/"
+    spans = [key[len(prefix) :].split("-") for key in storage.markers(out, prefix)]
+    return {unit for first, last in spans for unit in range(int(first), int(last))}
+
+
+@dataclass(frozen=True)
+class StoreCounts:
+    """`Fold.finish` of a count: writes a unit block and marks it."""
+
+    out: str
+    path: str
+    fingerprint: str
+
+    def __call__(self, units: tuple[int, int], counts: Counts) -> None:
+        """Write the merged counts of units [first, last)."""
+        hits, areas = counts
+        first = units[0]
+        key = f"{self.path}/counts/{first}-{units[1]}"
+        with storage.marked(self.out, key, made_by=self.fingerprint) as (writer, _):
+            writer.write(f"{self.path}/intersection", (0, first, 0), hits)
+            writer.write(f"{self.path}/unit_area", (0, first, 0), areas[:, :, :-1])
+            writer.write(f"{self.path}/dead", (0, first), areas[:, :, -1] == 0)

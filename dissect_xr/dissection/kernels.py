@@ -1,0 +1,269 @@
+"""The loops over activations: histograms of ordered bits, and overlaps of masks with labels.
+
+Knows: arrays, positions of axes, exact decisions near ties.
+Does not know: files, chunks, names. Every function runs without the GIL and is compiled once, into Numba's cache.
+
+Floating-point contract: `S > T` is decided in float64 only where |S - T| exceeds 1e-6 of the largest corner; the rest
+by `_sign_of_sum`, which is exact for float16 and float32 maps (Shewchuk 1997, Adaptive precision floating-point
+arithmetic, theorem 10: grow-expansion).
+"""
+
+import numba
+import numpy as np
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+NEAR = 1e-6
+"""Relative distance to the threshold under which a pixel is decided exactly (METHOD 1.2)."""
+
+ANNOTATED, TOUCHED, ALL = 0, 1, 2
+"""Domains of `unit_area` (METHOD 2)."""
+
+_SPLIT = 29
+"""A weight piece of 29 bits times a float32 significand of 24 fits the 53 bits of a float64."""
+
+
+@_jit
+def ordered(bits, sign):
+    """Unsigned code that grows with the value whose IEEE bits these are; -0.0 counts as 0.0. `sign` is the sign bit."""
+    if bits & sign:
+        if bits == sign:
+            return sign
+        return (~bits) & (sign | (sign - 1))
+    return bits | sign
+
+
+@_jit
+def histogram(raw, peak, base, shift, counts, offsets, above):
+    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs whose peak lies below.
+
+    Parameters
+    ----------
+    raw : (image, unit, cell) uint16 or uint32 bits of the values as stored
+    peak : (image, unit) the same for the largest value of each map
+    base : (unit,) int64 lowest code that enters the histogram
+    shift : bits dropped from the right of a code before it is counted
+    counts : (sum of widths,) int64, added to; unit u's bins start at `offsets[u]`
+    offsets : (unit + 1,) int64
+    above : (unit,) int64 highest code that enters
+    """
+    sign = np.int64(1) << (raw.itemsize * 8 - 1)
+    for i in range(raw.shape[0]):
+        for u in range(raw.shape[1]):
+            low, high = base[u], above[u]
+            if ordered(np.int64(peak[i, u]), sign) < low:
+                continue
+            bins = counts[offsets[u] : offsets[u + 1]]
+            for c in range(raw.shape[2]):
+                code = ordered(np.int64(raw[i, u, c]), sign)
+                if code >= low and code <= high:
+                    bins[(code - low) >> shift] += 1
+
+
+@_jit
+def run_stops(planes, stops):
+    """For each label pixel, where its run of equal labels in its row stops.
+
+    Parameters
+    ----------
+    planes : (plane, row, col) uint16
+    stops : (plane, row, col) int32, written; `stops[p, r, c]` is the first column after c with another label
+    """
+    cols = planes.shape[2]
+    for p in range(planes.shape[0]):
+        for r in range(planes.shape[1]):
+            stop = cols
+            for c in range(cols - 1, -1, -1):
+                if c + 1 < cols and planes[p, r, c] != planes[p, r, c + 1]:
+                    stop = c + 1
+                stops[p, r, c] = stop
+
+
+@_jit
+def _sign_of_sum(terms, count):
+    """Sign of the exact sum of float64 terms, by an expansion of non-overlapping parts."""
+    parts = np.zeros(count)
+    for n in range(count):
+        carry = terms[n]
+        for m in range(n):
+            total = carry + parts[m]
+            rest = total - carry
+            parts[m] = (carry - (total - rest)) + (parts[m] - rest)
+            carry = total
+        parts[n] = carry
+    for m in range(count - 1, -1, -1):
+        if parts[m] != 0.0:
+            return 1 if parts[m] > 0.0 else -1
+    return 0
+
+
+@_jit
+def exactly_above(corners, threshold, row_num, row_den, col_num, col_den):
+    """Whether the interpolated value lies strictly above the threshold, in exact arithmetic.
+
+    `corners` are the four cell values (first row first, first column first), float64 holding float16 or float32 values;
+    weights are ``num / den`` towards the second row or column.
+    """
+    terms = np.empty(10)
+    for k in range(5):
+        if k == 4:
+            weight, value = row_den * col_den, -threshold
+        else:
+            row = row_num if k >= 2 else row_den - row_num
+            col = col_num if k % 2 == 1 else col_den - col_num
+            weight, value = row * col, corners[k]
+        high = weight >> _SPLIT
+        terms[2 * k] = value * np.float64(weight - (high << _SPLIT))
+        terms[2 * k + 1] = value * (np.float64(high) * np.float64(1 << _SPLIT))
+    return _sign_of_sum(terms, 10) > 0
+
+
+@_jit
+def _active(values, threshold, rows, cols, r, c, corners):
+    """Whether label pixel (r, c) is active: float64 where it is clear, exact near the threshold."""
+    first, second, row_num, row_den = rows[0][r], rows[1][r], rows[2][r], rows[3]
+    left, right, col_num, col_den = cols[0][c], cols[1][c], cols[2][c], cols[3]
+    corners[0], corners[1] = values[first, left], values[first, right]
+    corners[2], corners[3] = values[second, left], values[second, right]
+    wy, wx = row_num / row_den, col_num / col_den
+    upper = corners[0] + wx * (corners[1] - corners[0])
+    lower = corners[2] + wx * (corners[3] - corners[2])
+    distance = upper + wy * (lower - upper) - threshold
+    largest = max(max(abs(corners[0]), abs(corners[1])), max(abs(corners[2]), abs(corners[3])))
+    if abs(distance) > NEAR * largest:
+        return distance > 0.0
+    return exactly_above(corners, threshold, row_num, row_den, col_num, col_den)
+
+
+@_jit
+def _ends(values, threshold, rows, cols, r, lo, hi, corners):
+    """Active columns [a, b) of label row r among [lo, hi), columns between the same two cells.
+
+    The row is linear there, so its active columns are an interval at one end, or all, or none.
+    """
+    at_lo = _active(values, threshold, rows, cols, r, lo, corners)
+    if hi - lo == 1:
+        return (lo, hi) if at_lo else (lo, lo)
+    at_hi = _active(values, threshold, rows, cols, r, hi - 1, corners)
+    if at_lo and at_hi:
+        return lo, hi
+    if not at_lo and not at_hi:
+        return lo, lo
+    low, high = lo, hi - 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if _active(values, threshold, rows, cols, r, middle, corners) == at_lo:
+            low = middle
+        else:
+            high = middle
+    return (lo, high) if at_lo else (high, hi)
+
+
+@_jit
+def _overlap(planes, stops, r, a, b, lookup, hits, touched, category):
+    """Add the overlap of active columns [a, b) of row r with every label."""
+    for p in range(planes.shape[0]):
+        c = a
+        while c < b:
+            stop = min(stops[p, r, c], b)
+            label = lookup[planes[p, r, c]]
+            if label >= 0:
+                hits[label] += stop - c
+                touched[category[label]] = True
+            c = stop
+
+
+@_jit
+def _count_mask(values, threshold, rows, cols, groups, planes, stops, lookup, hits, touched, category):
+    """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
+    corners = np.empty(4)
+    highest = np.empty(values.shape[0])
+    for y in range(values.shape[0]):
+        best = values[y, 0]
+        for x in range(1, values.shape[1]):
+            best = max(best, values[y, x])
+        highest[y] = best
+    area = 0
+    for r in range(planes.shape[1]):
+        first, second = rows[0][r], rows[1][r]
+        if highest[first] <= threshold and highest[second] <= threshold:
+            continue
+        open_at, stop = -1, -1
+        for g in range(groups.shape[0]):
+            lo, hi = groups[g, 0], groups[g, 1]
+            left, right = cols[0][lo], cols[1][lo]
+            one, two = max(values[first, left], values[second, left]), max(values[first, right], values[second, right])
+            if one <= threshold and two <= threshold:
+                continue
+            one, two = min(values[first, left], values[second, left]), min(values[first, right], values[second, right])
+            if one > threshold and two > threshold:
+                a, b = lo, hi
+            else:
+                a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
+            if a == b:
+                continue
+            if a != stop:
+                if open_at >= 0:
+                    area += stop - open_at
+                    _overlap(planes, stops, r, open_at, stop, lookup, hits, touched, category)
+                open_at = a
+            stop = b
+        if open_at >= 0:
+            area += stop - open_at
+            _overlap(planes, stops, r, open_at, stop, lookup, hits, touched, category)
+    return area
+
+
+@_jit
+def tally(raw, lut, peak, thresholds, labels, rows, cols, groups, domain, hits, areas):
+    """Add the overlaps of every unit's mask with every label, for a block of images.
+
+    Parameters
+    ----------
+    raw : (image, unit, y, x) uint16 bits with `lut` their float32 values, or float32 with `lut` None
+    peak : (image, unit) float32 largest value of each map
+    thresholds : (fraction, unit) float32
+    labels : (planes, whole, annotated, lookup, category): (image, plane, row, col) uint16 and (image, slot) uint16
+        concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
+        of the primary category
+    rows, cols : (first, second, numerator, denominator) of each axis
+    groups : (group, 2) int64 columns between the same two cells
+    domain : ANNOTATED, TOUCHED or ALL
+    hits : (fraction, unit, concept) int64, added to
+    areas : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
+    """
+    planes, whole, annotated, lookup, category = labels
+    values = np.empty((raw.shape[2], raw.shape[3]))
+    stops = np.empty(planes.shape[1:], np.int32)
+    touched = np.zeros(areas.shape[2] - 1, np.bool_)
+    for i in range(raw.shape[0]):
+        run_stops(planes[i], stops)
+        for u in range(raw.shape[1]):
+            loaded = False
+            for f in range(thresholds.shape[0]):
+                if peak[i, u] <= thresholds[f, u]:
+                    continue
+                if not loaded:
+                    loaded = True
+                    for y in range(raw.shape[2]):
+                        for x in range(raw.shape[3]):
+                            if lut is None:
+                                values[y, x] = raw[i, u, y, x]
+                            else:
+                                values[y, x] = lut[raw[i, u, y, x]]
+                touched[:] = False
+                found = hits[f, u]
+                area = _count_mask(
+                    values, thresholds[f, u], rows, cols, groups, planes[i], stops, lookup, found, touched, category
+                )
+                if area == 0:
+                    continue
+                for s in range(whole.shape[1]):
+                    label = lookup[whole[i, s]]
+                    if label >= 0:
+                        found[label] += area
+                        touched[category[label]] = True
+                areas[f, u, areas.shape[2] - 1] += area
+                for g in range(touched.size):
+                    if domain == ALL or (touched[g] if domain == TOUCHED else annotated[i, g]):
+                        areas[f, u, g] += area

@@ -1,0 +1,78 @@
+"""The probe's labels as the counting pass sees them.
+
+Knows: `probe.zarr`, read through `storage`.
+Does not know: where the images came from, or any activation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import storage
+from dissect_xr.errors import DissectError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A probe's labels: small tables in memory, label maps on disk."""
+
+    url: str
+    shape: tuple[int, int, int, int]
+    """(image, plane, row, col)"""
+    slots: int
+    """whole-image labels of an image, at most"""
+    concepts: NDArray[np.int64]
+    """(concept,) numbers, ascending"""
+    category: NDArray[np.int64]
+    """(concept,) index of the primary category"""
+    categories: tuple[str, ...]
+    fingerprint: str
+    images_sha256: str
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image's labels, with the kernel's run table."""
+        planes = int(np.prod(self.shape[1:]))
+        return 2 * planes + 2 * self.slots + len(self.categories)
+
+    @property
+    def lookup(self) -> NDArray[np.int32]:
+        """(65536,) concept number -> index, -1 where there is none."""
+        table = np.full(1 << 16, -1, np.int32)
+        table[self.concepts] = np.arange(self.concepts.size)
+        return table
+
+
+LabelBlock = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]
+"""Planes (image, plane, row, col), whole-image labels (image, slot), annotated (image, category)."""
+
+
+def open_labels(url: str) -> Labels:
+    """The labels of the probe at `url`, which must be complete."""
+    done = storage.marker(url, "done") if storage.exists(url) else None
+    if done is None:
+        raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
+    categories = tuple(storage.read(url, "category")[:].tolist())
+    names = storage.read(url, "concept_category")[:].tolist()
+    array = storage.read(url, "annotation")
+    return Labels(
+        url=url,
+        shape=array.shape,
+        slots=storage.read(url, "whole_image").shape[1],
+        concepts=np.asarray(storage.read(url, "concept")[:], np.int64),
+        category=np.array([categories.index(name) for name in names], np.int64),
+        categories=categories,
+        fingerprint=done["fingerprint"],
+        images_sha256=storage.read_attrs(url)["images_sha256"],
+    )
+
+
+def read_labels(url: str, images: tuple[int, int]) -> LabelBlock:
+    """The labels of a half-open range of images."""
+    span = slice(*images)
+    return (
+        storage.read(url, "annotation")[span],
+        storage.read(url, "whole_image")[span],
+        storage.read(url, "annotated")[span],
+    )

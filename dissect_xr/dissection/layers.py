@@ -1,0 +1,125 @@
+"""One layer's activations as the passes see them: where they lie, their shape, how to read a block.
+
+Knows: the layout of `activations.zarr`, read through `storage`.
+Does not know: thresholds, labels, which pass is reading.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import storage
+from dissect_xr.dissection import upsample
+from dissect_xr.errors import DissectError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+HALF_VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+"""(65536,) float32 value of every float16 bit pattern."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of one snapshot in an activation store."""
+
+    url: str
+    snapshot: str
+    name: str
+    shape: tuple[int, int, int, int]
+    """(image, unit, y, x)"""
+    dtype: str
+    """float16 or float32"""
+    chunk: tuple[int, int]
+    """images and units of an inner chunk"""
+    fingerprint: str
+    input_size: tuple[int, int] | None
+    """(height, width) of the model's input in pixels"""
+    geometry: Any
+    """{"y": {"start", "jump"}, "x": ...} as fractions in text, or the reason why there is none"""
+
+    @property
+    def path(self) -> str:
+        """Its group in either store."""
+        return f"{self.snapshot}/{self.name}"
+
+    @property
+    def cells(self) -> int:
+        """Cells of a map."""
+        return self.shape[2] * self.shape[3]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a stored value."""
+        return np.dtype(self.dtype).itemsize
+
+    def axes(self, anchoring: str, labels: tuple[int, int]) -> tuple[upsample.Axis, upsample.Axis]:
+        """Sampling tables of (rows, columns) of a (height, width) label grid."""
+        tables = []
+        for n, name in enumerate(("y", "x")):
+            cells = self.shape[2 + n]
+            if anchoring == "half_pixel":
+                tables.append(upsample.half_pixel(cells, labels[n]))
+                continue
+            if self.input_size is None:
+                raise DissectError(f"{self.path}: receptive_field anchoring needs the model's input size.")
+            start, jump = Fraction(self.geometry[name]["start"]), Fraction(self.geometry[name]["jump"])
+            tables.append(upsample.receptive_field(cells, labels[n], start, jump, self.input_size[n]))
+        upsample.check_exact(tables[0], tables[1], self.path)
+        return tables[0], tables[1]
+
+    def anchored(self, wanted: str) -> tuple[str, str | None]:
+        """The anchoring that will be used, and why it is not the one wanted."""
+        if wanted == "half_pixel" or isinstance(self.geometry, dict):
+            return wanted, None
+        return "half_pixel", str(self.geometry or "the activations come without geometry")
+
+
+def open_layer(url: str, snapshot: str, name: str) -> Layer:
+    """The layer `name` of `snapshot`, which must be complete.
+
+    Raises
+    ------
+    DissectError
+        Where its activations are not all written.
+    """
+    path = f"{snapshot}/{name}"
+    done = storage.marker(url, f"{path}/done")
+    if done is None:
+        raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")
+    array, attrs = storage.read(url, f"{path}/activation"), storage.read_attrs(url, path)
+    size = attrs.get("input_size")
+    return Layer(
+        url=url,
+        snapshot=snapshot,
+        name=name,
+        shape=array.shape,
+        dtype=str(array.dtype),
+        chunk=(array.chunks[0], array.chunks[1]),
+        fingerprint=done["fingerprint"],
+        input_size=tuple(size) if size else None,
+        geometry=attrs.get("geometry") or attrs.get("geometry_reason"),
+    )
+
+
+def bits(values: NDArray[Any]) -> NDArray[Any]:
+    """The IEEE bits of float16 or float32 values, as unsigned integers of the same size."""
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map`, with the next item under way on another thread while the caller works on this one."""
+    with ThreadPoolExecutor(1) as executor:
+        waiting = None
+        for item in items:
+            following = executor.submit(function, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

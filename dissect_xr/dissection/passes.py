@@ -1,0 +1,181 @@
+"""Both passes over all layers of a snapshot, as folds of tasks on a pool.
+
+Knows: which tasks make up a pass and what is merged.
+Does not know: what is already done, or where results are stored: it calls back.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.cluster import Fold, Pool, fold_tasks, run_tasks
+from dissect_xr.dissection.blocks import Block, cut, projected
+from dissect_xr.dissection.labels import Labels
+from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.tally import Domain, TallyTask, merge_counts, tally_block
+from dissect_xr.dissection.threshold import (
+    BIN_BITS,
+    HistogramTask,
+    Selection,
+    decode,
+    histogram_block,
+    merge_histograms,
+    ranks,
+    sample_bound,
+    select,
+    top_code,
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Thresholds of one layer."""
+
+    threshold: NDArray[np.float32]
+    """(fraction, unit)"""
+    exceedance: NDArray[np.int64]
+    """(fraction, unit)"""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Bins to be searched for the thresholds of one layer; all (unit,) or (fraction, unit)."""
+
+    layer: Layer
+    shift: int
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+
+class Selector:
+    """`Fold.finish` of a search: (key, merged histogram) -> Selection; a class, since it travels to workers."""
+
+    def __init__(self, units: int, ranks: NDArray[np.int64]) -> None:
+        self.units, self.ranks = units, ranks
+
+    def __call__(self, key: Any, histogram: Any) -> Selection:
+        """The selection of one unit block."""
+        return select(histogram, self.units, self.ranks)
+
+
+Plan = tuple[int, int]
+"""Memory of a task in bytes, number of workers."""
+
+
+def threshold_blocks(layer: Layer, plan: Plan, width: int = 1 << BIN_BITS) -> list[list[Block]]:
+    """How a layer is cut for a search of `width` bins a unit."""
+    return cut(layer, unit_bytes=8 * width, memory=plan[0], workers=plan[1], split_units=True)
+
+
+def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> list[list[Block]]:
+    """How a layer is cut for counting; every task's projected memory is checked."""
+    unit_bytes = 8 * fractions * (labels.concepts.size + len(labels.categories) + 1)
+    blocks = cut(layer, unit_bytes=unit_bytes, memory=plan[0], workers=plan[1], split_units=False)
+    memory = projected(layer, blocks[0][0], unit_bytes=unit_bytes, label_bytes=labels.image_bytes)
+    memory.check(max(plan[0], 0), f"counts of {layer.path}")
+    return blocks
+
+
+def find_thresholds(
+    pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], plan: Plan, on_task: Callable[[Any], None]
+) -> dict[str, Level]:
+    """Exact thresholds of every layer, by name. Nothing is written.
+
+    The first search covers codes above a sampled bound; units where the bound was too high are searched again from the
+    lowest code, and float32 layers once more per fraction inside the bin found.
+    """
+    bounds = {t[0].name: r for t, r in run_tasks(pool, sample_bound, [(la, max(fractions)) for la in layers])}
+    searches = []
+    for layer in layers:
+        shift = 8 * layer.itemsize - BIN_BITS
+        top = np.full(layer.shape[1], top_code(layer.itemsize), np.int64)
+        searches.append(Search(layer, shift, bounds[layer.name], top, ranks(layer, fractions, layer.shape[1])))
+    found = _search(pool, searches, plan, on_task)
+    again = [s for s, f in zip(searches, found, strict=True) if not f.proven.all()]
+    for search, better in zip(again, _search(pool, [_from_bottom(s) for s in again], plan, on_task), strict=True):
+        found[searches.index(search)] = better
+    return {s.layer.name: _level(pool, s, f, plan, on_task) for s, f in zip(searches, found, strict=True)}
+
+
+def _from_bottom(search: Search) -> Search:
+    return Search(search.layer, search.shift, np.zeros_like(search.low), search.high, search.ranks)
+
+
+def _level(pool: Pool, search: Search, found: Selection, plan: Plan, on_task: Callable[[Any], None]) -> Level:
+    """Thresholds from the bins found, after a second search inside them where a bin holds several codes."""
+    size = search.layer.itemsize
+    if not search.shift:
+        return Level(decode(found.code, size), found.above)
+    inside = [
+        Search(search.layer, 0, code, code + (1 << search.shift) - 1, (rank - above)[None])
+        for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
+    ]
+    fine = _search(pool, inside, plan, on_task)
+    code = np.concatenate([f.code for f in fine])
+    return Level(decode(code, size), found.above + np.concatenate([f.above for f in fine]))
+
+
+def _search(pool: Pool, searches: Sequence[Search], plan: Plan, on_task: Callable[[Any], None]) -> list[Selection]:
+    """Run several searches at once; the selection of each."""
+    results = [
+        Selection(np.zeros_like(s.ranks), np.zeros_like(s.ranks), np.zeros(s.ranks.shape, np.bool_)) for s in searches
+    ]
+    folds = []
+    for n, search in enumerate(searches):
+        width = int(((search.high - search.low) >> search.shift).max()) + 2
+        for blocks in threshold_blocks(search.layer, plan, width):
+            span = slice(*blocks[0].units)
+            tasks = [
+                HistogramTask(search.layer, block, search.shift, search.low[span], search.high[span])
+                for block in blocks
+            ]
+            finish = Selector(span.stop - span.start, search.ranks[:, span])
+            folds.append(Fold((n, blocks[0].units), tasks, histogram_block, merge_histograms, finish))
+    for (n, units), part in fold_tasks(pool, folds, on_task=on_task):
+        span = slice(*units)
+        results[n].code[:, span], results[n].above[:, span] = part.code, part.above
+        results[n].proven[:, span] = part.proven
+    return results
+
+
+@dataclass(frozen=True)
+class CountJob:
+    """What to count in one layer."""
+
+    layer: Layer
+    thresholds: NDArray[np.float32]
+    """(fraction, unit)"""
+    anchoring: str
+    domain: Domain
+    blocks: Sequence[Sequence[Block]]
+    """unit blocks still to be done, each with its image ranges"""
+
+
+def count(
+    pool: Pool,
+    jobs: Sequence[CountJob],
+    labels: Labels,
+    finish: Callable[[CountJob], Callable[[Any, Any], Any]],
+    on_task: Callable[[Any], None],
+) -> None:
+    """Count all jobs; `finish(job)` makes what stores a unit block's counts, on a worker."""
+    folds = [
+        Fold(
+            blocks[0].units,
+            [
+                TallyTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain)
+                for b in blocks
+            ],
+            tally_block,
+            merge_counts,
+            finish(job),
+        )
+        for job in jobs
+        for blocks in job.blocks
+    ]
+    for _ in fold_tasks(pool, folds, on_task=on_task):
+        pass

@@ -1,0 +1,89 @@
+"""Pass 2: how many active pixels of each unit carry each concept.
+
+Knows: one task's counts and how counts of tasks add up.
+Does not know: stores of results, or how tasks are spread.
+
+The mask of a (unit, image) pair is evaluated once, whatever the number of concepts; nothing of (pixels x concepts) is
+ever allocated (METHOD 1.5).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import storage
+from dissect_xr.dissection import kernels
+from dissect_xr.dissection.blocks import Block
+from dissect_xr.dissection.labels import LabelBlock, Labels, read_labels
+from dissect_xr.dissection.layers import HALF_VALUES, Layer, ahead, bits
+from dissect_xr.dissection.upsample import Axis
+
+Domain = Literal["annotated", "touched", "all"]
+
+DOMAINS: dict[str, int] = {"annotated": kernels.ANNOTATED, "touched": kernels.TOUCHED, "all": kernels.ALL}
+
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Intersection (fraction, unit, concept) and area (fraction, unit, category + 1), the last column over all images."""
+
+
+@dataclass(frozen=True)
+class TallyTask:
+    """One block's counts."""
+
+    layer: Layer
+    labels: Labels
+    block: Block
+    thresholds: NDArray[np.float32]
+    """(fraction, unit of the block)"""
+    anchoring: str
+    domain: Domain
+
+
+def tally_block(task: TallyTask) -> Counts:
+    """Counts of one block.
+
+    Memory: two reads of activations and of labels, and the counts themselves (`blocks.projected`).
+    """
+    layer, (first, last) = task.layer, task.block.units
+    array = storage.read(layer.url, f"{layer.path}/activation")
+    peaks = storage.read(layer.url, f"{layer.path}/peak")
+    rows, cols = layer.axes(task.anchoring, task.labels.shape[2:])
+    lookup, fractions, units = task.labels.lookup, len(task.thresholds), last - first
+    hits = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
+    areas = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
+    half = layer.dtype == "float16"
+
+    def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating], LabelBlock]:
+        span = slice(*images), slice(first, last)
+        return array[span], peaks[span], read_labels(task.labels.url, images)
+
+    for values, peak, labels in ahead(read, task.block.reads):
+        kernels.tally(
+            bits(values) if half else values,
+            HALF_VALUES if half else None,
+            peak.astype(np.float32),
+            task.thresholds,
+            (*labels, lookup, task.labels.category),
+            _arguments(rows),
+            _arguments(cols),
+            cols.groups,
+            DOMAINS[task.domain],
+            hits,
+            areas,
+        )
+    return hits, areas
+
+
+def _arguments(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]:
+    return axis.first, axis.second, axis.numerator, axis.denominator
+
+
+def merge_counts(*parts: Counts) -> Counts:
+    """The counts of all parts together."""
+    hits, areas = parts[0][0].copy(), parts[0][1].copy()
+    for more_hits, more_areas in parts[1:]:
+        hits += more_hits
+        areas += more_areas
+    return hits, areas

@@ -1,0 +1,69 @@
+"""Opens image files and samples them onto a grid.
+
+Knows: Pillow, what can be wrong with a file, nearest-neighbour sampling at half-pixel centres.
+Does not know: what the pixels mean.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dissect_xr.errors import DissectError
+
+MAX_PIXELS = 64_000_000
+"""Images with more pixels are refused before they are decoded."""
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """The decoded image at `path`.
+
+    Raises
+    ------
+    DissectError
+        Where it is missing, too large, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DissectError(
+                    f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}. Downscale it first."
+                )
+            image.load()
+            yield image
+    except FileNotFoundError as error:
+        raise DissectError(f"{path}: expected an image, found no file.") from error
+    except UnidentifiedImageError as error:
+        raise DissectError(f"{path}: not an image that Pillow reads.") from error
+    except DissectError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DissectError(f"{path}: damaged or truncated image: {error}.") from error
+
+
+def inside(root: str, relative: str, where: str) -> Path:
+    """`root / relative`, which must lie inside `root`, links followed."""
+    base = Path(root).resolve()
+    path = (base / relative).resolve()
+    if not path.is_relative_to(base):
+        raise DissectError(f"{where}: '{relative}' lies outside {base}. Paths must stay inside the probe's folder.")
+    return path
+
+
+def nearest(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Pixels (row, col, ...) sampled to `size` at half-pixel centres, nearest neighbour, never interpolated.
+
+    >>> nearest(np.arange(4).reshape(1, 4), (1, 2))
+    array([[1, 3]])
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) == size:
+        return pixels
+    rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])
+    cols = (2 * np.arange(size[1]) + 1) * width // (2 * size[1])
+    return pixels[rows[:, None], cols]

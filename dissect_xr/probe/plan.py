@@ -1,0 +1,121 @@
+"""What a probe will hold, before any image is read: rows, planes, concepts, categories.
+
+Knows: the form that every reader of a foreign layout fills in, and how to take a subset.
+Does not know: any layout on disk, pixels, or stores.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.errors import DissectError
+
+Decode = Callable[[Path], NDArray[np.uint16]]
+"""Reads one label map as concept numbers (row, col), 0 = none; a top-level function, since it travels to workers."""
+
+LARGEST = 65_535
+"""Largest concept number: annotations are uint16."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One label."""
+
+    number: int
+    name: str
+    category: str
+    """primary category: where the concept competes (METHOD 3)"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image and where its labels are."""
+
+    image: str
+    """path relative to the image root"""
+    split: str
+    maps: tuple[tuple[int, str], ...]
+    """(plane, path relative to the map root) of each label map"""
+    whole: tuple[int, ...]
+    """concept numbers of the whole image"""
+    size: tuple[int, int] | None
+    """(height, width) its label maps must have, where the source says"""
+    where: str
+    """file and line, for errors"""
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """All that a probe will hold, but the pixels."""
+
+    images: str
+    """folder the image paths are relative to"""
+    maps: str
+    """folder the label map paths are relative to"""
+    rows: tuple[Row, ...]
+    concepts: tuple[Concept, ...]
+    """ascending by number"""
+    categories: tuple[str, ...]
+    planes: tuple[str, ...]
+    """category of each plane"""
+    decode: Decode
+    label_size: tuple[int, int]
+    """(rows, columns) of the probe's label grid"""
+    ignored: frozenset[int] = frozenset()
+    """numbers that may occur in maps and mean none here: other categories', or the source's void label"""
+    colors: bool = False
+    """whether the last plane is generated from the pixels"""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """as stored: how the plan was made"""
+
+    def subset(self, *, split: str | Sequence[str] | None = None, limit: int | None = None) -> "ProbePlan":
+        """The rows of the given splits, the first `limit` of them."""
+        rows = self.rows
+        if split is not None:
+            wanted = {split} if isinstance(split, str) else set(split)
+            there = Counter(row.split for row in rows)
+            if missing := wanted - set(there):
+                raise DissectError(f"images: no split {sorted(missing)}; there are {dict(sorted(there.items()))}.")
+            rows = tuple(row for row in rows if row.split in wanted)
+        if limit is not None:
+            if limit < 1:
+                raise DissectError(f"images: limit must be at least 1, got {limit}.")
+            rows = rows[:limit]
+        chosen = {"split": sorted(wanted) if split is not None else None, "limit": limit}
+        return replace(self, rows=rows, parameters=self.parameters | {"images": chosen})
+
+    def with_colors(self, names: Sequence[str]) -> "ProbePlan":
+        """The plan with a generated colour plane: `names` become concepts after the largest number."""
+        if "color" in self.categories:
+            raise DissectError("colors: the probe has a category 'color' of its own. Leave colors out.")
+        taken = [c.number for c in self.concepts] + list(self.ignored)
+        first = max(taken, default=0) + 1
+        if first + len(names) - 1 > LARGEST:
+            raise DissectError(f"colors: need {len(names)} free numbers above {first - 1}, the largest is {LARGEST}.")
+        concepts = tuple(Concept(first + n, f"{name}-c", "color") for n, name in enumerate(names))
+        return replace(
+            self,
+            concepts=self.concepts + concepts,
+            categories=(*self.categories, "color"),
+            planes=(*self.planes, "color"),
+            colors=True,
+            parameters=self.parameters | {"colors": True},
+        )
+
+    def check(self) -> "ProbePlan":
+        """The plan itself, or an error saying what it lacks."""
+        if not self.rows:
+            raise DissectError("the probe would hold no image: expected at least one.")
+        if not self.concepts:
+            raise DissectError("the probe would hold no concept: expected at least one.")
+        twice = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
+        if twice:
+            raise DissectError(
+                f"image '{twice[0]}' is listed {len(twice) and 'more than once'}: images must be distinct."
+            )
+        return self
