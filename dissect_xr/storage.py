@@ -180,6 +180,11 @@ def read_attrs(url: str, path: str = "") -> dict[str, Any]:
         raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.") from error
 
 
+def update_attrs(url: str, attrs: Mapping[str, Any], path: str = "") -> None:
+    """Add attributes to a group."""
+    zarr.open_group(_store(url), path=path, mode="r+").attrs.update(dict(attrs))
+
+
 def read(url: str, path: str) -> Any:
     """The array at `path`, for slicing: the slice is what is read."""
     return zarr.open_array(_store(url), path=path, mode="r")
@@ -195,11 +200,12 @@ def open_lazy(url: str, path: str = "", *, chunks: Mapping[str, int] | None = No
     if not exists(url, path):
         raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
     data: xr.Dataset = xr.open_zarr(_store(url), group=path or None, consolidated=False, chunks=dict(chunks or {}))
+    loaded = {}
     for name, coord in data.coords.items():
         text = coord.dtype.kind not in "iufbM"
         values = np.asarray(coord.values.tolist(), dtype=str) if text else coord.values
-        data = data.assign_coords({name: coord.copy(data=values)})
-    return data
+        loaded[name] = (coord.dims, values, coord.attrs)
+    return data.assign_coords(loaded)
 
 
 def remove(url: str, path: str) -> None:

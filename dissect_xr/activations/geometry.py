@@ -11,7 +11,9 @@ from typing import Self
 
 from dissect_xr.errors import DissectError
 
-HALF = Fraction(1, 2)
+
+class NoGeometryError(Exception):
+    """An operation has no geometry; the message is the reason, a clause that follows the operation's name."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,12 @@ class AxisGeometry:
         reach = dilation * (kernel - 1)
         return self.at(Fraction(1, stride), (padding - Fraction(reach, 2)) / stride, reach // stride)
 
-    def split(self, factor: int) -> Self:
-        """Axis after every cell is divided into `factor` equal ones (nearest upsampling, pixel shuffle)."""
-        return self.resampled(Fraction(1, factor))
-
     def resampled(self, step: Fraction, reach: int = 0) -> Self:
         """Axis sampled at half-pixel centres, a new cell every `step` of the old."""
         return self.at(step, (step - 1) / 2, reach)
 
 
-PIXELS = AxisGeometry(Fraction(1), HALF, Fraction(1))
+PIXELS = AxisGeometry(jump=Fraction(1), start=Fraction(1, 2), field=Fraction(1))
 """An axis of the input image itself."""
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dissect_xr.activations.geometry import PIXELS, Geometry
-from dissect_xr.activations.geometry_rules import RULES, Call, NoGeometryError, Position, tensors
+from dissect_xr.activations.geometry import PIXELS, Geometry, NoGeometryError
+from dissect_xr.activations.geometry_rules import RULES, Call, Position, tensors
 from dissect_xr.activations.references import shortlist
 from dissect_xr.errors import DissectError
 

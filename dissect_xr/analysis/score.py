@@ -1,12 +1,10 @@
 """Scores of unit-concept pairs, from the counts of a dissection.
 
-Knows: that a concept competes in its primary category, that counts are divided last, and that a missing count is a
-missing score.
+Knows: that a concept competes in its primary category, that counts are divided last, that a missing count makes NaN.
 Does not know: where the counts come from, whether they are in memory, which score labels a unit.
 
-Each function takes a dissection Dataset (or a selection of one) and returns one DataArray, lazy where the counts are
-lazy: a few operations per block of counts, so a task holds a few arrays of the size of its block. Only coordinates
-are read.
+Every function takes a dissection Dataset or a selection and returns one DataArray, lazy where the counts are lazy:
+one task per block of counts, which holds about five arrays of the block's size. Only coordinates are read.
 
 References
 ----------
@@ -15,6 +13,7 @@ Bau, Zhou, Khosla, Oliva, Torralba: Network Dissection, CVPR 2017, section 2.3 (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,18 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 
+Counts = NDArray[Any]
+"""A block of counts: int64, or float64 where some are missing (NaN)."""
+
+Formula = Callable[..., tuple[Counts, Counts]]
+"""Counts of pairs -> (part, whole); the count of the concept's category comes first."""
+
 
 def iou(ds: xr.Dataset) -> xr.DataArray:
     """Intersection over union of each unit's mask and each concept, (…, unit, concept) float64 in [0, 1].
 
-    The union is ``unit_area + concept_area - intersection``, with the unit's area in the images annotated for the
-    concept's primary category. 0 where the union is 0, NaN where a count is missing. Equal ratios of counts give
-    equal bits.
+    The union is ``unit_area + concept_area - intersection``, the unit's area in the domain of the concept's primary
+    category. 0 where the union is 0, NaN where a count is missing. Equal ratios of counts give equal bits.
 
     Raises
     ------
@@ -45,7 +49,8 @@ def iou(ds: xr.Dataset) -> xr.DataArray:
     >>> iou(ds).item()  # 3 / (4 + 5 - 3)
     0.5
     """
-    return _pair(ds, _over_union, "iou", "intersection over union")
+    score = _score(ds, _over_union, "unit_area", "intersection", "concept_area")
+    return _described(score, "iou", "intersection over union")
 
 
 def precision(ds: xr.Dataset) -> xr.DataArray:
@@ -62,8 +67,8 @@ def precision(ds: xr.Dataset) -> xr.DataArray:
     >>> precision(ds).item()  # 3 / 4
     0.75
     """
-    intersection, active, _ = _counts(ds)
-    return _ratio(intersection, active, "precision", "share of the active pixels that carry the concept")
+    score = _score(ds, _over_active, "unit_area", "intersection", "concept_area")
+    return _described(score, "precision", "share of the active pixels that carry the concept")
 
 
 def recall(ds: xr.Dataset) -> xr.DataArray:
@@ -80,8 +85,8 @@ def recall(ds: xr.Dataset) -> xr.DataArray:
     >>> recall(ds).item()  # 3 / 5
     0.6
     """
-    intersection, _, labelled = _counts(ds)
-    return _ratio(intersection, labelled, "recall", "share of the concept's pixels on which the unit is active")
+    score = _score(ds, _over_labelled, "unit_area", "intersection", "concept_area")
+    return _described(score, "recall", "share of the concept's pixels on which the unit is active")
 
 
 def f1(ds: xr.Dataset) -> xr.DataArray:
@@ -98,12 +103,12 @@ def f1(ds: xr.Dataset) -> xr.DataArray:
     >>> f1(ds).item()  # 2 * 3 / (7 + 5)
     0.5
     """
-    intersection, active, labelled = _counts(ds)
-    return _ratio(2 * intersection, active + labelled, "f1", "harmonic mean of precision and recall")
+    score = _score(ds, _over_mean_area, "unit_area", "intersection", "concept_area")
+    return _described(score, "f1", "harmonic mean of precision and recall")
 
 
 def share(ds: xr.Dataset) -> xr.DataArray:
-    """Share of the label pixels annotated for a concept's category that carry the concept, (concept) float64 in [0, 1].
+    """Share of the label pixels of a concept's domain that carry the concept, (concept) float64 in [0, 1].
 
     Examples
     --------
@@ -114,13 +119,8 @@ def share(ds: xr.Dataset) -> xr.DataArray:
     >>> share(ds).item()  # 5 / 20
     0.25
     """
-    _check(ds, "concept_area", "category_area")
-    return _ratio(
-        ds["concept_area"],
-        _of_primary_category(ds, "category_area"),
-        "share",
-        "share of the domain that carries the concept",
-    )
+    score = _score(ds, _over_domain, "category_area", "concept_area")
+    return _described(score, "share", "share of the domain's label pixels that carry the concept")
 
 
 def lift(ds: xr.Dataset) -> xr.DataArray:
@@ -138,72 +138,100 @@ def lift(ds: xr.Dataset) -> xr.DataArray:
     >>> lift(ds).item()  # (3 / 4) / (5 / 20)
     3.0
     """
-    return _ratio(precision(ds), share(ds), "lift", "precision over the concept's share")
+    by_chance = share(ds)
+    return _described(precision(ds) / by_chance.where(by_chance != 0, 1), "lift", "precision over the concept's share")
 
 
 def ceiling(ds: xr.Dataset) -> xr.DataArray:
     """Highest IoU that a unit of this area can reach with a concept of this area, (…, unit, concept) float64 in [0, 1].
 
-    It is ``min(q, s) / max(q, s)`` of the unit's and the concept's share of the domain. The domain cancels: areas are
-    compared.
+    It is ``min(q, s) / max(q, s)`` with q and s the shares of the domain that unit and concept cover. The domain
+    cancels, so the areas are divided.
 
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [4]), "concept_area": ("concept", [5])},
+    ...     {"unit_area": ("category", [4]), "concept_area": ("concept", [5])},
     ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
     ... )
-    >>> ceiling(ds).item()  # 4 / 5, at best all active pixels hit
+    >>> ceiling(ds).item()  # at best all 4 active pixels are among the 5
     0.8
     """
-    _, active, labelled = _counts(ds)
-    smaller = xr.apply_ufunc(np.minimum, active, labelled, dask="allowed")
-    larger = xr.apply_ufunc(np.maximum, active, labelled, dask="allowed")
-    return _ratio(smaller, larger, "ceiling", "highest IoU that the two areas allow")
+    score = _score(ds, _smaller_over_larger, "unit_area", "concept_area")
+    return _described(score, "ceiling", "highest IoU that the two areas allow")
 
 
-def _score(ds: xr.Dataset, formula: Formula, category_count: str, *counts: str, long_name: str) -> xr.DataArray:
-    """The ratio that `formula` makes of `category_count`, taken in each concept's category, and of `counts`.
+def _over_union(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return intersection, active + labelled - intersection
 
-    float64, 0 where the whole is 0, NaN where a count is missing or the concept's category is not selected.
-    """
-    missing = [name for name in (category_count, *counts, "concept_category", "category") if name not in ds.variables]
+
+def _over_active(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return intersection, active
+
+
+def _over_labelled(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return intersection, labelled
+
+
+def _over_mean_area(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return 2 * intersection, active + labelled
+
+
+def _over_domain(domain: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return labelled, domain
+
+
+def _smaller_over_larger(active: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    return np.minimum(active, labelled), np.maximum(active, labelled)
+
+
+def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) -> xr.DataArray:
+    """What `formula` makes of the count `of_category`, in each concept's primary category, and of other counts."""
+    missing = [name for name in (of_category, *of_pair, "concept_category", "category") if name not in ds.variables]
     if missing:
         raise DissectError(
-            f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. Give the "
-            f"Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
+            f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. "
+            f"Give the Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
         )
-    in_category = ds[category_count] if "category" in ds[category_count].dims else ds[category_count].expand_dims("category")
-    if in_category.chunks is not None:
-        in_category = in_category.chunk(category=-1)
-    arrays = [in_category, _primary_category(ds), *(ds[name] for name in counts)]
-    ratio: xr.DataArray = xr.apply_ufunc(
-        _ratio_of_block,
-        *arrays,
-        input_core_dims=[["category"], *([] for _ in arrays[1:])],
+    areas = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
+    if areas.chunks is not None:
+        areas = areas.chunk(category=-1)
+    score: xr.DataArray = xr.apply_ufunc(
+        _ratio,
+        areas,
+        _primary_category(ds),
+        *(ds[name] for name in of_pair),
+        input_core_dims=[["category"], [], *([] for _ in of_pair)],
         kwargs={"formula": formula},
         dask="parallelized",
         output_dtypes=[np.float64],
     )
-    ratio.attrs = {"long_name": long_name, "units": "1"}
-    return ratio
+    return score
 
 
 def _primary_category(ds: xr.Dataset) -> xr.DataArray:
-    """Position of each concept's primary category along ``category``, -1 for one not selected; in blocks as the intersection."""
+    """Position of each concept's category along ``category``, -1 for one that is not selected."""
     concepts = ds["concept_category"]
     places = {category: place for place, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
     found = np.array([places.get(category, -1) for category in concepts.values.ravel().tolist()], dtype=np.int64)
-    blocks = ds["intersection"].chunksizes if "intersection" in ds else {}
-    return concepts.copy(data=found.reshape(concepts.shape)).chunk({dim: blocks[dim] for dim in concepts.dims if dim in blocks})
+    positions = concepts.copy(data=found.reshape(concepts.shape))
+    # In one block, it would make one block of all the concepts that the intersection has in several.
+    blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
+    return positions if blocks is None else positions.chunk(concept=blocks)
 
 
-def _ratio_of_block(in_category: Counts, category: Counts, *counts: Counts, formula: Formula) -> NDArray[np.float64]:
-    """One block of scores from `in_category` (…, 1, category), `category` (concept) and counts that broadcast to (…, concept)."""
-    # `category` varies along the last axis only, and `in_category` not along it: so one axis of length 1 goes.
-    of_concept = in_category[..., category].reshape(np.broadcast_shapes(in_category.shape[:-1], category.shape))
-    if (category < 0).any():
-        of_concept = np.where(category >= 0, of_concept, np.nan)
-    part, whole = formula(of_concept, *counts)
-    # A part of nothing is nothing: 0 / 1 stands for 0 / 0, without a warning.
+def _ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
+    """One block of scores (…, concept) from `areas` (…, 1, category), `category` (concept) and more counts."""
+    # `areas` does not vary along concept and `category` along nothing else: the reshape drops an axis of length 1.
+    area = areas[..., category].reshape(np.broadcast_shapes(areas.shape[:-1], category.shape))
+    if np.any(category < 0):
+        area = np.where(category >= 0, area, np.nan)
+    part, whole = formula(area, *of_pair)
+    # A part of nothing is nothing: 0 / 1 stands for 0 / 0, and no block warns.
     return np.asarray(part / np.where(whole == 0, 1, whole), dtype=np.float64)
+
+
+def _described(score: xr.DataArray, name: str, long_name: str) -> xr.DataArray:
+    score = score.rename(name)
+    score.attrs = {"long_name": long_name, "units": "1"}
+    return score

@@ -66,4 +66,5 @@ def nearest(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         return pixels
     rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])
     cols = (2 * np.arange(size[1]) + 1) * width // (2 * size[1])
-    return pixels[rows[:, None], cols]
+    sampled: NDArray[Any] = pixels[rows[:, None], cols]
+    return sampled

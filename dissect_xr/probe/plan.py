@@ -115,7 +115,5 @@ class ProbePlan:
             raise DissectError("the probe would hold no concept: expected at least one.")
         twice = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
         if twice:
-            raise DissectError(
-                f"image '{twice[0]}' is listed {len(twice) and 'more than once'}: images must be distinct."
-            )
+            raise DissectError(f"image '{twice[0]}' is listed more than once: images must be distinct.")
         return self

@@ -1,0 +1,238 @@
+"""The extraction of one snapshot: which layers, which blocks, what is missing, what must fit.
+
+Knows: models through `models`, `taps` and `tracing`; the probe's images; what is done already.
+Does not know: how a block is computed (`extract`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from dissect_xr import storage
+from dissect_xr.activations.extract import ExtractTask, extract_block
+from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.models import ModelSpec, cached_model, weights_sha256
+from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
+from dissect_xr.activations.taps import map_layers, select_layers
+from dissect_xr.activations.tracing import trace_geometry
+from dissect_xr.cluster import Pool, Projection, Threads, run_tasks
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.ingest import block_length, image_root
+from dissect_xr.progress import track
+from dissect_xr.schema import SCHEMA_VERSION
+
+RESIDENT = 400 * 2**20
+"""Bytes of a worker process with torch before it does anything."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How activations are recorded, the same for every snapshot."""
+
+    preprocess: Preprocess
+    layers: tuple[str, ...] = ("*",)
+    """module names or globs"""
+    dtype: str = "float16"
+    batch: int = 32
+    """images of one forward pass"""
+    memory: int = 512 * 2**20
+    """bytes of the maps of one image block, all layers; fixes the blocks, so a run may not change it"""
+    budget: int = 500 * 2**30
+    """raw bytes of activations of a snapshot that may be planned"""
+    device: str | None = None
+    """None: cuda where there is one, else cpu"""
+    threads: int | None = None
+    """torch threads of a task"""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
+        if self.batch < 1:
+            raise DissectError(f"batch must be at least 1, got {self.batch}.")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a worker finds out about a snapshot's model."""
+
+    maps: dict[str, tuple[int, int, int]]
+    """selected layers in order of execution: (units, height, width)"""
+    geometry: dict[str, Any]
+    """attributes of each layer's geometry, or the reason why there is none"""
+    weights: str
+    """sha256"""
+
+
+def describe(task: tuple[ModelSpec, Recording]) -> Described:
+    """Load the model once and look at its layers. Runs where the model will run."""
+    spec, recording = task
+    device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = cached_model(spec, device)
+    size = recording.preprocess.size
+    available = map_layers(model, torch.zeros((1, 3, *size), device=device))
+    patterns = "all" if recording.layers == ("all",) else list(recording.layers)
+    names = select_layers(available, patterns)
+    traced = trace_geometry(model, names, size)
+    geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
+    return Described({name: available.maps[name] for name in names}, geometry, weights_sha256(spec, model))
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A planned extraction of one snapshot."""
+
+    url: str
+    probe: str
+    snapshot: SnapshotInfo
+    spec: ModelSpec
+    recording: Recording
+    described: Described
+    images: tuple[str, ...]
+    images_sha256: str
+    layers: tuple[LayerShape, ...] = field(default=())
+
+    @property
+    def nbytes(self) -> int:
+        """Raw bytes of all layers."""
+        return sum(layer.image_bytes for layer in self.layers) * len(self.images)
+
+    @property
+    def memory(self) -> Projection:
+        """The memory of one task."""
+        block = min(self.layers[0].block, len(self.images))
+        height, width = self.recording.preprocess.size
+        return Projection(
+            (
+                ("process", RESIDENT),
+                ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
+                ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
+                ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
+                ("largest maps of a batch", 3 * self.recording.batch * max(la.image_bytes for la in self.layers) * 2),
+            )
+        )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that makes these activations; recorded, and compared when a run is taken up again."""
+        return {
+            "factory": self.spec.factory.rpartition("/")[2],
+            "kwargs": json.loads(self.spec.kwargs),
+            "weights_sha256": self.described.weights,
+            "preprocess": asdict(self.recording.preprocess) | {"size": list(self.recording.preprocess.size)},
+            "dtype": self.recording.dtype,
+            "images_sha256": self.images_sha256,
+            "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
+            "schema_version": SCHEMA_VERSION,
+        }
+
+    def tasks(self) -> list[ExtractTask]:
+        """One task per image block."""
+        made_by, block = storage.fingerprint(self.inputs), self.layers[0].block
+        root = image_root(self.probe)
+        return [
+            ExtractTask(
+                self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
+                self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
+                made_by,
+            )
+            for i in range(0, len(self.images), block)
+        ]  # fmt: skip
+
+
+def plan_extraction(
+    url: str, probe: str, snapshot: SnapshotInfo, spec: ModelSpec, recording: Recording, *, pool: Pool | None = None
+) -> Extraction:
+    """What an extraction will do. Writes nothing.
+
+    Raises
+    ------
+    DissectError
+        Where the model, its weights or the layers do not fit, or the layers exceed the budget.
+    """
+    attrs = storage.read_attrs(probe)
+    if storage.marker(probe, "done") is None:
+        raise DissectError(f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it resumes.")
+    images = tuple(storage.read(probe, "image")[:].tolist())
+    ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
+    per_image = sum(u * h * w for u, h, w in described.maps.values()) * (2 if recording.dtype == "float16" else 4)
+    fit = 2 ** (max(1, recording.memory // per_image).bit_length() - 1)
+    block = min(block_length(len(images)), fit)
+    layers = tuple(
+        LayerShape(name, (len(images), *shape), recording.dtype, block) for name, shape in described.maps.items()
+    )
+    plan = Extraction(url, probe, snapshot, spec, recording, described, images, attrs["images_sha256"], layers)
+    if plan.nbytes > recording.budget:
+        largest = sorted(layers, key=lambda la: -la.image_bytes)[:5]
+        sizes = ", ".join(f"{la.name} {la.image_bytes * len(images) / 2**30:.2f} GiB" for la in largest)
+        raise DissectError(
+            f"snapshot {snapshot.name}: {len(layers)} layers take {plan.nbytes / 2**30:.2f} GiB raw, the budget is "
+            f"{recording.budget / 2**30:.2f} GiB; the largest are {sizes}. Choose fewer layers or raise the budget."
+        )
+    return plan
+
+
+def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) -> None:
+    """Write the activations of a planned snapshot; finished blocks are kept.
+
+    Raises
+    ------
+    DissectError
+        Where the store holds this snapshot made from something else, or an activation is not finite.
+    """
+    pool, tasks, name = pool or Threads(), plan.tasks(), plan.snapshot.name
+    made_by = tasks[0].fingerprint
+    _check_same(plan)
+    if storage.marker(plan.url, f"{name}/created", made_by=made_by) is None:
+        storage.mark(plan.url, f"{name}/created", made_by=made_by, objects=_create(plan))
+    marked = storage.markers(plan.url, f"{name}/blocks")
+    missing = [task for task in tasks if task.key not in marked]
+    with track(f"activations {name}", len(missing), show=show) as advance:
+        for task, _ in run_tasks(pool, extract_block, missing, gpu=True):
+            advance(len(task.images))
+    for layer in plan.layers:
+        content = storage.fingerprint({"inputs": made_by, "layer": layer.name})
+        if storage.marker(plan.url, f"{name}/{layer.name}/done", made_by=content) is None:
+            storage.mark(plan.url, f"{name}/{layer.name}/done", made_by=content, objects={})
+
+
+def _check_same(plan: Extraction) -> None:
+    name = plan.snapshot.name
+    if storage.marker(plan.url, f"{name}/created") is None:
+        return
+    stored, wanted = storage.read_attrs(plan.url, name)["inputs"], json.loads(json.dumps(plan.inputs))
+    changed = [f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in wanted if stored.get(key) != wanted[key]]
+    if changed:
+        raise DissectError(
+            f"{plan.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
+            "Use another output directory or snapshot name, or delete this one."
+        )
+
+
+def _create(plan: Extraction) -> storage.Objects:
+    """Create the groups of the snapshot and of its layers."""
+    name, objects = plan.snapshot.name, storage.Objects()
+    if not storage.exists(plan.url):
+        objects |= storage.create(plan.url, "", [], {"schema_version": SCHEMA_VERSION})
+    objects |= storage.create(plan.url, name, [], {"inputs": plan.inputs, "batch": plan.recording.batch})
+    for position, layer in enumerate(plan.layers):
+        geometry = plan.described.geometry[layer.name]
+        attrs = {
+            "position": position,
+            "images_sha256": plan.images_sha256,
+            "input_size": list(plan.recording.preprocess.size),
+            "geometry": None if isinstance(geometry, str) else geometry,
+            "geometry_reason": geometry if isinstance(geometry, str) else None,
+        }
+        objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs)
+    return objects
+
+
+def snapshot_names(snapshots: Sequence[SnapshotInfo]) -> list[str]:
+    """Names of snapshots, which must be distinct."""
+    names = [snapshot.name for snapshot in snapshots]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DissectError(f"snapshots: the names {twice} occur more than once.")
+    return names

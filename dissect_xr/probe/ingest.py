@@ -1,0 +1,230 @@
+"""Writes a planned probe into `probe.zarr`: labels on one grid, checked, without duplicates.
+
+Knows: how the labels of one image become planes, and what is counted on the way.
+Does not know: foreign layouts (`broden`, `masks`) or what is done with a probe.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dissect_xr import storage
+from dissect_xr.cluster import Pool, Threads, run_tasks
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.colors import color_labels
+from dissect_xr.probe.labels import Tables, label_image
+from dissect_xr.probe.pixels import inside, nearest, open_image
+from dissect_xr.probe.plan import ProbePlan, Row
+from dissect_xr.progress import track
+from dissect_xr.schema import PROBE, SCHEMA_VERSION
+
+BLOCKS = 16
+"""A probe is cut into about this many image blocks, of 16 to 256 images."""
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """One image block."""
+
+    url: str
+    plan: ProbePlan
+    """with this block's rows only"""
+    start: int
+    slots: int
+    fingerprint: str
+
+    @property
+    def key(self) -> str:
+        """Its marker."""
+        return f"blocks/{self.start}-{self.start + len(self.plan.rows)}"
+
+
+def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
+    """Read every image and label map of `plan` and write the probe to `url`; finished blocks are kept.
+
+    Every image is decoded once, so that a damaged file is found here and not hours later.
+
+    Raises
+    ------
+    DissectError
+        For a file that is missing, damaged or of the wrong size, a number that is no concept, or another probe there.
+    """
+    plan, pool = plan.check(), pool or Threads()
+    made_by = plan_fingerprint(plan)
+    if (stored := storage.marker(url, "plan")) is not None and stored["fingerprint"] != made_by:
+        raise DissectError(f"{url}: holds a probe of other images or parameters. Use another path, or delete this one.")
+    if stored is None and storage.exists(url):
+        raise DissectError(f"{url}: holds something that this package did not finish making. Use another path.")
+    if storage.marker(url, "done") is not None:
+        return
+    length = block_length(len(plan.rows))
+    slots = max(1, max(len(row.whole) for row in plan.rows))
+    if stored is None:
+        objects = _create(plan, url, length, slots)
+        storage.mark(url, "plan", made_by=made_by, objects=objects)
+    tasks = [
+        IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, made_by)
+        for i in range(0, len(plan.rows), length)
+    ]
+    marked = storage.markers(url, "blocks")
+    missing = [task for task in tasks if task.key not in marked]
+    with track("probe", len(missing), show=show) as advance:
+        for task, _ in run_tasks(pool, ingest_block, missing):
+            advance(len(task.plan.rows))
+    _finish(plan, url, [storage.marker(url, task.key, made_by=made_by) or {} for task in tasks])
+
+
+def block_length(images: int) -> int:
+    """Images of one block: a power of two, the same for every number of workers."""
+    return int(min(256, max(16, 2 ** round(np.log2(max(1, images / BLOCKS))))))
+
+
+def plan_fingerprint(plan: ProbePlan) -> str:
+    """sha256 of all that makes a probe but the files' contents; where the folders lie does not count."""
+    content = asdict(replace(plan, images="", maps="", rows=tuple(replace(row, where="") for row in plan.rows)))
+    content |= {"decode": plan.decode.__name__, "ignored": sorted(plan.ignored), "schema_version": SCHEMA_VERSION}
+    return storage.fingerprint(content)
+
+
+def ingest_block(task: IngestTask) -> None:
+    """Write the labels of one image block, and mark it with its counts and digests."""
+    plan = task.plan
+    tables = Tables.of(plan.concepts, plan.categories, plan.ignored)
+    n, size = len(plan.rows), plan.label_size
+    planes = np.zeros((n, max(1, len(plan.planes)), *size), np.uint16)
+    whole = np.zeros((n, task.slots), np.uint16)
+    annotated = np.zeros((n, len(plan.categories)), np.bool_)
+    images, areas = np.zeros((2, len(plan.concepts)), np.int64)
+    pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
+    for i, row in enumerate(plan.rows):
+        raw = _read_maps(plan, row, pixels_digest, labels_digest)
+        planes[i, : len(raw)] = raw
+        whole[i, : len(row.whole)] = row.whole
+        area = label_image(planes[i], whole[i], tables)
+        areas += area
+        images += area > 0
+        annotated[i, tables.category[area > 0]] = True
+    with storage.marked(task.url, task.key, made_by=task.fingerprint) as (writer, note):
+        writer.write("annotation", (task.start, 0, 0, 0), planes)
+        writer.write("whole_image", (task.start, 0), whole)
+        writer.write("annotated", (task.start, 0), annotated)
+        note["pixels_sha256"], note["labels_sha256"] = pixels_digest.hexdigest(), labels_digest.hexdigest()
+        seen = np.flatnonzero(images)
+        note["concepts"] = [[int(c), int(images[c]), int(areas[c])] for c in seen]
+        note["category_images"] = annotated.sum(0).tolist()
+
+
+def _read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
+    """The row's label maps on the grid, (plane, row, col); checks all its files and adds them to the digests."""
+    planes = np.zeros((len(plan.planes), *plan.label_size), np.uint16)
+    path = inside(plan.images, row.image, row.where)
+    with open_image(path) as image:
+        rgb = np.asarray(image.convert("RGB")) if plan.colors else None
+    pixels_digest.update(path.read_bytes())
+    known = np.zeros(1 << 16, np.bool_)
+    known[[0, *plan.ignored, *(c.number for c in plan.concepts)]] = True
+    for plane, name in row.maps:
+        path = inside(plan.maps, name, row.where)
+        labels = plan.decode(path)
+        labels_digest.update(path.read_bytes())
+        if row.size is not None and labels.shape != row.size:
+            raise DissectError(
+                f"{path}: expected {row.size[0]} x {row.size[1]} (sh x sw of {row.where}), got "
+                f"{labels.shape[0]} x {labels.shape[1]} pixels."
+            )
+        if not known[labels].all():
+            raise DissectError(f"{path}: holds label {labels[~known[labels]][0]}, which is no concept of the probe.")
+        planes[plane] = nearest(labels, plan.label_size)
+    if rgb is not None:
+        first = next(c.number for c in plan.concepts if c.category == "color")
+        planes[-1] = color_labels(nearest(rgb, plan.label_size)).astype(np.uint16) - 1 + first
+    return planes
+
+
+def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objects:
+    """Create the store with all arrays and write its coordinates."""
+    sizes = {
+        "image": len(plan.rows), "plane": max(1, len(plan.planes)), "row": plan.label_size[0],
+        "col": plan.label_size[1], "slot": slots, "category": len(plan.categories), "concept": len(plan.concepts),
+    }  # fmt: skip
+    arrays = []
+    for variable in PROBE.values():
+        shape = tuple(sizes[dim] for dim in variable.dims)
+        block = tuple(
+            min(length, size) if dim == "image" else size for dim, size in zip(variable.dims, shape, strict=True)
+        )
+        inner = (min(16, block[0]), *block[1:]) if variable.name == "annotation" else block
+        arrays.append(
+            storage.ArraySpec(
+                variable.name, variable.dims, shape, variable.dtype, inner, attrs=variable.attrs,
+                shards=block if inner != block and not block[0] % inner[0] else None,
+            )
+        )  # fmt: skip
+    coordinates = [
+        storage.coordinate("image", "image", [row.image for row in plan.rows]),
+        storage.coordinate("split", "image", [row.split for row in plan.rows]),
+        storage.coordinate("concept", "concept", [c.number for c in plan.concepts]),
+        storage.coordinate("concept_name", "concept", [c.name for c in plan.concepts]),
+        storage.coordinate("concept_category", "concept", [c.category for c in plan.concepts]),
+        storage.coordinate("category", "category", plan.categories),
+        storage.coordinate("plane_category", "plane", plan.planes or plan.categories[:1]),
+    ]
+    attrs = {
+        "schema_version": SCHEMA_VERSION,
+        "parameters": plan.parameters,
+        "label_size": list(plan.label_size),
+        "root": _root(plan, url),
+        "coordinates": "split concept_name concept_category plane_category",
+    }
+    objects = storage.create(url, "", [*arrays, *(spec for spec, _ in coordinates)], attrs)
+    writer = storage.Writer(url)
+    for spec, values in coordinates:
+        writer.write(spec.name, (0,), values)
+    return objects | writer.objects
+
+
+def _root(plan: ProbePlan, url: str) -> str:
+    """Where the images lie: relative to the store's folder where they are in it, so that a run can be moved."""
+    images = Path(plan.images).resolve()
+    parent = None if "://" in url else Path(url).resolve().parent
+    return images.relative_to(parent).as_posix() if parent and images.is_relative_to(parent) else str(images)
+
+
+def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
+    """Write the totals and mark the probe as done under the digest of its contents."""
+    images, areas = np.zeros((2, len(plan.concepts)), np.int64)
+    category_images = np.zeros(len(plan.categories), np.int64)
+    for block in blocks:
+        for concept, image_count, area in block["note"]["concepts"]:
+            images[concept] += image_count
+            areas[concept] += area
+        category_images += block["note"]["category_images"]
+    digests = {
+        kind: storage.fingerprint({kind: [block["note"][kind] for block in blocks]})
+        for kind in ("pixels_sha256", "labels_sha256")
+    }
+    images_sha256 = storage.fingerprint({"pixels": digests["pixels_sha256"], "images": [r.image for r in plan.rows]})
+    storage.update_attrs(url, {"images_sha256": images_sha256})
+    with storage.marked(url, "done", made_by=storage.fingerprint(digests | {"plan": plan_fingerprint(plan)})) as (w, _):
+        w.write("concept_images", (0,), images)
+        w.write("concept_area", (0,), areas)
+        w.write("category_area", (0,), category_images * int(np.prod(plan.label_size)))
+
+
+def open_probe(url: str) -> xr.Dataset:
+    """The probe at `url` as a lazy Dataset (`schema.PROBE`), with coordinates in memory."""
+    if storage.marker(url, "done") is None:
+        raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
+    return storage.open_lazy(url)
+
+
+def image_root(url: str) -> str:
+    """The folder that the probe's image paths are relative to."""
+    root = str(storage.read_attrs(url)["root"])
+    return root if Path(root).is_absolute() else storage.join(str(Path(url).parent), root)

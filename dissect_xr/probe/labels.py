@@ -1,0 +1,57 @@
+"""One image's labels: what is removed, what is counted.
+
+Knows: planes, whole-image labels, concepts and their categories, as arrays.
+Does not know: files or stores.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.probe.plan import Concept
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Concept tables as arrays."""
+
+    index: NDArray[np.int64]
+    """(65536,) concept number -> index, -1 where there is none"""
+    category: NDArray[np.int64]
+    """(concept,) index of the primary category"""
+
+    @classmethod
+    def of(cls, concepts: Sequence[Concept], categories: Sequence[str], ignored: Iterable[int] = ()) -> "Tables":
+        """The tables of a plan; `ignored` numbers mean no label."""
+        index = np.full(1 << 16, -1, np.int64)
+        index[[c.number for c in concepts]] = np.arange(len(concepts))
+        index[list(ignored)] = -1
+        return cls(index, np.array([list(categories).index(c.category) for c in concepts], np.int64))
+
+
+def label_image(planes: NDArray[np.uint16], whole: NDArray[np.uint16], tables: Tables) -> NDArray[np.int64]:
+    """Clean one image's labels in place and return the (concept,) pixels that carry each concept.
+
+    Numbers without a concept become 0. A label counts once per pixel: a later plane loses what an earlier one, or a
+    label of the whole image, says already (METHOD 1.5 and 2).
+
+    Parameters
+    ----------
+    planes : (plane, row, col) concept numbers, changed in place
+    whole : (slot,) concept numbers of the whole image
+    """
+    planes[tables.index[planes] < 0] = 0
+    present = whole[whole > 0]
+    planes[np.isin(planes, present)] = 0
+    for later in range(1, len(planes)):
+        for earlier in range(later):
+            planes[later][planes[later] == planes[earlier]] = 0
+    found = np.bincount(planes.ravel(), minlength=1 << 16)
+    found[0] = 0
+    numbers = np.flatnonzero(found)
+    area = np.zeros(tables.category.size, np.int64)
+    area[tables.index[numbers]] = found[numbers]
+    area[tables.index[present]] = planes[0].size
+    return area

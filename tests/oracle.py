@@ -1,0 +1,379 @@
+"""The reference: Network Dissection as METHOD.md defines it, in NumPy float64 with near-ties decided in whole numbers.
+
+Knows: METHOD.md sections 1 and 3, for arrays in memory, one image after another.
+Does not know: dissect_xr (nothing of it is imported), chunks, stores, crops, or more speed than 701 real images need.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Anchoring = Literal["half_pixel"] | tuple[Any, Any]
+DOMAINS = ("annotated", "touched", "all")
+SLACK = 1e-5  # x the largest value of the map: ten times the margin in which METHOD.md 1.2 asks for an exact decision
+UNITY = 2.0**149  # every finite float16 and float32 is a multiple of 2^-149, and float64 holds value * 2^149 exactly
+
+
+# --- thresholds -------------------------------------------------------------------------------------------------------
+
+
+def threshold(values: NDArray[Any], fraction: float) -> float:
+    """The value d[floor(fraction * n)] of `values` in descending order, -0.0 as 0.0; the fraction is read as a decimal.
+
+    >>> threshold(np.array([5, 1, 4, 2, 3], np.float16), 0.4)
+    3.0
+    """
+    rank = math.floor(Fraction(str(fraction)) * values.size)
+    return float(np.sort(_float64(values).ravel())[::-1][rank])
+
+
+def exceedance(values: NDArray[Any], level: float) -> int:
+    """How many `values` lie strictly above `level`."""
+    return int(np.count_nonzero(_float64(values) > level))
+
+
+def thresholds(activation: NDArray[Any], fractions: Sequence[float]) -> NDArray[np.float64]:
+    """`threshold` of each unit of `activation` (image, unit, y, x), as (fraction, unit)."""
+    units = range(activation.shape[1])
+    return np.array([[threshold(activation[:, k], q) for k in units] for q in fractions])
+
+
+def exceedances(activation: NDArray[Any], levels: NDArray[Any]) -> NDArray[np.int64]:
+    """`exceedance` of each unit at `levels` (fraction, unit)."""
+    units = range(activation.shape[1])
+    return np.array([[exceedance(activation[:, k], row[k]) for k in units] for row in levels], np.int64)
+
+
+# --- where label pixels lie on the map --------------------------------------------------------------------------------
+
+
+def anchors(layers: Iterable[tuple[int, int, int, int]]) -> tuple[Fraction, Fraction, Fraction]:
+    """(start, jump, receptive field) in input pixels after a chain of (kernel, stride, leading padding, dilation).
+
+    >>> [str(number) for number in anchors([(7, 2, 3, 1), (3, 2, 1, 1)])]
+    ['1/2', '4', '11']
+    """
+    start, jump, field = Fraction(1, 2), Fraction(1), Fraction(1)
+    for kernel, stride, padding, dilation in layers:
+        start += (Fraction(dilation * (kernel - 1), 2) - padding) * jump
+        field += dilation * (kernel - 1) * jump
+        jump *= stride
+    return start, jump, field
+
+
+def axis_positions(map_size: int, label_size: int, input_size: int, anchoring: Anchoring) -> tuple[Fraction, ...]:
+    """The cell coordinate, in [0, map_size - 1], of each label pixel of one axis; `anchoring` may be (start, jump)."""
+    if anchoring == "half_pixel":
+        jump = Fraction(input_size, map_size)
+        start = jump / 2
+    else:
+        start, jump = Fraction(anchoring[0]), Fraction(anchoring[1])
+    at_input = [(pixel + Fraction(1, 2)) * input_size / label_size for pixel in range(label_size)]
+    return tuple(min(max((x - start) / jump, Fraction(0)), Fraction(map_size - 1)) for x in at_input)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the upsampling."""
+
+    positions: tuple[Fraction, ...]
+    """Cell coordinate of each label pixel."""
+    cells: int
+    """Length of the map along the axis."""
+
+    @cached_property
+    def lower(self) -> NDArray[np.int64]:
+        """The cell at or before each label pixel."""
+        return np.array([math.floor(u) for u in self.positions], np.int64)
+
+    @cached_property
+    def upper(self) -> NDArray[np.int64]:
+        """The cell after it; its weight is 0 at the end of the map."""
+        return np.minimum(self.lower + 1, self.cells - 1)
+
+    @cached_property
+    def denominator(self) -> int:
+        """Common denominator of all weights."""
+        return math.lcm(*(u.denominator for u in self.positions))
+
+    @cached_property
+    def upper_weight(self) -> NDArray[np.object_]:
+        """Weight of `upper`, a Python int of 1/denominator."""
+        weights = [(u - math.floor(u)) * self.denominator for u in self.positions]
+        return np.array([int(w) for w in weights], object)
+
+    @cached_property
+    def lower_weight(self) -> NDArray[np.object_]:
+        """Weight of `lower`, a Python int of 1/denominator."""
+        return self.denominator - self.upper_weight
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float64]:
+        """W (label pixel, cell)."""
+        matrix = np.zeros((len(self.positions), self.cells))
+        for pixel, u in enumerate(self.positions):
+            matrix[pixel, self.lower[pixel]] += float(1 - (u - math.floor(u)))
+            matrix[pixel, self.upper[pixel]] += float(u - math.floor(u))
+        return matrix
+
+
+def axes(
+    map_size: Sequence[int],
+    label_size: Sequence[int],
+    input_size: Sequence[int],
+    anchoring: Anchoring,
+    col_anchoring: Anchoring | None = None,
+) -> tuple[Axis, Axis]:
+    """The row and the column axis, each size given as (rows, cols); columns are anchored as rows unless told."""
+    rows, cols = zip(map_size, label_size, input_size, (anchoring, col_anchoring or anchoring), strict=True)
+    return Axis(axis_positions(*rows), rows[0]), Axis(axis_positions(*cols), cols[0])
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def upsample(maps: NDArray[Any], rows: Axis, cols: Axis) -> NDArray[np.float64]:
+    """S = W_y A W_x^T of `maps` (..., y, x), as (..., row, col), rounded as float64 rounds."""
+    return np.asarray(rows.matrix @ _float64(maps) @ cols.matrix.T)
+
+
+def masks(maps: NDArray[Any], levels: NDArray[Any], rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+    """M = S > T, exactly, for `maps` (unit, y, x) and `levels` (unit,), as (unit, row, col)."""
+    values, levels = _float64(maps), _float64(levels)
+    active = np.zeros((len(values), len(rows.positions), len(cols.positions)), np.bool_)
+    units = np.flatnonzero(values.max(axis=(1, 2)) > levels)  # S is a weighted mean: never above the largest value
+    margins = SLACK * np.abs(values).max(axis=(1, 2))
+    for k, sampled in zip(units, upsample(values[units], rows, cols), strict=True):
+        distance = sampled - levels[k]
+        active[k] = distance > 0
+        near = np.nonzero(np.abs(distance) <= margins[k])
+        active[k][near] = exactly_above(values[k], levels[k], rows, cols, near)
+    return active
+
+
+def mask(map_: NDArray[Any], level: float, rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+    """`masks` of one map (y, x), as (row, col)."""
+    return masks(map_[None], np.array([level]), rows, cols)[0]
+
+
+def exactly_above(
+    map_: NDArray[np.float64], level: float, rows: Axis, cols: Axis, pixels: tuple[NDArray[np.int64], ...]
+) -> NDArray[np.bool_]:
+    """S > T at the label `pixels` (row numbers, column numbers), decided in Python ints."""
+    row, col = pixels
+    ys = (rows.lower[row], rows.lower[row], rows.upper[row], rows.upper[row])
+    xs = (cols.lower[col], cols.upper[col], cols.lower[col], cols.upper[col])
+    corners = map_[ys, xs]
+    above: NDArray[np.bool_] = corners.min(axis=0) > level  # S lies between its smallest and its largest corner,
+    open_ = np.flatnonzero(~above & (corners.max(axis=0) > level))  # so only pixels with corners on both sides remain
+    wy = (rows.lower_weight, rows.lower_weight, rows.upper_weight, rows.upper_weight)
+    wx = (cols.lower_weight, cols.upper_weight, cols.lower_weight, cols.upper_weight)
+    total = sum(wy[j][row[open_]] * wx[j][col[open_]] * _whole(corners[j, open_]) for j in range(4))
+    above[open_] = total > _whole(np.array([level]))[0] * rows.denominator * cols.denominator
+    return above
+
+
+def _whole(values: NDArray[np.float64]) -> NDArray[np.object_]:
+    scaled = [float(v) * UNITY for v in values]
+    if not all(v.is_integer() for v in scaled):
+        raise ValueError("a value is no float32 number: the oracle is exact for float16 and float32 only")
+    return np.array([int(v) for v in scaled], object)
+
+
+def _float64(values: NDArray[Any]) -> NDArray[np.float64]:
+    exact = np.asarray(values).astype(np.float64) + 0.0  # -0.0 + 0.0 is 0.0
+    if not np.isfinite(exact).all():
+        raise ValueError("activations and thresholds must be finite")
+    return exact
+
+
+# --- counts -----------------------------------------------------------------------------------------------------------
+
+
+class Labels(Protocol):
+    """What `count` reads of a probe; `Broden` and `strategies.ProbeCase` are such."""
+
+    annotation: NDArray[np.uint16]
+    """(image, plane, row, col), 0 = none."""
+    whole_image: NDArray[np.uint16]
+    """(image, slot), 0 = none."""
+    concept: NDArray[np.uint16]
+    """Concept numbers, ascending."""
+    concept_category: NDArray[np.int64]
+    """Per concept the index of its primary category in `categories`."""
+    categories: tuple[str, ...]
+    """Category names."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixel counts, int64, summed over images."""
+
+    intersection: NDArray[np.int64]
+    """(fraction, unit, concept)."""
+    unit_area: dict[str, NDArray[np.int64]]
+    """Per domain (fraction, unit, category)."""
+    concept_area: NDArray[np.int64]
+    """(concept,)."""
+    category_area: NDArray[np.int64]
+    """(category,): label pixels of the annotated images, whatever the domain."""
+    dead: NDArray[np.bool_]
+    """(fraction, unit): no active label pixel in any image, labelled or not."""
+
+
+def image_labels(probe: Labels, image: int) -> dict[int, NDArray[np.bool_]]:
+    """L_c (row, col) of one image, by index of c in `probe.concept`, over all planes and the whole-image slots."""
+    planes, index = probe.annotation[image], {int(c): i for i, c in enumerate(probe.concept)}
+    found = {int(c): (planes == c).any(axis=0) for c in np.unique(planes)}
+    found |= {int(c): np.ones(planes.shape[1:], np.bool_) for c in probe.whole_image[image]}
+    return {index[c]: pixels for c, pixels in found.items() if c != 0}
+
+
+def count(activation: NDArray[Any], levels: NDArray[Any], probe: Labels, rows: Axis, cols: Axis) -> Counts:
+    """The counts of `activation` (image, unit, y, x) above `levels` (fraction, unit), for all domains at once."""
+    fractions, units, categories, grid = *levels.shape, len(probe.categories), probe.annotation.shape[2:]
+    intersection = np.zeros((fractions, units, len(probe.concept)), np.int64)
+    unit_area = {domain: np.zeros((fractions, units, categories), np.int64) for domain in DOMAINS}
+    concept_area, category_area = np.zeros(len(probe.concept), np.int64), np.zeros(categories, np.int64)
+    for image in range(len(activation)):
+        labels = image_labels(probe, image)
+        present = list(labels)
+        pixels = np.zeros((len(present), math.prod(grid)), np.float32)
+        for row, c in enumerate(present):
+            pixels[row] = labels[c].ravel()
+        kinds = probe.concept_category[present]
+        annotated = np.isin(np.arange(categories), kinds)
+        concept_area[present] += pixels.sum(axis=1, dtype=np.int64)
+        category_area += annotated * math.prod(grid)
+        for f in range(fractions):
+            active = masks(activation[image], levels[f], rows, cols).reshape(units, -1)
+            area, both = active.sum(axis=1), np.zeros((units, len(present)), np.int64)
+            lit = np.flatnonzero(area)
+            both[lit] = active[lit].astype(np.float32) @ pixels.T  # whole numbers below 2^24: exact in float32
+            touched = np.array([(both[:, kinds == g] > 0).any(axis=1) for g in range(categories)]).T
+            intersection[f][:, present] += both
+            for domain, counted in zip(DOMAINS, (annotated, touched, True), strict=True):
+                unit_area[domain][f] += area[:, None] * counted
+    dead = unit_area["all"].max(axis=2, initial=0) == 0
+    return Counts(intersection, unit_area, concept_area, category_area, dead)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def iou(counts: Counts, probe: Labels, domain: str = "annotated") -> NDArray[np.float64]:
+    """IoU (fraction, unit, concept), each concept in the domain of its primary category; 0 where the union is 0."""
+    answer = np.zeros(counts.intersection.shape)
+    for f, k, c in np.ndindex(answer.shape):
+        both = int(counts.intersection[f, k, c])
+        area = int(counts.unit_area[domain][f, k, probe.concept_category[c]])
+        union = area + int(counts.concept_area[c]) - both
+        answer[f, k, c] = both / union if union else 0.0
+    return answer
+
+
+def best(scores: NDArray[np.float64], concept: Sequence[int], dead: Sequence[bool]) -> list[tuple[int, float] | None]:
+    """Per unit of `scores` (unit, concept) the (concept number, IoU) of its label, None for a dead one."""
+    return [None if gone else _first_best(row, concept) for row, gone in zip(scores, dead, strict=True)]
+
+
+def unique_by_unit(
+    scores: NDArray[np.float64], concept: Sequence[int], dead: Sequence[bool], cutoff: float = 0.04
+) -> int:
+    """How many distinct concepts are labels of a detector."""
+    return len({label[0] for label in best(scores, concept, dead) if label and label[1] > cutoff})
+
+
+def unique_by_category(
+    scores: NDArray[np.float64], concept: NDArray[Any], concept_category: NDArray[Any], cutoff: float = 0.04
+) -> int:
+    """How many distinct concepts are some unit's best within their category and above the cutoff, all categories."""
+    detected = set()
+    for category in set(concept_category.tolist()):
+        mine = np.flatnonzero(concept_category == category)
+        labels = [_first_best(row, concept[mine]) for row in scores[:, mine]]
+        detected |= {(category, number) for number, score in labels if score > cutoff}
+    return len(detected)
+
+
+def _first_best(row: Sequence[float], concept: Sequence[int]) -> tuple[int, float]:
+    score, negative = max((float(score), -int(number)) for score, number in zip(row, concept, strict=True))
+    return -negative, score
+
+
+# --- Broden on disk ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Broden:
+    """A label set as METHOD.md section 3 lays it out."""
+
+    images: list[str]
+    """Paths relative to `images/`, in the order of the index."""
+    annotation: NDArray[np.uint16]
+    whole_image: NDArray[np.uint16]
+    concept: NDArray[np.uint16]
+    concept_name: list[str]
+    concept_category: NDArray[np.int64]
+    categories: tuple[str, ...]
+
+
+def read_broden(folder: str | Path, index: str = "index.csv", label_size: tuple[int, int] | None = None) -> Broden:
+    """The label set in `folder`; maps not of `label_size` (default: the first row's) are sampled to it."""
+    folder = Path(folder)
+    rows, primary, names = _table(folder / index), primary_categories(folder), _names(folder)
+    categories = tuple(row["name"] for row in _table(folder / "category.csv"))
+    size = label_size or (int(rows[0]["sh"]), int(rows[0]["sw"]))
+    items = [[item for g in categories for item in (row.get(g) or "").split(";") if item] for row in rows]
+    maps = [[_label_map(folder / "images" / item, size) for item in row if not item.isdigit()] for row in items]
+    whole = [sorted({int(item) for item in row if item.isdigit()} - {0}) for row in items]
+    annotation = np.zeros((len(rows), max(map(len, maps)), *size), np.uint16)
+    whole_image = np.zeros((len(rows), max(map(len, whole))), np.uint16)
+    for i, (planes, numbers) in enumerate(zip(maps, whole, strict=True)):
+        annotation[i, : len(planes)] = np.array(planes, np.uint16).reshape(-1, *size)
+        whole_image[i, : len(numbers)] = numbers
+    concept = sorted(primary)
+    kinds = np.array([categories.index(primary[c]) for c in concept], np.int64)
+    images, called = [row["image"] for row in rows], [names[c] for c in concept]
+    return Broden(images, annotation, whole_image, np.array(concept, np.uint16), called, kinds, categories)
+
+
+def primary_categories(folder: Path) -> dict[int, str]:
+    """Concept number -> the category with its largest coverage (ties: the later one), else the first in label.csv."""
+    primary = {int(r["number"]): r["category"].split(";")[0].split("(")[0] for r in _table(folder / "label.csv")}
+    largest: dict[int, float] = {}
+    for category in (row["name"] for row in _table(folder / "category.csv")):
+        path = folder / f"c_{category}.csv"
+        for row in _table(path) if path.exists() else []:
+            number, coverage = int(row["number"]), row.get("coverage")
+            if coverage and float(coverage) >= largest.get(number, 0.0):
+                largest[number], primary[number] = float(coverage), category
+    return primary
+
+
+def _names(folder: Path) -> dict[int, str]:
+    return {int(row["number"]): row["name"] for row in _table(folder / "label.csv")}
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="ascii") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _label_map(path: Path, size: tuple[int, int]) -> NDArray[np.uint16]:
+    rgb = np.asarray(Image.open(path).convert("RGB")).astype(np.uint16)
+    label = rgb[..., 0] + 256 * rgb[..., 1]
+    row, col = (
+        [math.floor((p + Fraction(1, 2)) * have / want) for p in range(want)]
+        for have, want in zip(label.shape, size, strict=True)
+    )
+    return np.asarray(label[np.ix_(row, col)])
