@@ -116,6 +116,14 @@ def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]
     return [name for name in available.maps if name in selected]
 
 
+def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
+    """Raise `DissectError` for a name that is no module of the model."""
+    names = _names(model)
+    unknown = [repr(layer) for layer in layers if layer not in names]
+    if unknown:
+        raise DissectError(f"the model has no module {shortlist(unknown)}: it has {shortlist(names)}")
+
+
 @contextmanager
 def taps(model: nn.Module, layers: Sequence[str], sink: Sink) -> Iterator[None]:
     """Hand every output of the layers to a sink while the block runs; the model is in eval mode inside.
@@ -129,12 +137,7 @@ def taps(model: nn.Module, layers: Sequence[str], sink: Sink) -> Iterator[None]:
     DissectError
         The model has no such layer, or its output is not one (batch, unit, y, x) tensor.
     """
-    names = set(_names(model))
-    unknown = [layer for layer in layers if layer not in names]
-    if unknown:
-        raise DissectError(
-            f"the model has no module {shortlist(map(repr, unknown))}: it has {shortlist(sorted(names))}"
-        )
+    check_layers(model, layers)
     thread = threading.get_ident()
 
     def hand_over(layer: str, output: object) -> None:

@@ -16,8 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from dissect_xr.activations.geometry import PIXELS, Geometry, NoGeometryError
 from dissect_xr.activations.geometry_rules import RULES, Call, Position, tensors
-from dissect_xr.activations.references import shortlist
-from dissect_xr.errors import DissectError
+from dissect_xr.activations.taps import check_layers
 
 
 def trace_geometry(
@@ -55,10 +54,7 @@ def trace_geometry(
     ----------
     Bau et al. 2017, "Network Dissection", section 2.2: activation maps are anchored at receptive-field centres.
     """
-    names = {name for name, _ in model.named_modules()}
-    unknown = [layer for layer in layers if layer not in names]
-    if unknown:
-        raise DissectError(f"the model has no module {shortlist(unknown)}: it has {shortlist(sorted(names - {''}))}")
+    check_layers(model, layers)
     reached: dict[str, Position] = {}
     missed = "it is not called in a forward pass"
     try:

@@ -14,8 +14,8 @@ from dissect_xr.errors import DissectError
 COLOR_NAMES = ("black", "blue", "brown", "grey", "green", "orange", "pink", "purple", "red", "white", "yellow")
 """The basic colour terms of Berlin and Kay, in the order of Broden's colour maps without their `-c`."""
 
-# Everyday instances of each name rather than the corners of the sRGB cube: with pure blue (chroma 134) as prototype no sky is
-# blue. On the colour maps of CamVid these agree at 0.82 of the pixels; the CSS named colours at 0.76.
+# Everyday instances of each name rather than the corners of the sRGB cube, so that dark grey is still black and a dull
+# brown still brown. On the colour maps of CamVid these agree at 0.82 of the pixels, the CSS named colours at 0.76.
 PROTOTYPES: NDArray[np.uint8] = np.array(
     [
         (28, 28, 28),
@@ -73,7 +73,8 @@ def color_labels(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
             "Read the image as RGB, with levels from 0 to 255."
         )
     level = (rgb >> (8 - _BITS)).astype(np.intp)
-    return _name_table()[level[..., 0] << 2 * _BITS | level[..., 1] << _BITS | level[..., 2]]
+    labels: NDArray[np.uint8] = _name_table()[level[..., 0] << 2 * _BITS | level[..., 1] << _BITS | level[..., 2]]
+    return labels
 
 
 def lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -104,6 +105,6 @@ def _name_table() -> NDArray[np.uint8]:
     colour, prototype = lab(cube.reshape(-1, 3)), lab(PROTOTYPES)
     # |a - b|^2 without |a|^2, which is the same for every prototype; ties go to the first name.
     distance = (prototype**2).sum(axis=1) - 2 * colour @ prototype.T
-    table = (distance.argmin(axis=1) + 1).astype(np.uint8)
+    table: NDArray[np.uint8] = (distance.argmin(axis=1) + 1).astype(np.uint8)
     table.setflags(write=False)
     return table

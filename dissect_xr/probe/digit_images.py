@@ -109,6 +109,7 @@ def _background(name: str, size: int, rng: np.random.Generator) -> Canvas:
     """A canvas covered by one family of background and no other label."""
     label, paint = _paint(BACKGROUNDS[name], rng)
     rows = np.arange(size)[:, None] / size
+    relief: NDArray[np.floating]
     if name == "paper":  # ruled
         relief = -35.0 * ((rows * rng.uniform(9, 12) + rng.uniform()) % 1 < 0.15) * np.ones((1, size))
     elif name == "slate":  # wiped chalk
@@ -144,7 +145,7 @@ def _paint_patch(canvas: Canvas, rng: np.random.Generator) -> None:
 def _paint_digit(
     canvas: Canvas, handwriting: Handwriting, centre: NDArray[np.float64], side: int, rng: np.random.Generator
 ) -> None:
-    """Paint a random digit in a random ink, moved inside the image where it would cross the border; writes into the canvas."""
+    """Paint a random digit in a random ink, moved inside where it would cross the border; writes into the canvas."""
     which = int(rng.integers(len(handwriting.digit)))
     top, left = np.clip(np.round(centre - side / 2), 0, len(canvas.color) - side).astype(int)
     window = np.s_[top : top + side, left : left + side]
@@ -154,10 +155,11 @@ def _paint_digit(
     canvas.rgb[window] += ink[..., None] * (paint - canvas.rgb[window])
     solid = ink > 0.5
     canvas.color[window][solid] = color
-    # A digit includes the holes that it encloses, so every part lies on its object; what is under them keeps its colour and texture.
-    canvas.object[window][solid | (parts > 0)] = handwriting.digit[which] + 1
-    canvas.part[window][solid | (parts > 0)] = parts[solid | (parts > 0)]
     canvas.texture[window][solid] = 0
+    # A digit includes the holes that it encloses, so every part lies on its object; through them the background shows.
+    whole = solid | (parts > 0)
+    canvas.object[window][whole] = handwriting.digit[which] + 1
+    canvas.part[window][whole] = parts[whole]
 
 
 def _scattered(rng: np.random.Generator) -> NDArray[np.float64]:

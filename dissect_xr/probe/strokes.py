@@ -1,6 +1,6 @@
 """The strokes of handwritten digits: enlarged ink, and which part of the digit each pixel belongs to.
 
-Knows: 8x8 grey digits, and how to tell enclosed holes, stroke ends, junctions and stroke directions from the bitmap itself.
+Knows: 8x8 grey digits, and how to tell enclosed holes, stroke ends, junctions and stroke directions from the bitmap.
 Does not know: which digit it is, colours, or where the digit will be drawn.
 """
 
@@ -32,7 +32,7 @@ _MIN_COHERENCE = 0.25
 
 
 def enlarged_ink(bitmap: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Digits of 8x8 pixels, levels 0 to 16, enlarged to `(digit, SIDE, SIDE) float32` between 0 and 1; ink is above 0.5."""
+    """Digits of 8x8 pixels, levels 0 to 16, enlarged to `(digit, SIDE, SIDE) float32` in 0..1; ink is above 0.5."""
     padded = np.pad(bitmap, ((0, 0), (1, 1), (1, 1))).astype(np.float32) / 16
     large = [np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in padded]
     # A steep ramp around the ink level keeps an edge of about one pixel instead of the blur of the enlargement.
@@ -42,8 +42,8 @@ def enlarged_ink(bitmap: NDArray[np.float64]) -> NDArray[np.float32]:
 def stroke_parts(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The part at each pixel of `(digit, row, col)` ink, as a 1-based index into `PART_NAMES`; 0 where there is none.
 
-    Loops are the holes that the ink encloses. Ink near a point of the skeleton from which one line leaves is a stroke end, from
-    which three leave a junction; all other ink has the direction of its stroke, where it has a clear one.
+    Loops are the holes that the ink encloses. Ink near a point of the skeleton from which one line leaves is a stroke
+    end, from which three leave a junction; all other ink has the direction of its stroke, where it has a clear one.
 
     Examples
     --------
@@ -108,19 +108,20 @@ def _neighbours(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _lines_from(ring: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """How many separate runs of ink lie around each pixel."""
-    return (ring & ~np.roll(ring, 1, axis=0)).sum(axis=0, dtype=np.uint8)
+    starts = ring & ~np.roll(ring, 1, axis=0)
+    return np.asarray(starts.sum(axis=0, dtype=np.uint8))
 
 
 def _grown(field: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
-    """The field and all pixels within about `steps` of it: steps in four and in eight directions by turns, an octagon."""
+    """The field and all pixels within `steps` of it; each second step goes along rows and columns only, for roundness."""
     for step in range(steps):
         field = field | _neighbours(field)[:: 2 - step % 2].any(axis=0)
     return field
 
 
 def _directions(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The label of the stroke direction (1 to 4, in turns of 45 degrees) from the structure tensor; 0 where it is unclear."""
-    down, right = np.gradient(ink, axis=(1, 2))
+    """The label of the stroke's direction (1 to 4, turns of 45 degrees) from the structure tensor; 0 where unclear."""
+    down, right = (np.asarray(slope, dtype=np.float32) for slope in np.gradient(ink, axis=(1, 2)))
     across, along, mixed = _blurred(right**2), _blurred(down**2), _blurred(right * down)
     # The tensor gives the direction of the steepest change; the stroke runs at a right angle to it.
     steepest = 0.5 * np.arctan2(2 * mixed, across - along)
@@ -130,7 +131,7 @@ def _directions(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _blurred(field: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The field under a binomial window of 9 pixels (standard deviation 1.4) along rows and columns, mirrored at the border."""
+    """The field under a binomial window of 9 pixels along rows and columns, mirrored at the border."""
     window = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1], dtype=np.float32) / 256
     for axis in (1, 2):
         width = [(0, 0), (0, 0), (0, 0)]

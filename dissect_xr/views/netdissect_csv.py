@@ -197,8 +197,8 @@ def _cell(path: Path, line: int, channel: int, category: str, texts: dict[str, s
     truth, activation, intersect = (_whole(path, line, f"{category}-{field}", texts[field]) for field in FIELDS[1:4])
     if not 0 <= intersect <= min(truth, activation):
         raise DissectError(
-            f"{path}, line {line}, column {category}-intersect: expected 0 to {min(truth, activation)} pixels, truth "
-            f"and activation have, got {intersect}."
+            f"{path}, line {line}, column {category}-intersect: expected 0 to {min(truth, activation)}, the smaller of "
+            f"truth and activation, got {intersect}."
         )
     union = truth + activation - intersect
     iou = intersect / union if union else 0.0

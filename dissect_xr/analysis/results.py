@@ -1,0 +1,117 @@
+"""Opens a dissection store as one lazy Dataset.
+
+Knows: how layers join along `unit` and snapshots along `snapshot`, and what is missing.
+Does not know: how counts were made; what is derived comes from `score`.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dissect_xr import storage
+from dissect_xr.analysis.score import iou
+from dissect_xr.errors import DissectError
+
+PER_UNIT = ("threshold", "exceedance", "intersection", "unit_area", "dead")
+"""Variables with a `unit` dimension."""
+
+SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
+"""Attributes in which all layers of a dissection must agree."""
+
+
+def open_dissection(url: str) -> xr.Dataset:
+    """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, category).
+
+    Counts stay on disk until they are asked for; coordinates are in memory. `iou` is derived, in float64. Where a
+    snapshot lacks a layer that another one has, its counts are NaN, and `complete(snapshot, layer)` says so.
+
+    Warns
+    -----
+    UserWarning
+        For layers whose dissection is not finished; they are left out.
+
+    Raises
+    ------
+    DissectError
+        Where there is nothing complete, or the layers do not belong together.
+    """
+    keys = storage.markers(url) if storage.exists(url) else set()
+    created = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/created")}
+    done = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/done")}
+    if not done:
+        raise DissectError(f"{url}: expected a dissection, found no finished layer. Run `dissect-xr run RECIPE`.")
+    if unfinished := sorted(created - done):
+        names = ", ".join("/".join(pair) for pair in unfinished)
+        warnings.warn(f"{url}: left out, not finished: {names}. Run the recipe again: it resumes.", stacklevel=2)
+    opened = {pair: storage.open_lazy(url, "/".join(pair)) for pair in done}
+    first = next(iter(opened.values()))
+    for (snapshot, layer), data in opened.items():
+        if differing := [key for key in SAME if data.attrs[key] != first.attrs[key]]:
+            raise DissectError(f"{url}: {snapshot}/{layer} differs from the other layers in {', '.join(differing)}.")
+    snapshots = sorted({pair[0] for pair in done}, key=lambda name: (_of(opened, name)[0].attrs["step"], name))
+    joined = _join(opened, snapshots)
+    joined["iou"] = iou(joined)
+    anchorings = {"/".join(pair): data.attrs["anchoring_used"] for pair, data in opened.items()}
+    other = {path: used for path, used in sorted(anchorings.items()) if used != first.attrs["anchoring"]}
+    joined.attrs = {key: first.attrs[key] for key in SAME} | {"anchoring_fallbacks": json.dumps(other)}
+    return joined
+
+
+def _of(opened: dict[Any, xr.Dataset], snapshot: str) -> list[xr.Dataset]:
+    """The layers of one snapshot, in the model's order."""
+    found = [data for (name, _), data in opened.items() if name == snapshot]
+    return sorted(found, key=lambda data: (data.attrs["position"], str(data["layer"].values[0])))
+
+
+def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> xr.Dataset:
+    parts = {
+        name: xr.concat(
+            [data[list(PER_UNIT)] for data in _of(opened, name)],
+            dim="unit",
+            coords="minimal",
+            compat="override",
+            join="exact",
+            combine_attrs="drop",
+        )
+        for name in snapshots
+    }
+    longest = max(parts.values(), key=lambda part: part.sizes["unit"])
+    units = list(dict.fromkeys([*longest["unit"].values, *(u for part in parts.values() for u in part["unit"].values)]))
+    differ = any(list(part["unit"].values) != units for part in parts.values())
+    if differ:
+        parts = {name: _extended(part, units) for name, part in parts.items()}
+    index = xr.DataArray(list(snapshots), dims="snapshot", name="snapshot")
+    joined = xr.concat(
+        list(parts.values()), dim=index, coords="minimal", compat="override", join="exact", combine_attrs="drop"
+    )
+    first = next(iter(opened.values()))
+    joined = joined.assign(concept_area=first["concept_area"], category_area=first["category_area"])
+    for name, variable in first.variables.items():
+        if name in joined.variables:
+            joined[name].attrs = variable.attrs
+    if differ:
+        layers = list(dict.fromkeys(unit.rpartition("/")[0] for unit in units))
+        complete = [[(name, layer) in opened for layer in layers] for name in snapshots]
+        joined["complete"] = xr.DataArray(complete, dims=("snapshot", "layer_name"), coords={"layer_name": layers})
+    return joined.assign_coords(_snapshot_coords(opened, snapshots))
+
+
+def _extended(part: xr.Dataset, units: list[str]) -> xr.Dataset:
+    """The snapshot with rows of NaN for the units it lacks; `dead` becomes a float that can say so."""
+    part = part.assign(dead=part["dead"].astype(np.float32))
+    wide = part.reindex(unit=units)
+    layer, channel = zip(*(unit.rpartition("/")[::2] for unit in units), strict=True)
+    return wide.assign_coords(layer=("unit", list(layer)), channel=("unit", np.array(channel, np.int64)))
+
+
+def _snapshot_coords(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> dict[str, Any]:
+    attrs = [_of(opened, name)[0].attrs for name in snapshots]
+    names = dict.fromkeys(metric for one in attrs for metric in one["metrics"])
+    coords: dict[str, Any] = {
+        name: ("snapshot", np.array([one["metrics"].get(name, np.nan) for one in attrs], np.float64)) for name in names
+    }
+    return coords | {"step": ("snapshot", np.array([one["step"] for one in attrs], np.int64))}

@@ -1,0 +1,255 @@
+"""A YAML recipe, validated, and what each stage needs from it.
+
+Knows: the fields, their defaults, `${...}` in texts, overrides.
+Does not know: how stages run (`stages`).
+
+In any text, `${here}` is the recipe's folder, `${out}` the output directory and `${data}` the field `data`. Other
+relative paths are relative to the working directory, as on any command line.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import FRACTION
+
+GIB = 2**30
+Size = tuple[int, int]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+class Subset(_Part):
+    """Which of the probe's images."""
+
+    split: str | list[str] | None = None
+    limit: int | None = None
+
+
+class _Probe(_Part):
+    label_size: Size | None = None
+    """(rows, columns) of the label grid; one number for both; None takes that of the first label map"""
+    images: Subset = Subset()
+    categories: list[str] | None = None
+    colors: bool = False
+    """whether colour concepts are generated from the pixels"""
+
+    _square = field_validator("label_size", mode="before")(_pair)
+
+
+class BrodenProbe(_Probe):
+    """A folder in the Broden layout."""
+
+    kind: Literal["broden"]
+    folder: str
+    index: str = "index.csv"
+
+
+class MasksProbe(_Probe):
+    """Images, integer masks of the same names, and a table of concepts."""
+
+    kind: Literal["masks"]
+    image_folder: str
+    mask_folder: str
+    concepts: str
+    ignore: list[int] = []
+
+
+class DigitsProbe(_Probe):
+    """The built-in probe of handwritten digits."""
+
+    kind: Literal["digits"]
+    folder: str = "${out}/digits"
+    count: int = Field(1200, ge=1)
+    size: int = Field(96, ge=32)
+    seed: int = 0
+
+
+Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe, Field(discriminator="kind")]
+
+
+class PreprocessPart(_Part):
+    """Pixels to input: ``(pixel / scale - mean) / std`` per channel, or a callable."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: float = 255.0
+    channels: Literal["RGB", "BGR"] = "RGB"
+    callable: str | None = None
+
+
+class SnapshotPart(_Part):
+    """One snapshot: a weights file, or a seed for random weights."""
+
+    name: str
+    step: int = 0
+    weights: str | None = None
+    seed: int | None = None
+    metrics: dict[str, float] = {}
+
+
+class MetricsPart(_Part):
+    """A JSON list of records from which the snapshots' metrics are taken."""
+
+    file: str
+    step: str = "step"
+    """the record's key that holds the step"""
+    columns: dict[str, str] = {"accuracy": "accuracy", "loss": "loss"}
+    """metric -> the record's key"""
+
+
+class ModelPart(_Part):
+    """The model and its snapshots."""
+
+    factory: str
+    kwargs: dict[str, Any] = {}
+    input_size: Size
+    preprocess: PreprocessPart = PreprocessPart()
+    snapshots: list[SnapshotPart] = Field(min_length=1)
+    metrics: MetricsPart | None = None
+
+    _square = field_validator("input_size", mode="before")(_pair)
+
+
+class ActivationsPart(_Part):
+    """How activations are recorded."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    batch: int = Field(32, ge=1)
+    keep: Literal["all", "none"] = "all"
+    """none: a snapshot's activations are dropped once it is dissected"""
+    memory: int = Field(512 * 2**20, ge=2**20)
+    """bytes of the maps of one image block, all layers"""
+    budget: int = 500 * GIB
+    """raw bytes of a snapshot's activations that may be planned"""
+    device: str | None = None
+    threads: int | None = Field(None, ge=1)
+
+
+class DissectPart(_Part):
+    """What makes the dissection."""
+
+    fractions: list[float] = [FRACTION]
+    anchoring: Literal["receptive_field", "half_pixel"] = "receptive_field"
+    domain: Literal["annotated", "touched", "all"] = "annotated"
+
+
+class Recipe(_Part):
+    """Everything a run needs."""
+
+    data: str | None = None
+    """a folder that other texts may name as ${data}"""
+    probe: Probe
+    model: ModelPart
+    layers: Literal["all"] | list[str] = "all"
+    activations: ActivationsPart = ActivationsPart()
+    dissect: DissectPart = DissectPart()
+
+
+def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe at `path`, with ``KEY=VALUE`` overrides (dots between keys, values as YAML).
+
+    Raises
+    ------
+    DissectError
+        Naming the field, what was expected and what came.
+    """
+    raw = read_raw(path, overrides)
+    words = {"here": str(Path(path).resolve().parent), "out": out}
+    if isinstance(raw.get("data"), str):
+        words["data"] = _filled(raw["data"], words, "data")
+    try:
+        return Recipe.model_validate({key: _expanded(value, words, key) for key, value in raw.items()})
+    except ValidationError as error:
+        raise DissectError(f"{path}: {_problems(error)}") from error
+
+
+def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe's fields as written, overrides applied."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DissectError(f"{path}: expected a recipe (YAML), found no file.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DissectError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise DissectError(f"{path}: expected fields with names, got {type(raw).__name__}.")
+    for override in overrides:
+        _override(raw, override)
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise DissectError(f"--set {override}: expected KEY=VALUE, such as dissect.fractions=[0.01].")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DissectError(f"--set {override}: the value is not readable as YAML.") from error
+    *parents, last = key.split(".")
+    place: Any = raw
+    for step in [*parents]:
+        place = _entered(place, step, override)
+    if isinstance(place, list):
+        place[_position(place, last, override)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise DissectError(f"--set {override}: '{'.'.join(parents)}' is no group of fields.")
+
+
+def _entered(place: Any, step: str, override: str) -> Any:
+    if isinstance(place, list):
+        return place[_position(place, step, override)]
+    if isinstance(place, dict):
+        return place.setdefault(step, {})
+    raise DissectError(f"--set {override}: '{step}' is below a value, not below a group of fields.")
+
+
+def _position(place: list[Any], step: str, override: str) -> int:
+    if not step.isdigit() or int(step) >= len(place):
+        raise DissectError(f"--set {override}: expected a position from 0 to {len(place) - 1}, got '{step}'.")
+    return int(step)
+
+
+def _expanded(value: Any, words: Mapping[str, str], where: str) -> Any:
+    if isinstance(value, str):
+        return _filled(value, words, where)
+    if isinstance(value, dict):
+        return {key: _expanded(part, words, f"{where}.{key}") for key, part in value.items()}
+    if isinstance(value, list):
+        return [_expanded(part, words, f"{where}.{n}") for n, part in enumerate(value)]
+    return value
+
+
+def _filled(text: str, words: Mapping[str, str], where: str) -> str:
+    def word(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "data" and name not in words:
+            raise DissectError(f"{where}: needs the field 'data'. Give it: --set data=FOLDER.")
+        if name not in words:
+            raise DissectError(f"{where}: ${{{name}}} is none of {', '.join(sorted(words))}.")
+        return words[name]
+
+    return re.sub(r"\$\{(\w*)\}", word, text)
+
+
+def _problems(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors()[:5]:
+        field = ".".join(str(part) for part in item["loc"]) or "recipe"
+        got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {str(item['input'])[:60]!r}"
+        problems.append(f"{field}: {item['msg']}{got}")
+    return "; ".join(problems)
