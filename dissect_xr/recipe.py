@@ -70,9 +70,10 @@ class DigitsProbe(_Probe):
     """The built-in probe of handwritten digits."""
 
     kind: Literal["digits"]
-    folder: str = "${out}/digits"
-    count: int = Field(1200, ge=1)
-    size: int = Field(96, ge=32)
+    folder: str | None = None
+    """where the images are composed; None: `digits` in the output directory"""
+    count: int = Field(default=1200, ge=1)
+    size: int = Field(default=96, ge=32)
     seed: int = 0
 
 
@@ -126,15 +127,15 @@ class ActivationsPart(_Part):
     """How activations are recorded."""
 
     dtype: Literal["float16", "float32"] = "float16"
-    batch: int = Field(32, ge=1)
+    batch: int = Field(default=32, ge=1)
     keep: Literal["all", "none"] = "all"
     """none: a snapshot's activations are dropped once it is dissected"""
-    memory: int = Field(512 * 2**20, ge=2**20)
+    memory: int = Field(default=512 * 2**20, ge=2**20)
     """bytes of the maps of one image block, all layers"""
     budget: int = 500 * GIB
     """raw bytes of a snapshot's activations that may be planned"""
     device: str | None = None
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
 
 
 class DissectPart(_Part):

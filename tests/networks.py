@@ -11,7 +11,9 @@ from torch.nn import functional
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, **options: object) -> nn.Sequential:
     options.setdefault("padding", kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **options), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **options),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
     )
 
 

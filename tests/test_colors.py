@@ -1,4 +1,4 @@
-"""Colour names: prototypes name themselves, everyday colours get their name, and real photographs agree with published maps."""
+"""Colour names: prototypes name themselves, everyday colours get theirs, photographs agree with published maps."""
 
 import csv
 import os
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dissect_xr.probe.colors import COLOR_NAMES, PROTOTYPES, color_labels, lab
 from PIL import Image
+
+from dissect_xr.probe.colors import COLOR_NAMES, PROTOTYPES, color_labels, lab
 
 
 def camvid() -> Path:

@@ -7,9 +7,8 @@ import networks
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from dissect_xr.activations.geometry import PIXELS, AxisGeometry, Geometry
+from dissect_xr.activations.geometry import AxisGeometry, Geometry
 from dissect_xr.activations.tracing import trace_geometry
 from dissect_xr.errors import DissectError
 
@@ -257,12 +256,6 @@ class Raises(nn.Module):
         raise RuntimeError("only on Tuesdays\nand so on")
 
 
-class Doubled(torch.autograd.Function):
-    @staticmethod
-    def forward(context: object, x: Tensor) -> Tensor:
-        return functional.interpolate(x, scale_factor=2)
-
-
 class Odd(nn.Module):
     """One way per name that leaves the geometry behind."""
 
@@ -285,6 +278,7 @@ class Odd(nn.Module):
             "softmax": lambda: x.softmax(-1),
             "cat": lambda: torch.cat([x, x], 2),
             "written": lambda: self.written(x),
+            "unseen": lambda: torch.vmap(lambda image: image.flip(1))(x),
             "jumps": lambda: x[:, :, :8] + x[:, :, ::2],
         }
         return self.after(ways[self.way]())
@@ -308,6 +302,7 @@ class Odd(nn.Module):
         ("softmax", "softmax in the model works along y or x"),
         ("cat", "cat in the model works along y or x"),
         ("written", "setitem in the model has no"),
+        ("unseen", "it comes out of compiled or custom code"),
         ("jumps", "add in the model joins maps whose cells lie 1 and 2 pixels apart"),
     ],
 )
@@ -327,26 +322,16 @@ def test_failures_of_the_model_are_reasons():
 
 def test_a_module_called_twice_or_never_or_without_a_map_is_a_reason():
     found = trace_geometry(networks.Shared(), ["conv", "unused"], (8, 8))
-    assert found == {"conv": "it is called more than once in a forward pass", "unused": "it is not called in a forward pass"}
+    assert found == {
+        "conv": "it is called more than once in a forward pass",
+        "unused": "it is not called in a forward pass",
+    }
     assert "not one (batch, unit, y, x)" in trace_geometry(networks.tiny(), ["5"], (8, 8))["5"]
 
 
 def test_unknown_module_is_refused():
-    with pytest.raises(DissectError, match="no module layer9: it has 0, 1, 2"):
+    with pytest.raises(DissectError, match="no module 'layer9': it has 0, 1, 2"):
         trace_geometry(networks.tiny(), ["layer9"], (8, 8))
-
-
-def test_code_that_torch_functions_do_not_show_is_a_reason():
-    class Custom(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(Doubled.apply(x))
-
-    geometry = traced(Custom(), "conv")
-    assert geometry.y == PIXELS.resampled(Fraction(1, 2)).window(3)
 
 
 def test_the_model_is_not_touched():

@@ -228,5 +228,5 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 def _detail(error: BaseException) -> str:
     """The one line of an error that says what was wrong; torch wraps it in advice."""
     text = str(error)
-    found = re.search(r"WeightsUnpickler error: *(.+)", text)
+    found = re.search(r"WeightsUnpickler error:\s*(.+?)(?: was not an allowed global|\n|$)", text)
     return found[1] if found else (text.splitlines() or [type(error).__name__])[0]

@@ -5,8 +5,8 @@ Does not know: how a block is computed (`extract`).
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -91,22 +91,45 @@ class Extraction:
     recording: Recording
     described: Described
     images: tuple[str, ...]
-    images_sha256: str
-    layers: tuple[LayerShape, ...] = field(default=())
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Digest of the probe's images."""
+        return str(storage.read_attrs(self.probe)["images_sha256"])
+
+    @cached_property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """The layers with their blocks: the longest, up to the probe's own, whose maps fit the recording's memory."""
+        dtype, maps = self.recording.dtype, self.described.maps
+        per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
+        fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
+        block = min(block_length(len(self.images)), fit)
+        return tuple(LayerShape(name, (len(self.images), *shape), dtype, block) for name, shape in maps.items())
 
     @property
     def nbytes(self) -> int:
         """Raw bytes of all layers."""
         return sum(layer.image_bytes for layer in self.layers) * len(self.images)
 
+    def check_budget(self) -> None:
+        """Raise where the layers take more than the recording's budget, naming the largest."""
+        if self.nbytes <= self.recording.budget:
+            return
+        largest = sorted(self.layers, key=lambda layer: -layer.image_bytes)[:5]
+        sizes = ", ".join(f"{la.name} {la.image_bytes * len(self.images) / 2**30:.2f} GiB" for la in largest)
+        raise DissectError(
+            f"snapshot {self.snapshot.name}: {len(self.layers)} layers take {self.nbytes / 2**30:.2f} GiB raw, the "
+            f"budget is {self.recording.budget / 2**30:.2f} GiB; the largest are {sizes}. "
+            "Choose fewer layers or raise the budget."
+        )
+
     @property
     def memory(self) -> Projection:
-        """The memory of one task."""
+        """The memory of one task, beside the process itself (`RESIDENT`)."""
         block = min(self.layers[0].block, len(self.images))
         height, width = self.recording.preprocess.size
         return Projection(
             (
-                ("process", RESIDENT),
                 ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
                 ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
                 ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
@@ -128,6 +151,10 @@ class Extraction:
             "schema_version": SCHEMA_VERSION,
         }
 
+    def layer_fingerprint(self, layer: str) -> str:
+        """sha256 of what makes one layer's activations."""
+        return storage.fingerprint({"inputs": storage.fingerprint(self.inputs), "layer": layer})
+
     def tasks(self) -> list[ExtractTask]:
         """One task per image block."""
         made_by, block = storage.fingerprint(self.inputs), self.layers[0].block
@@ -145,32 +172,19 @@ class Extraction:
 def plan_extraction(
     url: str, probe: str, snapshot: SnapshotInfo, spec: ModelSpec, recording: Recording, *, pool: Pool | None = None
 ) -> Extraction:
-    """What an extraction will do. Writes nothing.
+    """What an extraction from a complete probe will do. Writes nothing.
 
     Raises
     ------
     DissectError
         Where the model, its weights or the layers do not fit, or the layers exceed the budget.
     """
-    attrs = storage.read_attrs(probe)
     if storage.marker(probe, "done") is None:
         raise DissectError(f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it resumes.")
     images = tuple(storage.read(probe, "image")[:].tolist())
     ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
-    per_image = sum(u * h * w for u, h, w in described.maps.values()) * (2 if recording.dtype == "float16" else 4)
-    fit = 2 ** (max(1, recording.memory // per_image).bit_length() - 1)
-    block = min(block_length(len(images)), fit)
-    layers = tuple(
-        LayerShape(name, (len(images), *shape), recording.dtype, block) for name, shape in described.maps.items()
-    )
-    plan = Extraction(url, probe, snapshot, spec, recording, described, images, attrs["images_sha256"], layers)
-    if plan.nbytes > recording.budget:
-        largest = sorted(layers, key=lambda la: -la.image_bytes)[:5]
-        sizes = ", ".join(f"{la.name} {la.image_bytes * len(images) / 2**30:.2f} GiB" for la in largest)
-        raise DissectError(
-            f"snapshot {snapshot.name}: {len(layers)} layers take {plan.nbytes / 2**30:.2f} GiB raw, the budget is "
-            f"{recording.budget / 2**30:.2f} GiB; the largest are {sizes}. Choose fewer layers or raise the budget."
-        )
+    plan = Extraction(url, probe, snapshot, spec, recording, described, images)
+    plan.check_budget()
     return plan
 
 
@@ -193,7 +207,7 @@ def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) ->
         for task, _ in run_tasks(pool, extract_block, missing, gpu=True):
             advance(len(task.images))
     for layer in plan.layers:
-        content = storage.fingerprint({"inputs": made_by, "layer": layer.name})
+        content = plan.layer_fingerprint(layer.name)
         if storage.marker(plan.url, f"{name}/{layer.name}/done", made_by=content) is None:
             storage.mark(plan.url, f"{name}/{layer.name}/done", made_by=content, objects={})
 
@@ -228,11 +242,3 @@ def _create(plan: Extraction) -> storage.Objects:
         }
         objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs)
     return objects
-
-
-def snapshot_names(snapshots: Sequence[SnapshotInfo]) -> list[str]:
-    """Names of snapshots, which must be distinct."""
-    names = [snapshot.name for snapshot in snapshots]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DissectError(f"snapshots: the names {twice} occur more than once.")
-    return names

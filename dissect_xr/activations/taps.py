@@ -67,18 +67,7 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
         except Exception as error:
             shape = "x".join(map(str, example.shape))
             raise DissectError(f"the model fails on an input of {shape}: {type(error).__name__}: {error}") from error
-    maps: dict[str, tuple[int, int, int]] = {}
-    others = dict.fromkeys(names, "is not called in a forward pass")
-    calls = Counter(layer for layer, _ in outputs)
-    for layer, output in outputs:
-        if calls[layer] > 1:
-            others[layer] = f"is called {calls[layer]} times in one forward pass"
-        elif isinstance(output, tuple):
-            maps[layer] = output
-            del others[layer]
-        else:
-            others[layer] = f"returns {output}"
-    return Layers(maps, others)
+    return _sorted_out(names, outputs)
 
 
 def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]:
@@ -223,6 +212,22 @@ def _hooks(model: nn.Module, layers: Sequence[str], react: Callable[[str, object
 
 def _names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules() if name]
+
+
+def _sorted_out(names: Sequence[str], outputs: Sequence[tuple[str, object]]) -> Layers:
+    """Layers, from each call in order: the module and the shape of its map or what else it returned."""
+    maps: dict[str, tuple[int, int, int]] = {}
+    others = dict.fromkeys(names, "is not called in a forward pass")
+    calls = Counter(layer for layer, _ in outputs)
+    for layer, output in outputs:
+        if calls[layer] > 1:
+            others[layer] = f"is called {calls[layer]} times in one forward pass"
+        elif isinstance(output, tuple):
+            maps[layer] = output
+            del others[layer]
+        else:
+            others[layer] = f"returns {output}"
+    return Layers(maps, others)
 
 
 def _map_shape(output: object, batch: int) -> tuple[int, int, int] | None:

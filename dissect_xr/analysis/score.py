@@ -195,7 +195,8 @@ def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) ->
         )
     areas = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
     if areas.chunks is not None:
-        areas = areas.chunk(category=-1)
+        # `areas.chunk` would make blocks of the coordinates too, which xarray computes to compare them.
+        areas = areas.copy(data=areas.variable.chunk(category=-1).data)
     score: xr.DataArray = xr.apply_ufunc(
         _ratio,
         areas,
@@ -209,12 +210,12 @@ def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) ->
     return score
 
 
-def _primary_category(ds: xr.Dataset) -> xr.DataArray:
+def _primary_category(ds: xr.Dataset) -> xr.Variable:
     """Position of each concept's category along ``category``, -1 for one that is not selected."""
-    concepts = ds["concept_category"]
+    concepts = ds["concept_category"].variable
     places = {category: place for place, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
-    found = np.array([places.get(category, -1) for category in concepts.values.ravel().tolist()], dtype=np.int64)
-    positions = concepts.copy(data=found.reshape(concepts.shape))
+    found = [places.get(category, -1) for category in concepts.values.ravel().tolist()]
+    positions = xr.Variable(concepts.dims, np.array(found, dtype=np.int64).reshape(concepts.shape))
     # In one block, it would make one block of all the concepts that the intersection has in several.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
     return positions if blocks is None else positions.chunk(concept=blocks)

@@ -66,7 +66,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
 
 
 def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int) -> Projection:
-    """The memory one task of this block needs at most.
+    """The memory one task of this block needs at most, beside the process itself (`RESIDENT`).
 
     `label_bytes` are the labels of one image; reads are double, since the next one is under way.
     """
@@ -74,7 +74,6 @@ def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int) 
     read = block.step * units * (layer.cells + 1) * layer.itemsize
     return Projection(
         (
-            ("process", RESIDENT),
             ("activations, two reads, packed and unpacked", 3 * read),
             ("labels, two reads", 2 * block.step * label_bytes),
             ("partial results, two", 2 * units * unit_bytes),

@@ -48,6 +48,16 @@ class Method:
         if self.domain not in DOMAINS:
             raise DissectError(f"domain '{self.domain}': expected one of {', '.join(DOMAINS)}.")
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As stored."""
+        return asdict(self) | {"fractions": list(self.fractions), "schema_version": SCHEMA_VERSION}
+
+    def fingerprint(self, activations: str, probe: str) -> str:
+        """sha256 of what makes one layer's dissection: both inputs' fingerprints and this."""
+        inputs = {"activations_sha256": activations, "probe_sha256": probe}
+        return storage.fingerprint(inputs | self.parameters)
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -128,7 +138,7 @@ def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | N
         )
     anchoring, reason = layer.anchored(method.anchoring)
     inputs = {"activations_sha256": layer.fingerprint, "probe_sha256": labels.fingerprint}
-    parameters = asdict(method) | {"fractions": list(method.fractions), "schema_version": SCHEMA_VERSION}
+    parameters = method.parameters
     attrs = (
         {name: source[name] for name in ("step", "position", "metrics")}
         | inputs
@@ -136,7 +146,7 @@ def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | N
         | {"anchoring_used": anchoring, "anchoring_reason": reason, "coordinates": "layer channel concept_name"}
     )
     attrs["coordinates"] += " concept_category"
-    job = _Job(layer, attrs, storage.fingerprint(inputs | parameters))
+    job = _Job(layer, attrs, method.fingerprint(layer.fingerprint, labels.fingerprint))
     _check_same(out, layer.path, attrs, inputs | parameters)
     if storage.marker(out, f"{layer.path}/done", made_by=job.fingerprint) is not None:
         return None

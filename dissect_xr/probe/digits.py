@@ -68,7 +68,7 @@ def write_digits(folder: Path, *, images: int = 1200, size: int = 96, seed: int 
     folder : Path
         Where to write; made if it does not exist, refused if it holds anything.
     images : int
-        How many images; 1,200 take about 7 seconds and SIZE MB.
+        How many images; 1,200 take about 7 seconds and 23 MB.
     size : int
         Side of an image in pixels, even and at least 64.
     seed : int
@@ -85,7 +85,7 @@ def write_digits(folder: Path, *, images: int = 1200, size: int = 96, seed: int 
             f"not images={images}, size={size}, seed={seed}. Use images=1200, size=96, seed=0."
         )
     if folder.exists() and any(folder.iterdir()):
-        raise DissectError(f"{folder} is not empty: the digits probe would mix with what is there. Name a new folder.")
+        raise DissectError(f"{folder} is not empty: the digits probe would mix with it. Empty it or name another.")
     (folder / "images" / "digits").mkdir(parents=True, exist_ok=True)
     rows = []
     for row, rgb in _composed(images, size, seed):
@@ -169,7 +169,7 @@ def _write_maps(folder: Path, row: _Row, labels: dict[str, list[_Label]]) -> Non
 
 
 def _write_tables(folder: Path, rows: Sequence[_Row], labels: dict[str, list[_Label]], size: int) -> None:
-    """Write index.csv, label.csv, category.csv and the table of each category; writes files."""
+    """Write all tables, index.csv last: a folder that has it is complete; writes files."""
     scene_number = {label.name: str(label.number) for label in labels["scene"]} | {UNLABELLED: "0"}
     index = []
     for row in rows:
@@ -178,7 +178,6 @@ def _write_tables(folder: Path, rows: Sequence[_Row], labels: dict[str, list[_La
             cells["scene"] = scene_number[row.scene]
         sides = (size, size, size // 2, size // 2)
         index.append([f"{row.name}.png", row.split, *sides, *(cells.get(category, "") for category in CONCEPTS)])
-    _write_csv(folder / "index.csv", ["image", "split", "ih", "iw", "sh", "sw", *CONCEPTS], index)
     every = sorted((label for group in labels.values() for label in group), key=lambda label: label.number)
     _write_csv(
         folder / "label.csv",
@@ -195,6 +194,7 @@ def _write_tables(folder: Path, rows: Sequence[_Row], labels: dict[str, list[_La
             ([code, x.number, x.name, x.frequency, x.coverage] for code, x in enumerate(group, 1)),
         )
     _write_csv(folder / "category.csv", ["name", "first", "last", "count", "frequency"], categories)
+    _write_csv(folder / "index.csv", ["image", "split", "ih", "iw", "sh", "sw", *CONCEPTS], index)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

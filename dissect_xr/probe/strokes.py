@@ -113,8 +113,9 @@ def _lines_from(ring: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _grown(field: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
-    """The field and all pixels within `steps` of it; each second step goes along rows and columns only, for roundness."""
+    """The field and all pixels within `steps` of it, as an octagon."""
     for step in range(steps):
+        # Steps to four neighbours and to eight by turns keep it nearly round.
         field = field | _neighbours(field)[:: 2 - step % 2].any(axis=0)
     return field
 

@@ -32,8 +32,8 @@ def texture(name: str, *, shape: tuple[int, int], period: float, rng: np.random.
     Examples
     --------
     >>> patch = texture("chequered", shape=(64, 64), period=8.0, rng=np.random.default_rng(0))
-    >>> patch.shape, 0.4 < patch.mean() < 0.6
-    ((64, 64), True)
+    >>> patch.shape, int(patch.sum())
+    ((64, 64), 2048)
     """
     phase = rng.uniform(0, 1, 2)
     rows, cols = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")

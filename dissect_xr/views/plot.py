@@ -161,13 +161,14 @@ def category_colors(categories: Sequence[str]) -> dict[str, str]:
 
 
 def _one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
-    """`ds` without `dims`, of which it must hold one coordinate each."""
+    """`ds` without `dims`, of which it must hold one place each, and with its coordinates in memory."""
     for dim in dims:
         if ds.sizes.get(dim, 1) != 1:
             raise DissectError(
                 f"the figure is of one {dim}, the Dataset has {ds.sizes[dim]}: select with ds.isel({dim}=0)."
             )
-    return ds.squeeze([dim for dim in dims if dim in ds.dims])
+    ds = ds.squeeze([dim for dim in dims if dim in ds.dims])
+    return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
 
 
 def _new_axes(width: float, height: float) -> Axes:

@@ -1,0 +1,210 @@
+"""A recipe's stages, in order: probe, then per snapshot activations and dissection.
+
+Knows: which store each stage reads and writes, what is done already, what a run needs at most.
+Does not know: how a stage computes, or how results are shown.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dissect_xr import storage
+from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.models import ModelSpec
+from dissect_xr.activations.stage import Extraction, Recording, extract, plan_extraction
+from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.cluster import Pool
+from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.broden import read_broden
+from dissect_xr.probe.colors import COLOR_NAMES
+from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.masks import read_masks
+from dissect_xr.probe.plan import ProbePlan
+from dissect_xr.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe in one output directory."""
+
+    recipe: Recipe
+    out: str
+    pool: Pool
+    show: bool = True
+
+    @property
+    def probe_url(self) -> str:
+        """`probe.zarr`"""
+        return storage.join(self.out, "probe.zarr")
+
+    @property
+    def activations_url(self) -> str:
+        """`activations.zarr`"""
+        return storage.join(self.out, "activations.zarr")
+
+    @property
+    def dissection_url(self) -> str:
+        """`dissection.zarr`"""
+        return storage.join(self.out, "dissection.zarr")
+
+    @cached_property
+    def method(self) -> Method:
+        """What makes the dissection."""
+        part = self.recipe.dissect
+        return Method(tuple(part.fractions), part.anchoring, part.domain)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """How activations are recorded."""
+        part, model, layers = self.recipe.activations, self.recipe.model, self.recipe.layers
+        return Recording(
+            Preprocess(size=model.input_size, **model.preprocess.model_dump()),
+            ("all",) if layers == "all" else tuple(layers),
+            **part.model_dump(exclude={"keep"}),
+        )
+
+    @cached_property
+    def snapshots(self) -> list[tuple[SnapshotInfo, ModelSpec]]:
+        """Every snapshot with its metrics, and how its model is made."""
+        model = self.recipe.model
+        names = [part.name for part in model.snapshots]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DissectError(f"model.snapshots: the names {twice} occur more than once.")
+        return [
+            (
+                SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | part.metrics),
+                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed),
+            )
+            for part in model.snapshots
+        ]
+
+    @cached_property
+    def _metrics(self) -> dict[int, dict[str, float]]:
+        """Metrics by step, from the recipe's file."""
+        part = self.recipe.model.metrics
+        if part is None:
+            return {}
+        try:
+            records = json.loads(Path(part.file).read_text(encoding="utf-8"))
+            return {
+                int(record[part.step]): {name: float(record[key]) for name, key in part.columns.items()}
+                for record in records
+            }
+        except FileNotFoundError as error:
+            raise DissectError(f"model.metrics.file: {part.file} does not exist.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wanted = ", ".join([part.step, *part.columns.values()])
+            raise DissectError(f"{part.file}: expected a JSON list of records with {wanted}: {error!r}.") from error
+
+    def plan_probe(self) -> ProbePlan:
+        """What the probe will hold; composes the built-in images where they are missing."""
+        part = self.recipe.probe
+        match part:
+            case BrodenProbe():
+                plan = read_broden(
+                    part.folder, index=part.index, categories=part.categories, label_size=part.label_size
+                )
+            case MasksProbe():
+                plan = read_masks(
+                    images=part.image_folder,
+                    masks=part.mask_folder,
+                    concepts=part.concepts,
+                    label_size=part.label_size,
+                    ignore=part.ignore,
+                    categories=part.categories,
+                )
+            case DigitsProbe():
+                folder = Path(part.folder or storage.join(self.out, "digits"))
+                if not (folder / "index.csv").exists():
+                    write_digits(folder, images=part.count, size=part.size, seed=part.seed)
+                plan = read_broden(folder, categories=part.categories, label_size=part.label_size)
+        plan = plan.subset(split=part.images.split, limit=part.images.limit)
+        return plan.with_colors(COLOR_NAMES) if part.colors else plan
+
+    def probe(self) -> None:
+        """Write the probe."""
+        write_probe(self.plan_probe(), self.probe_url, pool=self.pool, show=self.show)
+
+    def plan_snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
+        """What extracting one snapshot will do."""
+        return plan_extraction(self.activations_url, self.probe_url, snapshot, spec, self.recording, pool=self.pool)
+
+    def extract(self) -> None:
+        """Write the activations of every snapshot."""
+        for snapshot, spec in self.snapshots:
+            extract(self.plan_snapshot(snapshot, spec), pool=self.pool, show=self.show)
+
+    def dissect(self) -> None:
+        """Dissect all activations there are."""
+        dissect(
+            self.activations_url,
+            self.probe_url,
+            self.dissection_url,
+            method=self.method,
+            pool=self.pool,
+            show=self.show,
+        )
+
+    def run(self) -> None:
+        """All stages, snapshot by snapshot; with `keep: none` a snapshot's activations go once it is dissected."""
+        self.probe()
+        for snapshot, spec in self.snapshots:
+            plan = self.plan_snapshot(snapshot, spec)
+            if not self._dissected(plan):
+                extract(plan, pool=self.pool, show=self.show)
+                dissect(
+                    self.activations_url,
+                    self.probe_url,
+                    self.dissection_url,
+                    method=self.method,
+                    only=[(snapshot.name, layer.name) for layer in plan.layers],
+                    pool=self.pool,
+                    show=self.show,
+                )
+            if self.recipe.activations.keep == "none" and storage.markers(self.activations_url, snapshot.name):
+                storage.remove(self.activations_url, snapshot.name)
+
+    def _dissected(self, plan: Extraction) -> bool:
+        """Whether every layer of the snapshot is dissected, from these inputs by this method."""
+        return all(
+            storage.marker(
+                self.dissection_url,
+                f"{plan.snapshot.name}/{layer.name}/done",
+                made_by=self.method.fingerprint(plan.layer_fingerprint(layer.name), self._probe_sha256),
+            )
+            is not None
+            for layer in plan.layers
+        )
+
+    @cached_property
+    def _probe_sha256(self) -> str:
+        found = storage.marker(self.probe_url, "done")
+        return str(found["fingerprint"]) if found else ""
+
+
+def prepare(out: str, raw: dict[str, Any]) -> None:
+    """Make the output directory and keep the recipe in it.
+
+    Raises
+    ------
+    DissectError
+        Where `out` holds something else.
+    """
+    if "://" in out:
+        return
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise DissectError(f"{out}: expected a folder to write to, found a file. Choose another --out.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
+        raise DissectError(f"{out}: is not empty and holds no run of this program. Choose another --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise DissectError(f"{out}: cannot write there: {error}. Choose another --out.") from error

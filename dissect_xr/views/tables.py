@@ -1,0 +1,82 @@
+"""Tables for the terminal and for files: what a store holds, which units detect what.
+
+Knows: rich, and that names come from data: they are escaped.
+Does not know: how anything was computed.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import xarray as xr
+from rich.markup import escape
+from rich.table import Table
+
+from dissect_xr.analysis.detect import best_concept, concept_histogram, detectors, unique_detectors
+from dissect_xr.schema import CUTOFF
+
+TOP = 3
+"""Concepts named per row of the summary."""
+
+
+def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
+    """A table per fraction: snapshot x layer with units, detectors, unique detectors and the most frequent concepts.
+
+    Computes the IoUs of a layer at a time.
+    """
+    for fraction in ds["fraction"].values:
+        table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left")
+        table.add_column("snapshot")
+        table.add_column("layer")
+        for name in ("units", "detectors", "unique by_unit", "unique by_category"):
+            table.add_column(name, justify="right")
+        table.add_column("top concepts")
+        for snapshot in ds["snapshot"].values:
+            at = ds.sel(fraction=fraction, snapshot=snapshot)
+            for layer in dict.fromkeys(ds["layer"].values):
+                row = _row(at.isel(unit=at["layer"].values == layer), cutoff)
+                table.add_row(escape(str(snapshot)), escape(str(layer)), *row)
+        yield table
+
+
+def _row(one: xr.Dataset, cutoff: float) -> list[str]:
+    one = one[["intersection", "unit_area", "concept_area", "dead"]].load()
+    if one["intersection"].isnull().any():
+        return ["-", "-", "-", "-", "not in this snapshot"]
+    units = concept_histogram(one, cutoff=cutoff)
+    order = units.argsort().values[::-1]
+    named = [f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}" for c in order[:TOP] if int(units[c])]
+    numbers = (
+        one.sizes["unit"],
+        detectors(one, cutoff=cutoff).sum(),
+        unique_detectors(one, count="by_unit", cutoff=cutoff),
+        unique_detectors(one, count="by_category", cutoff=cutoff),
+    )
+    return [*(str(int(number)) for number in numbers), ", ".join(named)]
+
+
+def concepts(probe: xr.Dataset) -> Iterator[Table]:
+    """A table per category of a probe: number, name, images and share of the category's domain."""
+    probe = probe[["concept_images", "concept_area", "category_area"]].load()
+    for category in probe["category"].values:
+        area = int(probe["category_area"].sel(category=category))
+        mine = probe.isel(concept=probe["concept_category"].values == category)
+        table = Table(title=escape(f"{category}: {mine.sizes['concept']} concepts"), title_justify="left")
+        for name, side in (("number", "right"), ("concept", "left"), ("images", "right"), ("share", "right")):
+            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        for n in mine["concept_area"].argsort().values[::-1]:
+            one = mine.isel(concept=n)
+            share = int(one["concept_area"]) / area if area else 0.0
+            name = escape(str(one["concept_name"].values))
+            table.add_row(str(int(one["concept"])), name, str(int(one["concept_images"])), f"{share:.3%}")
+        yield table
+
+
+def unit_table(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> pd.DataFrame:
+    """One row per (snapshot, fraction, unit): its label, IoU, threshold and whether it is a detector. Computes."""
+    best = best_concept(ds)
+    table = best.assign(
+        detector=detectors(ds, cutoff=cutoff), threshold=ds["threshold"], exceedance=ds["exceedance"], dead=ds["dead"]
+    )
+    columns = ["layer", "channel", "concept", "concept_name", "category", "iou", "detector"]
+    frame = table.compute().to_dataframe().reset_index()
+    return frame[["snapshot", "step", "fraction", "unit", *columns, "threshold", "exceedance", "dead"]]
