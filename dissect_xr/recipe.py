@@ -239,7 +239,7 @@ def _filled(text: str, words: Mapping[str, str], where: str) -> str:
     def word(match: re.Match[str]) -> str:
         name = match.group(1)
         if name == "data" and name not in words:
-            raise DissectError(f"{where}: needs the field 'data'. Give it: --set data=FOLDER.")
+            raise DissectError(f"{where}: expects '{text}', and 'data' is not given. Give it: --set data=FOLDER.")
         if name not in words:
             raise DissectError(f"{where}: ${{{name}}} is none of {', '.join(sorted(words))}.")
         return words[name]

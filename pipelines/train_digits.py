@@ -41,7 +41,8 @@ SEEN_BY = {"color": "layer2", "texture": "layer3", "part": "layer3", "object": "
 # Most cells hold no digit and no texture; at full weight the cheapest answer is "none" everywhere.
 NONE_WEIGHT = {"color": 1.0, "texture": 0.3, "part": 0.1, "object": 0.1}
 
-# L1 on the classifiers lets a concept rest on few units: 44 distinct concepts detected instead of 33, no less accurate.
+# L1 on the classifiers lets a concept rest on few units. One run each of 700 steps: 40 distinct concepts detected
+# instead of 33, for a held-out accuracy on digits of 0.64 instead of 0.71.
 SPARSITY = {"color": 2e-3, "texture": 2e-3, "part": 2e-3, "object": 2e-3, "scene": 4e-4}
 
 

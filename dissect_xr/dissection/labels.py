@@ -36,6 +36,10 @@ class Labels:
         planes = int(np.prod(self.shape[1:]))
         return 2 * planes + 2 * self.slots + len(self.categories)
 
+    def unit_bytes(self, fractions: int) -> int:
+        """Bytes of one unit's counts."""
+        return 8 * fractions * (self.concepts.size + len(self.categories) + 1)
+
     @property
     def lookup(self) -> NDArray[np.int32]:
         """(65536,) concept number -> index, -1 where there is none."""

@@ -73,10 +73,10 @@ def threshold_blocks(layer: Layer, plan: Plan, width: int = 1 << BIN_BITS) -> li
 
 def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> list[list[Block]]:
     """How a layer is cut for counting; every task's projected memory is checked."""
-    unit_bytes = 8 * fractions * (labels.concepts.size + len(labels.categories) + 1)
+    unit_bytes = labels.unit_bytes(fractions)
     blocks = cut(layer, unit_bytes=unit_bytes, memory=plan[0], workers=plan[1], split_units=False)
     memory = projected(layer, blocks[0][0], unit_bytes=unit_bytes, label_bytes=labels.image_bytes)
-    memory.check(max(plan[0], 0), f"counts of {layer.path}")
+    memory.check(plan[0], f"counts of {layer.path}")
     return blocks
 
 

@@ -50,6 +50,10 @@ def read_broden(
     Bau et al. 2017, Network Dissection, section 2.1.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DissectError(
+            f"{folder}: expected a folder in the Broden layout ({index}, category.csv, label.csv, images/), found none."
+        )
     there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"])]
     kept = list(categories) if categories is not None else there
     if unknown := [name for name in kept if name not in there]:

@@ -1,0 +1,47 @@
+"""What the tests share: repeatable examples, a pool of local processes, a scheduler that refuses to compute."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import dask
+import pytest
+from hypothesis import HealthCheck, settings
+
+from dissect_xr import cluster
+
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+_TORCH = importlib.util.find_spec("torch") is not None
+_HERE = Path(__file__).parent
+_NEED_TORCH = sorted(
+    path.name
+    for path in _HERE.glob("test_*.py")
+    if {"import torch", "import camvid", "import networks"} & set(path.read_text("utf-8").splitlines())
+)
+collect_ignore = [] if _TORCH else _NEED_TORCH
+
+
+def pytest_report_header():
+    """Says loudly what cannot run here."""
+    return None if _TORCH else f"NO TORCH, NOT RUN: {', '.join(_NEED_TORCH)}"
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """A pool of two local worker processes, started once."""
+    with cluster.open_pool(workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def lazy():
+    """Whatever computes a Dask graph inside this test fails."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something computed that should have stayed lazy")
+
+    with dask.config.set(scheduler=refuse):
+        yield
