@@ -22,6 +22,7 @@ from dissect_xr import storage
 from dissect_xr.activations import store
 from dissect_xr.cluster import Pool, Threads
 from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.plan import Concept, ProbePlan, Row
 
@@ -133,6 +134,13 @@ def write_broden(case: ProbeCase, folder: Path) -> Path:
     write_table(folder / "category.csv", ["name"], [[name] for name in case.categories])
     write_table(folder / "label.csv", ["number", "name", "category"], [[n, f"c{n}", kind] for n, kind in labels])
     return folder
+
+
+def write_probe_broden(case: ProbeCase, folder: Path) -> str:
+    """The case as a probe store in `folder`, read from the Broden layout in `folder/broden`."""
+    url = str(folder / "probe.zarr")
+    write_probe(read_broden(write_broden(case, folder / "broden")), url, pool=Threads(1), show=False)
+    return url
 
 
 # --- activations ---

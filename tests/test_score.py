@@ -284,7 +284,8 @@ def test_nothing_computes(missing: bool, chunks: dict[str, Any]) -> None:
 
 def test_blocks_of_scores_are_the_blocks_of_counts() -> None:
     ds = dissection().chunk(unit=2, concept=3)
-    assert score.iou(ds).chunks == ds["intersection"].chunks
+    for function in (score.iou, score.lift, score.ceiling):
+        assert function(ds).chunks == ds["intersection"].chunks
     assert best_concept(ds)["iou"].chunksizes["unit"] == ds["intersection"].chunksizes["unit"]
 
 
@@ -351,8 +352,10 @@ def test_equal_ratios_go_to_the_lowest_number(chunks: Any) -> None:
 
 
 def test_a_unit_at_the_cutoff_is_no_detector() -> None:
-    assert not detectors(two_concepts([1, 0], [22, 5])).item()  # 1 / 25
-    assert detectors(two_concepts([1, 0], [21, 5])).item()  # 1 / 24
+    at, above = two_concepts([1, 0], [22, 5]), two_concepts([1, 0], [21, 5])  # 1 / 25 and 1 / 24
+    assert (detectors(at).item(), detectors(above).item()) == (False, True)
+    assert (unique_detectors(at).item(), unique_detectors(above).item()) == (0, 1)
+    assert (concept_histogram(at).sum().item(), concept_histogram(above).sum().item()) == (0, 1)
 
 
 def test_half_overlap_gives_one_third() -> None:

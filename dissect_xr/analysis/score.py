@@ -216,7 +216,7 @@ def _primary_category(ds: xr.Dataset) -> xr.Variable:
     places = {category: place for place, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
     found = [places.get(category, -1) for category in concepts.values.ravel().tolist()]
     positions = xr.Variable(concepts.dims, np.array(found, dtype=np.int64).reshape(concepts.shape))
-    # In one block, it would make one block of all the concepts that the intersection has in several.
+    # `ceiling` reads no intersection; its concepts are in the same blocks nevertheless, not all in one.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
     return positions if blocks is None else positions.chunk(concept=blocks)
 

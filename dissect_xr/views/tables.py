@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import xarray as xr
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,10 +25,10 @@ def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
     Computes the IoUs of a layer at a time.
     """
     for fraction in ds["fraction"].values:
-        table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left")
-        table.add_column("snapshot")
-        table.add_column("layer")
-        for name in ("units", "detectors", "unique by_unit", "unique by_category"):
+        table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
+        table.add_column("snapshot", no_wrap=True)
+        table.add_column("layer", no_wrap=True)
+        for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
             table.add_column(name, justify="right")
         table.add_column("top concepts")
         for snapshot in ds["snapshot"].values:
@@ -44,7 +45,11 @@ def _row(one: xr.Dataset, cutoff: float) -> list[str]:
         return ["-", "-", "-", "-", "not in this snapshot"]
     units = concept_histogram(one, cutoff=cutoff)
     order = units.argsort().values[::-1]
-    named = [f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}" for c in order[:TOP] if int(units[c])]
+    named = [
+        f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}".replace(" ", "\u00a0")
+        for c in order[:TOP]
+        if int(units[c])
+    ]
     numbers = (
         one.sizes["unit"],
         detectors(one, cutoff=cutoff).sum(),

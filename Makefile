@@ -1,0 +1,42 @@
+# Everything from a fresh machine: Python >= 3.11 and make. `make PYTHON=python3.12 test` uses another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test test-storage lint clean
+
+demo: $(INSTALLED)
+	$(BIN)/python pipelines/train_digits.py --probe demo/digits --out demo/snapshots
+	$(BIN)/dissect-xr run pipelines/digits.yaml --out demo/run
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Storage, probe, dissection and scores need no torch: their tests run on another Python, which gets another zarr.
+NO_TORCH := tests/test_storage.py tests/test_probe.py tests/test_dissect.py tests/test_score.py tests/test_netdissect_csv.py \
+	tests/test_oracle.py tests/test_digits.py tests/test_colors.py tests/test_plot.py
+test-storage: .venv-storage/installed
+	.venv-storage/bin/python -m pytest $(PYTEST) $(NO_TORCH)
+
+.venv-storage/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-storage
+	.venv-storage/bin/python -m pip install --quiet -c constraints.txt \
+		$$(.venv-storage/bin/python pipelines/requirements.py --without torch)
+	.venv-storage/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+# torch first and by itself: it is pinned, and a build that is installed already satisfies the rest.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-storage demo
