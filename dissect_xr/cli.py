@@ -25,6 +25,9 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+if not console.is_terminal:
+    # A file or a pipe has no width; 80 would cut the summary's last column.
+    console = Console(width=120)
 errors = Console(stderr=True)
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe (YAML).")]

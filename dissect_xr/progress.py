@@ -4,15 +4,42 @@ Knows: rich.
 Does not know: which stages there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-Advance = Callable[[int], None]
-"""Called with the images of each finished block."""
+
+@dataclass(frozen=True)
+class Bar:
+    """A stage's bar."""
+
+    progress: Progress
+    task: TaskID
+
+    def advance(self, images: int) -> None:
+        """One block of so many images is finished."""
+        self.progress.update(self.task, advance=1, images=self._state.fields["images"] + images)
+
+    def expect(self, blocks: int) -> None:
+        """So many more blocks will come."""
+        self.progress.update(self.task, total=(self._state.total or 0) + blocks)
+
+    @property
+    def _state(self) -> Task:
+        return self.progress.tasks[self.task]
 
 
 class _Rate(ProgressColumn):
@@ -23,21 +50,15 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def track(stage: str, blocks: int, *, show: bool = True, console: Console | None = None) -> Iterator[Advance]:
-    """A bar for a stage of `blocks` blocks; call what it yields with the images of each finished block."""
+def track(stage: str, blocks: int = 0, *, show: bool = True, console: Console | None = None) -> Iterator[Bar]:
+    """A bar for a stage of `blocks` blocks, more of which may be expected later."""
     columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("blocks"),
         _Rate(),
         TimeRemainingColumn(),
     )
-    console = console or Console(stderr=True)
-    with Progress(*columns, console=console, disable=not show or blocks == 0) as progress:
-        task = progress.add_task(stage, total=blocks, images=0)
-
-        def advance(images: int) -> None:
-            progress.update(task, advance=1, images=progress.tasks[task].fields["images"] + images)
-
-        yield advance
+    with Progress(*columns, console=console or Console(stderr=True), disable=not show) as progress:
+        yield Bar(progress, progress.add_task(stage, total=blocks, images=0))

@@ -203,9 +203,9 @@ def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) ->
         storage.mark(plan.url, f"{name}/created", made_by=made_by, objects=_create(plan))
     marked = storage.markers(plan.url, f"{name}/blocks")
     missing = [task for task in tasks if task.key not in marked]
-    with track(f"activations {name}", len(missing), show=show) as advance:
+    with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_tasks(pool, extract_block, missing, gpu=True):
-            advance(len(task.images))
+            bar.advance(len(task.images))
     for layer in plan.layers:
         content = plan.layer_fingerprint(layer.name)
         if storage.marker(plan.url, f"{name}/{layer.name}/done", made_by=content) is None:

@@ -12,10 +12,9 @@ import numpy as np
 
 from dissect_xr import storage
 from dissect_xr.cluster import Pool, Threads
-from dissect_xr.dissection.blocks import Block
 from dissect_xr.dissection.labels import Labels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks, threshold_blocks
+from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks
 from dissect_xr.dissection.tally import DOMAINS, Counts, Domain
 from dissect_xr.dissection.upsample import Anchoring
 from dissect_xr.errors import DissectError
@@ -209,9 +208,8 @@ def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show
     if not todo:
         return
     layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
-    tasks = sum(len(blocks) for layer in layers for blocks in threshold_blocks(layer, plan))
-    with track(f"thresholds {layers[0].snapshot}", tasks, show=show) as advance:
-        levels = find_thresholds(pool, layers, method.fractions, plan, lambda task: advance(_images(task.block)))
+    with track(f"thresholds {layers[0].snapshot}", show=show) as bar:
+        levels = find_thresholds(pool, layers, method.fractions, plan, bar)
     for job in todo:
         level, path = levels[job.layer.name], job.layer.path
         with storage.marked(out, f"{path}/threshold", made_by=job.fingerprint) as (writer, _):
@@ -232,18 +230,14 @@ def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool
     if not tasks:
         return
     prints = {job.layer.path: job.fingerprint for job in jobs}
-    with track(f"counts {jobs[0].layer.snapshot}", tasks, show=show) as advance:
+    with track(f"counts {jobs[0].layer.snapshot}", tasks, show=show) as bar:
         count(
             pool,
             counting,
             labels,
             lambda job: StoreCounts(out, job.layer.path, prints[job.layer.path]),
-            lambda task: advance(_images(task.block)),
+            bar,
         )
-
-
-def _images(block: Block) -> int:
-    return block.images[1] - block.images[0]
 
 
 def _done_units(out: str, job: _Job) -> set[int]:

@@ -28,6 +28,7 @@ from dissect_xr.dissection.threshold import (
     select,
     top_code,
 )
+from dissect_xr.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> li
 
 
 def find_thresholds(
-    pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], plan: Plan, on_task: Callable[[Any], None]
+    pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], plan: Plan, bar: Bar
 ) -> dict[str, Level]:
     """Exact thresholds of every layer, by name. Nothing is written.
 
@@ -94,18 +95,30 @@ def find_thresholds(
         shift = 8 * layer.itemsize - BIN_BITS
         top = np.full(layer.shape[1], top_code(layer.itemsize), np.int64)
         searches.append(Search(layer, shift, bounds[layer.name], top, ranks(layer, fractions, layer.shape[1])))
-    found = _search(pool, searches, plan, on_task)
-    again = [s for s, f in zip(searches, found, strict=True) if not f.proven.all()]
-    for search, better in zip(again, _search(pool, [_from_bottom(s) for s in again], plan, on_task), strict=True):
-        found[searches.index(search)] = better
-    return {s.layer.name: _level(pool, s, f, plan, on_task) for s, f in zip(searches, found, strict=True)}
+    found = _search(pool, searches, plan, bar)
+    missed = [n for n, selection in enumerate(found) if not selection.proven.all()]
+    again = _search(pool, [_from_bottom(searches[n], found[n]) for n in missed], plan, bar)
+    for n, better in zip(missed, again, strict=True):
+        found[n] = _filled_in(found[n], better)
+    return {s.layer.name: _level(pool, s, f, plan, bar) for s, f in zip(searches, found, strict=True)}
 
 
-def _from_bottom(search: Search) -> Search:
-    return Search(search.layer, search.shift, np.zeros_like(search.low), search.high, search.ranks)
+def _from_bottom(search: Search, found: Selection) -> Search:
+    """The search again, from the lowest code, for the units that were missed; the others are passed over."""
+    missed = ~found.proven.all(axis=0)
+    low = np.where(missed, 0, search.high + 1)
+    return Search(search.layer, search.shift, low, search.high, search.ranks)
 
 
-def _level(pool: Pool, search: Search, found: Selection, plan: Plan, on_task: Callable[[Any], None]) -> Level:
+def _filled_in(found: Selection, better: Selection) -> Selection:
+    """`found`, with what `better` proved."""
+    keep = found.proven
+    return Selection(
+        np.where(keep, found.code, better.code), np.where(keep, found.above, better.above), keep | better.proven
+    )
+
+
+def _level(pool: Pool, search: Search, found: Selection, plan: Plan, bar: Bar) -> Level:
     """Thresholds from the bins found, after a second search inside them where a bin holds several codes."""
     size = search.layer.itemsize
     if not search.shift:
@@ -114,12 +127,12 @@ def _level(pool: Pool, search: Search, found: Selection, plan: Plan, on_task: Ca
         Search(search.layer, 0, code, code + (1 << search.shift) - 1, (rank - above)[None])
         for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
     ]
-    fine = _search(pool, inside, plan, on_task)
+    fine = _search(pool, inside, plan, bar)
     code = np.concatenate([f.code for f in fine])
     return Level(decode(code, size), found.above + np.concatenate([f.above for f in fine]))
 
 
-def _search(pool: Pool, searches: Sequence[Search], plan: Plan, on_task: Callable[[Any], None]) -> list[Selection]:
+def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> list[Selection]:
     """Run several searches at once; the selection of each."""
     results = [
         Selection(np.zeros_like(s.ranks), np.zeros_like(s.ranks), np.zeros(s.ranks.shape, np.bool_)) for s in searches
@@ -129,13 +142,16 @@ def _search(pool: Pool, searches: Sequence[Search], plan: Plan, on_task: Callabl
         width = int(((search.high - search.low) >> search.shift).max()) + 2
         for blocks in threshold_blocks(search.layer, plan, width):
             span = slice(*blocks[0].units)
+            if (search.low[span] > search.high[span]).all():
+                continue
             tasks = [
                 HistogramTask(search.layer, block, search.shift, search.low[span], search.high[span])
                 for block in blocks
             ]
             finish = Selector(span.stop - span.start, search.ranks[:, span])
             folds.append(Fold((n, blocks[0].units), tasks, histogram_block, merge_histograms, finish))
-    for (n, units), part in fold_tasks(pool, folds, on_task=on_task):
+    bar.expect(sum(len(fold.tasks) for fold in folds))
+    for (n, units), part in fold_tasks(pool, folds, on_task=_advancing(bar)):
         span = slice(*units)
         results[n].code[:, span], results[n].above[:, span] = part.code, part.above
         results[n].proven[:, span] = part.proven
@@ -160,7 +176,7 @@ def count(
     jobs: Sequence[CountJob],
     labels: Labels,
     finish: Callable[[CountJob], Callable[[Any, Any], Any]],
-    on_task: Callable[[Any], None],
+    bar: Bar,
 ) -> None:
     """Count all jobs; `finish(job)` makes what stores a unit block's counts, on a worker."""
     folds = [
@@ -177,5 +193,9 @@ def count(
         for job in jobs
         for blocks in job.blocks
     ]
-    for _ in fold_tasks(pool, folds, on_task=on_task):
+    for _ in fold_tasks(pool, folds, on_task=_advancing(bar)):
         pass
+
+
+def _advancing(bar: Bar) -> Callable[[Any], None]:
+    return lambda task: bar.advance(task.block.images[1] - task.block.images[0])

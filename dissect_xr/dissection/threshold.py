@@ -23,7 +23,7 @@ from dissect_xr.dissection.layers import Layer, ahead, bits
 BIN_BITS = 16
 """Bits of a code that one histogram resolves."""
 
-SAMPLE = 1 << 15
+SAMPLE = 1 << 16
 """Activations per unit that the bound is taken from."""
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -81,7 +81,7 @@ def sample_bound(task: tuple[Layer, float]) -> NDArray[np.int64]:
         span = slice(first, first + layer.chunk[1])
         values = np.concatenate([array[i : i + chunk, span] for i in picked])
         flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-        kept = rank(min(1.0, 1.5 * fraction + 0.001), flat.shape[1])
+        kept = rank(min(0.999, 2 * fraction + 0.002), flat.shape[1])
         level = -np.partition(-flat, kept, axis=1)[:, kept]
         bound[span] = encode(level)
     return bound
@@ -100,7 +100,7 @@ def histogram_block(task: HistogramTask) -> Sparse:
     array = storage.read(layer.url, f"{layer.path}/activation")
     peaks = storage.read(layer.url, f"{layer.path}/peak")
     base = (task.low >> task.shift) << task.shift
-    widths = ((task.high - base) >> task.shift) + 1
+    widths = np.maximum(0, ((task.high - base) >> task.shift) + 1)
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.zeros(offsets[-1], np.int64)
 

@@ -74,9 +74,9 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
     ]
     marked = storage.markers(url, "blocks")
     missing = [task for task in tasks if task.key not in marked]
-    with track("probe", len(missing), show=show) as advance:
+    with track("probe", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_tasks(pool, ingest_block, missing):
-            advance(len(task.plan.rows))
+            bar.advance(len(task.plan.rows))
     _finish(plan, url, [storage.marker(url, task.key, made_by=made_by) or {} for task in tasks])
 
 

@@ -30,7 +30,7 @@ def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
         table.add_column("layer", no_wrap=True)
         for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
             table.add_column(name, justify="right")
-        table.add_column("top concepts")
+        table.add_column("top concepts", no_wrap=True)
         for snapshot in ds["snapshot"].values:
             at = ds.sel(fraction=fraction, snapshot=snapshot)
             for layer in dict.fromkeys(ds["layer"].values):
@@ -45,11 +45,7 @@ def _row(one: xr.Dataset, cutoff: float) -> list[str]:
         return ["-", "-", "-", "-", "not in this snapshot"]
     units = concept_histogram(one, cutoff=cutoff)
     order = units.argsort().values[::-1]
-    named = [
-        f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}".replace(" ", "\u00a0")
-        for c in order[:TOP]
-        if int(units[c])
-    ]
+    named = [f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}" for c in order[:TOP] if int(units[c])]
     numbers = (
         one.sizes["unit"],
         detectors(one, cutoff=cutoff).sum(),
