@@ -52,7 +52,7 @@ def parse_bytes(text: str) -> int:
     unit = text.strip()[len(number) :].strip().upper()
     try:
         size = int(float(number) * UNITS[unit])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise DissectError(f"'{text}': expected a size such as 512MiB or 2GB.") from error
     if size < 2**20:
         raise DissectError(f"'{text}': expected at least 1MiB.")

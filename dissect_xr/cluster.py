@@ -276,12 +276,14 @@ def _client(factory: Any, address: str) -> Iterator[Any]:
 def _local(workers: int, gpus: int) -> Iterator[Any]:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    common = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": 40}
+    # On loopback only, and the HTTP server that every scheduler and worker has on a free port without pages.
+    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    common = local | {"nthreads": 1, "memory_limit": 0, "silence_logs": 40}
     specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
     for i in range(gpus):
         options = common | {"env": {"CUDA_VISIBLE_DEVICES": str(i)}, "resources": {"GPU": 1}}
         specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}}
+    scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
     build: Any = SpecCluster  # untyped in distributed
     with build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster, _client(Client, cluster) as client:
         client.wait_for_workers(workers + gpus)

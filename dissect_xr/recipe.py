@@ -73,7 +73,7 @@ class DigitsProbe(_Probe):
     folder: str | None = None
     """where the images are composed; None: `digits` in the output directory"""
     count: int = Field(default=1200, ge=1)
-    size: int = Field(default=96, ge=32)
+    size: int = Field(default=96, ge=64)
     seed: int = 0
 
 

@@ -15,10 +15,10 @@ import yaml
 from dissect_xr import storage
 from dissect_xr.activations.images import Preprocess
 from dissect_xr.activations.models import ModelSpec
-from dissect_xr.activations.stage import Extraction, Recording, extract, plan_extraction
+from dissect_xr.activations.stage import Extraction, Recording, check_same, extract, plan_extraction
 from dissect_xr.activations.store import SnapshotInfo
 from dissect_xr.cluster import Pool
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.dissection.dissect import Method, dissect, is_dissected
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.colors import COLOR_NAMES
@@ -156,6 +156,7 @@ class Run:
         self.probe()
         for snapshot, spec in self.snapshots:
             plan = self.plan_snapshot(snapshot, spec)
+            check_same(plan)
             if not self._dissected(plan):
                 extract(plan, pool=self.pool, show=self.show)
                 dissect(
@@ -173,12 +174,11 @@ class Run:
     def _dissected(self, plan: Extraction) -> bool:
         """Whether every layer of the snapshot is dissected, from these inputs by this method."""
         return all(
-            storage.marker(
+            is_dissected(
                 self.dissection_url,
-                f"{plan.snapshot.name}/{layer.name}/done",
-                made_by=self.method.fingerprint(plan.layer_fingerprint(layer.name), self._probe_sha256),
+                f"{plan.snapshot.name}/{layer.name}",
+                self.method.inputs(plan.layer_fingerprint(layer.name), self._probe_sha256),
             )
-            is not None
             for layer in plan.layers
         )
 

@@ -5,6 +5,7 @@ Does not know: what is tested on them.
 """
 
 import csv
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -212,6 +213,16 @@ def expected(
         "concept_area": counts.concept_area,
         "category_area": counts.category_area,
     }
+
+
+def digest(store_folder: Path) -> str:
+    """sha256 over names and contents of all files of a store and of the markers beside it."""
+    total = hashlib.sha256()
+    for root in (store_folder, store_folder.parent / "markers" / store_folder.name):
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                total.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return total.hexdigest()
 
 
 def assert_same(got: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]]) -> None:

@@ -198,7 +198,7 @@ def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) ->
     """
     pool, tasks, name = pool or Threads(), plan.tasks(), plan.snapshot.name
     made_by = tasks[0].fingerprint
-    _check_same(plan)
+    check_same(plan)
     if storage.marker(plan.url, f"{name}/created", made_by=made_by) is None:
         storage.mark(plan.url, f"{name}/created", made_by=made_by, objects=_create(plan))
     marked = storage.markers(plan.url, f"{name}/blocks")
@@ -212,7 +212,8 @@ def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) ->
             storage.mark(plan.url, f"{name}/{layer.name}/done", made_by=content, objects={})
 
 
-def _check_same(plan: Extraction) -> None:
+def check_same(plan: Extraction) -> None:
+    """Raise where the store holds the snapshot made from something else, with every difference."""
     name = plan.snapshot.name
     if storage.marker(plan.url, f"{name}/created") is None:
         return

@@ -52,10 +52,9 @@ class Method:
         """As stored."""
         return asdict(self) | {"fractions": list(self.fractions), "schema_version": SCHEMA_VERSION}
 
-    def fingerprint(self, activations: str, probe: str) -> str:
-        """sha256 of what makes one layer's dissection: both inputs' fingerprints and this."""
-        inputs = {"activations_sha256": activations, "probe_sha256": probe}
-        return storage.fingerprint(inputs | self.parameters)
+    def inputs(self, activations: str, probe: str) -> dict[str, Any]:
+        """All that makes one layer's dissection, as stored: both inputs' fingerprints and the parameters."""
+        return {"activations_sha256": activations, "probe_sha256": probe} | self.parameters
 
 
 @dataclass(frozen=True)
@@ -130,40 +129,56 @@ def complete_pairs(url: str) -> list[tuple[str, str]]:
 def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | None:
     """The layer's group in `out`, made where it is missing; None where it is done."""
     source = storage.read_attrs(layer.url, layer.path)
-    if source["images_sha256"] != labels.images_sha256:
-        raise DissectError(
-            f"{layer.path}: its activations are of {layer.shape[0]} other images than the {labels.shape[0]} of "
-            f"{labels.url}. Extract them again for this probe, or dissect with the probe they were made for."
-        )
+    _check_images(layer, labels, source["images_sha256"])
     anchoring, reason = layer.anchored(method.anchoring)
-    inputs = {"activations_sha256": layer.fingerprint, "probe_sha256": labels.fingerprint}
-    parameters = method.parameters
-    attrs = (
-        {name: source[name] for name in ("step", "position", "metrics")}
-        | inputs
-        | parameters
-        | {"anchoring_used": anchoring, "anchoring_reason": reason, "coordinates": "layer channel concept_name"}
-    )
-    attrs["coordinates"] += " concept_category"
-    job = _Job(layer, attrs, method.fingerprint(layer.fingerprint, labels.fingerprint))
-    _check_same(out, layer.path, attrs, inputs | parameters)
-    if storage.marker(out, f"{layer.path}/done", made_by=job.fingerprint) is not None:
+    inputs = method.inputs(layer.fingerprint, labels.fingerprint)
+    if is_dissected(out, layer.path, inputs):
         return None
+    attrs = {name: source[name] for name in ("step", "position", "metrics")} | inputs
+    attrs |= {"anchoring_used": anchoring, "anchoring_reason": reason}
+    attrs["coordinates"] = "layer channel concept_name concept_category"
+    job = _Job(layer, attrs, storage.fingerprint(inputs))
     if storage.marker(out, f"{layer.path}/created", made_by=job.fingerprint) is None:
         _create(job, labels, out)
     return job
 
 
-def _check_same(out: str, path: str, attrs: dict[str, Any], keys: dict[str, Any]) -> None:
+def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
+    """Whether `out` holds the finished dissection of layer `path` made from `inputs` (`Method.inputs`).
+
+    Raises
+    ------
+    DissectError
+        Where it holds one made from something else, with every difference.
+    """
     if storage.marker(out, f"{path}/created") is None:
-        return
+        return False
     stored = storage.read_attrs(out, path)
-    changed = [f"{key} was {stored.get(key)!r}, is {attrs[key]!r}" for key in keys if stored.get(key) != attrs[key]]
+    changed = [f"{key} was {stored.get(key)!r}, is {new!r}" for key, new in inputs.items() if stored.get(key) != new]
     if changed:
         raise DissectError(
             f"{out}: holds {path} dissected from other inputs or parameters: {'; '.join(changed)}. "
             "Use another output directory, or delete this one."
         )
+    return storage.marker(out, f"{path}/done", made_by=storage.fingerprint(inputs)) is not None
+
+
+def _check_images(layer: Layer, labels: Labels, images_sha256: str | None) -> None:
+    """Raise unless the activations are of the probe's images: by content where it is known, else by name."""
+    mend = f"Extract them again for {labels.url}, or dissect with the probe they were made for."
+    if layer.shape[0] != labels.shape[0]:
+        raise DissectError(
+            f"{layer.path}: its activations are of {layer.shape[0]} images, the probe has {labels.shape[0]}. {mend}"
+        )
+    mine, theirs = (storage.read(*place)[:] for place in ((layer.url, f"{layer.path}/image"), (labels.url, "image")))
+    if len(differ := np.flatnonzero(mine != theirs)):
+        n = differ[0]
+        raise DissectError(
+            f"{layer.path}: its activations are of other images than the probe's: number {n} is '{mine[n]}', "
+            f"in the probe '{theirs[n]}', {len(differ)} differ in all. {mend}"
+        )
+    if images_sha256 not in (None, labels.images_sha256):
+        raise DissectError(f"{layer.path}: its images have the probe's names, but other pixels. {mend}")
 
 
 def _create(job: _Job, labels: Labels, out: str) -> None:

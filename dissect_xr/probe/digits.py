@@ -55,7 +55,7 @@ class _Label:
     coverage: float
 
 
-def write_digits(folder: Path, *, images: int = 1200, size: int = 96, seed: int = 0) -> Path:
+def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed: int = 0) -> Path:
     """Write the digits probe into a folder that the Broden reader takes, and return that folder.
 
     A quarter of the images is annotated for texture and half for scenes, so that the domains of the categories differ;
@@ -84,6 +84,7 @@ def write_digits(folder: Path, *, images: int = 1200, size: int = 96, seed: int 
             f"the digits probe needs at least 1 image, an even size of at least 64 and a seed of at least 0, "
             f"not images={images}, size={size}, seed={seed}. Use images=1200, size=96, seed=0."
         )
+    folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DissectError(f"{folder} is not empty: the digits probe would mix with it. Empty it or name another.")
     (folder / "images" / "digits").mkdir(parents=True, exist_ok=True)

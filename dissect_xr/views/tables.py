@@ -29,7 +29,7 @@ def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
         table.add_column("snapshot", no_wrap=True)
         table.add_column("layer", no_wrap=True)
         for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", min_width=max(map(len, name.split("\n"))))
         table.add_column("top concepts", no_wrap=True)
         for snapshot in ds["snapshot"].values:
             at = ds.sel(fraction=fraction, snapshot=snapshot)

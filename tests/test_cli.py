@@ -1,0 +1,242 @@
+"""The command line: one message and exit code 2 for what the user can mend, and every stage by itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from dissect_xr.cli import main, parse_bytes
+from dissect_xr.errors import DissectError
+
+NETWORK = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, width=6):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 2), nn.ReLU())
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+"""
+
+RECIPE = """
+probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
+model:
+  factory: ${here}/network.py:Small
+  input_size: 32
+  snapshots:
+    - {name: first, step: 0, seed: 0, metrics: {accuracy: 0.1}}
+    - {name: second, step: 5, seed: 1, metrics: {accuracy: 0.5}}
+layers: [first, second]
+dissect: {fractions: [0.005, 0.1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    from dissect_xr.probe.digits import write_digits
+
+    write_digits(folder / "digits", images=24, size=64)
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, digits: Path) -> list[str]:
+    (tmp_path / "network.py").write_text(NETWORK)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return [str(tmp_path / "recipe.yaml"), "--set", f"data={digits}", "--out", str(tmp_path / "run")]
+
+
+def call(*arguments: str) -> int:
+    """Exit code of the command in this process."""
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def counts(folder: Path) -> xr.Dataset:
+    from dissect_xr.analysis.results import open_dissection
+
+    return open_dissection(str(folder / "dissection.zarr")).load()
+
+
+def test_run_prints_a_table_and_leaves_results(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", *recipe, "--quiet") == 0
+    printed = capsys.readouterr().out
+    for word in ("first", "second", "detectors", "by_unit", "by_category", "fraction 0.005", "fraction 0.1"):
+        assert word in printed
+    results = counts(tmp_path / "run")
+    assert results.sizes["snapshot"] == 2
+    assert results["accuracy"].values.tolist() == [0.1, 0.5]
+    assert results["step"].values.tolist() == [0, 5]
+    assert {path.suffix for path in (tmp_path / "run" / "figures").iterdir()} == {".png"}
+    assert (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_stages_one_by_one_equal_a_run_on_processes(recipe: list[str], tmp_path: Path) -> None:
+    for stage in ("probe", "extract", "dissect"):
+        assert call(stage, *recipe, "--quiet") == 0
+    other = [*recipe[:-1], str(tmp_path / "other")]
+    assert call("run", *other, "--quiet", "--workers", "2", "--set", "activations.threads=1") == 0
+    one, two = counts(tmp_path / "run"), counts(tmp_path / "other")
+    xr.testing.assert_identical(one.drop_attrs(), two.drop_attrs())
+
+
+def test_a_second_run_does_nothing_again(
+    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", *recipe) == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if "zarr" in str(p) and p.is_file()}
+    capsys.readouterr()
+    assert call("run", *recipe) == 0
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if "zarr" in str(p) and p.is_file()}
+    assert after == before
+    assert "activations" not in capsys.readouterr().err
+
+
+def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str], tmp_path: Path) -> None:
+    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
+    store = tmp_path / "run" / "activations.zarr"
+    assert not [path for path in store.rglob("c") if path.is_dir()]
+    first = counts(tmp_path / "run")
+    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
+    xr.testing.assert_identical(first, counts(tmp_path / "run"))
+    assert not [path for path in store.rglob("c") if path.is_dir()]
+
+
+def test_a_snapshot_added_later_leaves_the_others_alone(recipe: list[str], tmp_path: Path) -> None:
+    assert call("run", *recipe, "--quiet") == 0
+    old = (tmp_path / "run" / "dissection.zarr" / "first" / "first" / "intersection" / "zarr.json").stat().st_mtime_ns
+    text = Path(recipe[0]).read_text()
+    Path(recipe[0]).write_text(text.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:"))
+    assert call("run", *recipe, "--quiet") == 0
+    assert counts(tmp_path / "run").sizes["snapshot"] == 3
+    new = (tmp_path / "run" / "dissection.zarr" / "first" / "first" / "intersection" / "zarr.json").stat().st_mtime_ns
+    assert new == old
+
+
+def test_dry_run_plans_every_stage_and_writes_nothing(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", *recipe, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    for stage in ("probe", "activations first", "thresholds second", "counts second"):
+        assert stage in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dissect_xr import plans
+
+    assert call("run", *recipe, "--quiet", "--set", "activations.budget=1000") == 2
+    assert "the budget is" in capsys.readouterr().err
+    monkeypatch.setattr(plans, "_free", lambda out: 10)
+    assert call("run", *recipe, "--dry-run") == 2
+    assert "activations.keep: none" in capsys.readouterr().err
+    monkeypatch.setattr(plans, "_free", lambda out: None)
+    monkeypatch.setattr(plans, "_memory", lambda: 2**20)
+    assert call("run", *recipe, "--dry-run") == 2
+    assert "this machine has" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "probe.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "model.factory=nowhere.py:Net"], "nowhere.py"),
+        (["--set", "model.factory=${here}/network.py:Missing"], "Missing"),
+        (["--set", "layers=[conv*]"], "first"),
+        (["--set", "layers=[head]"], "head"),
+        (["--set", "dissect.fractions=[1.5]"], "1.5"),
+        (["--set", "dissect.fractions=[0.1, 0.1]"], "distinct"),
+        (["--set", "probe.images.split=test"], "no split"),
+        (["--set", "probe.categories=[sound]"], "sound"),
+        (["--set", "model.snapshots.0.weights=none.pt"], "none.pt"),
+        (["--set", "probe.kind=folder"], "probe"),
+        (["--memory", "lots"], "512MiB"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    recipe: list[str], change: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", *recipe, "--quiet", *change) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_an_output_that_holds_something_else_is_refused(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    assert call("run", *recipe) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_other_parameters_under_a_run_are_refused_with_the_difference(
+    recipe: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", *recipe, "--quiet") == 0
+    assert call("run", *recipe, "--quiet", "--set", "dissect.domain=all") == 2
+    assert "domain was 'annotated', is 'all'" in capsys.readouterr().err
+    assert call("run", *recipe, "--quiet", "--set", "model.snapshots.0.seed=7") == 2
+    assert "weights_sha256 was" in capsys.readouterr().err
+
+
+def test_info_and_export(recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", *recipe, "--quiet") == 0
+    capsys.readouterr()
+    run = tmp_path / "run"
+    for store, words in (
+        ("probe.zarr", ["24 images", "object: ", "share"]),
+        ("activations.zarr", ["first", "6", "32 x 32", "float16"]),
+        ("dissection.zarr", ["detectors", "top concepts"]),
+    ):
+        assert call("info", str(run / store)) == 0
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in words), printed
+    assert call("export", str(run / "dissection.zarr"), "--to", str(tmp_path / "units.csv")) == 0
+    lines = (tmp_path / "units.csv").read_text().splitlines()
+    assert lines[0].startswith("snapshot,step,fraction,unit,layer,channel,concept")
+    assert len(lines) == 1 + 2 * 2 * 12
+    to = ["--to", str(tmp_path / "second.csv"), "--format", "netdissect-csv"]
+    assert call("export", str(run / "dissection.zarr"), *to) == 2
+    one = ["--snapshot", "second", "--layer", "second", "--fraction", "0.1"]
+    assert call("export", str(run / "dissection.zarr"), *to, *one) == 0
+    assert (tmp_path / "second.csv").read_text().startswith("unit,category,label,score")
+    assert call("info", str(tmp_path)) == 2
+
+
+def test_the_installed_command_shows_no_traceback_unless_asked(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dissect_xr", "info", str(tmp_path / "nothing.zarr")]
+    plain = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (plain.returncode, "Traceback" in plain.stderr) == (2, False)
+    assert "expected a store" in plain.stderr
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize(("text", "size"), [("512MiB", 2**29), ("2 GB", 2 * 10**9), ("1.5GiB", 3 * 2**29)])
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-5GB", "1 KiB", "5 parsecs", "nan GB", "inf GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(DissectError, match="expected"):
+        parse_bytes(text)

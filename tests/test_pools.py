@@ -1,0 +1,363 @@
+"""The same counts on threads, local processes and a scheduler of others; tasks in windows, trees and on GPU workers."""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stores
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ProbeCase
+
+import dissect_xr
+from dissect_xr import cluster
+from dissect_xr.cluster import TREE, DaskPool, Fold, Projection, Threads, fold_tasks, open_pool, run_tasks
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.errors import DissectError
+
+GPU_WORKERS = ("gpu0", "gpu1")
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """Address of a scheduler started with the `dask` command: two workers that offer a GPU, one that does not."""
+    folder = tmp_path_factory.mktemp("scheduler")
+    paths = [str(Path(dissect_xr.__file__).parents[1]), str(Path(__file__).parent)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
+
+    def start(module, *options):
+        log = stack.enter_context((folder / f"{module}_{len(started)}.log").open("w"))
+        command = [sys.executable, "-m", f"distributed.cli.{module}", "--no-dashboard", "--scheduler-file", address]
+        started.append(subprocess.Popen([*command, *options], env=environ, cwd=folder, stdout=log, stderr=log))
+
+    address, started = str(folder / "scheduler.json"), []
+    with ExitStack() as stack:
+        try:
+            start("dask_scheduler", "--host", "127.0.0.1", "--port", "0")
+            for name in (*GPU_WORKERS, "plain"):
+                offer = ["--resources", "GPU=1"] if name in GPU_WORKERS else []
+                start("dask_worker", "--no-nanny", "--nthreads", "1", "--name", name, "--host", "127.0.0.1", *offer)
+            yield _reached(Path(address), len(started) - 1)
+        finally:
+            for process in reversed(started):  # a worker without its scheduler would wait for another
+                process.terminate()
+                process.wait(20)
+
+
+def _reached(address: Path, workers: int) -> str:
+    from distributed import Client
+
+    deadline = time.monotonic() + 60
+    while not (address.exists() and address.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with Client(scheduler_file=str(address), set_as_default=False, timeout="60s") as client:
+        client.wait_for_workers(workers, timeout=60)
+        return client.scheduler.address
+
+
+@pytest.fixture(scope="module")
+def cluster_pool(scheduler):
+    """A pool of the scheduler's workers."""
+    with open_pool(scheduler=scheduler) as pool:
+        yield pool
+
+
+# --- the same counts everywhere ---
+
+
+def test_counts_are_the_same_bits_on_every_pool(tmp_path, processes, cluster_pool):
+    values = np.random.default_rng(0)
+    labels = values.integers(0, 5, (40, 2, 10, 9)).astype(np.uint16)
+    labels[:, 1][labels[:, 1] == labels[:, 0]] = 0
+    whole = values.integers(5, 7, (40, 1)).astype(np.uint16)
+    case = ProbeCase(labels, whole, np.arange(1, 7, dtype=np.uint16), np.array([0, 0, 0, 1, 2, 2]), ("a", "b", "c"))
+    arrays = {
+        "half": np.maximum(values.normal(size=(40, 7, 6, 5)), 0).astype(np.float16),
+        "single": values.normal(size=(40, 5, 3, 3)).astype(np.float32),
+    }
+    probe = stores.write_probe_case(case, tmp_path)
+    method = stores.method([0.05, 0.4], domain="touched")
+    with stores.tiny_chunks(chunk=200, shard=900, units=3, read=2000, task=8000):
+        activations = stores.write_layers(tmp_path, probe, arrays)
+        for name, pool in {"threads": Threads(2), "processes": processes, "cluster": cluster_pool}.items():
+            dissect(activations, probe, str(tmp_path / f"{name}.zarr"), method=method, pool=pool, show=False)
+    for layer, acts in arrays.items():
+        wanted = stores.expected(acts, case, [0.05, 0.4], stores.HALF_PIXEL, "touched")
+        for name in ("threads", "processes", "cluster"):
+            stores.assert_same(stores.stored(str(tmp_path / f"{name}.zarr"), f"s/{layer}"), wanted)
+
+
+def test_a_probe_is_the_same_on_every_pool(tmp_path, processes, cluster_pool):
+    labels = np.random.default_rng(0).integers(0, 5, (40, 1, 6, 5)).astype(np.uint16)
+    whole = np.zeros((40, 1), np.uint16)
+    case = ProbeCase(labels, whole, np.arange(1, 5, dtype=np.uint16), np.zeros(4, np.int64), ("object",))
+    digests = set()
+    for name, pool in {"threads": Threads(3), "processes": processes, "cluster": cluster_pool}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        stores.write_probe_case(case, folder, pool=pool)
+        digests.add(stores.digest(folder / "probe.zarr"))
+    assert len(digests) == 1
+
+
+# --- GPU tasks ---
+
+
+def worker_name(_task) -> str:
+    """Name of the worker that runs this, after long enough that an idle one would have taken the next."""
+    from distributed import get_worker
+
+    time.sleep(0.02)
+    return str(get_worker().name)
+
+
+def test_gpu_tasks_run_only_on_workers_that_offer_one(cluster_pool):
+    assert (cluster_pool.gpus, cluster_pool.workers) == (2, 3)
+    assert cluster_pool.stream(gpu=True).window == 4
+    ran = Counter(name for _, name in run_tasks(cluster_pool, worker_name, range(30), gpu=True))
+    assert set(ran) == set(GPU_WORKERS)
+
+
+def test_other_tasks_run_on_all_workers(cluster_pool):
+    ran = Counter(name for _, name in run_tasks(cluster_pool, worker_name, range(60)))
+    assert set(ran) == {*GPU_WORKERS, "plain"}
+
+
+def test_gpu_tasks_run_on_plain_workers_where_no_other_is(processes):
+    assert processes.gpus == 0
+    assert len(list(run_tasks(processes, worker_name, range(6), gpu=True))) == 6
+
+
+def overlap(task) -> int:
+    """How many of these ran at once, at most, while this one did."""
+    counts, lock = task
+    with lock:
+        counts.append(counts[-1] + 1)
+    time.sleep(0.01)
+    with lock:
+        counts.append(counts[-1] - 1)
+    return 0
+
+
+@pytest.mark.parametrize(("gpu", "most"), [(True, 1), (False, 3)])
+def test_threads_run_gpu_tasks_one_at_a_time(gpu, most):
+    counts, lock = [0], threading.Lock()
+    assert len(list(run_tasks(Threads(3), overlap, [(counts, lock)] * 12, gpu=gpu))) == 12
+    assert max(counts) == most
+
+
+# --- windows and trees, in any order ---
+
+
+class Shuffled:
+    """A pool that finishes tasks in an order drawn at random, and notes what was in flight."""
+
+    memory = 2**20
+    workers = 1
+
+    def __init__(self, window: int, seed: int) -> None:
+        self.window, self.random = window, random.Random(seed)
+        self.waiting: list = []
+        self.most = 0
+        self.cancelled = False
+
+    def stream(self, *, gpu: bool = False) -> "Shuffled":
+        return self
+
+    def add(self, tag, function, *args) -> None:
+        assert not self.cancelled
+        self.waiting.append((tag, function, args))
+        self.most = max(self.most, sum(what not in ("merge", "finish") for what in map(self._kind, self.waiting)))
+
+    @staticmethod
+    def _kind(entry):
+        tag = entry[0]
+        return tag[1] if isinstance(tag, tuple) and len(tag) == 2 else tag
+
+    def next(self):
+        tag, function, args = self.waiting.pop(self.random.randrange(len(self.waiting)))
+        return tag, function(*args)
+
+    def result(self, handle):
+        return handle
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.waiting.clear()
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A task of fold `fold`."""
+
+    fold: int
+    value: int
+
+
+def as_list(leaf: Leaf) -> list[int]:
+    return [leaf.value]
+
+
+def joined(*parts: list[int]) -> list[int]:
+    assert 2 <= len(parts) <= TREE
+    return sum(parts, [])
+
+
+def finished(key, part: list[int]) -> tuple[int, list[int]]:
+    return key, sorted(part)
+
+
+@given(st.lists(st.integers(1, 40), max_size=6), st.integers(1, 9), st.integers(0, 2**16))
+def test_folds_merge_every_task_once_in_any_order(sizes, window, seed):
+    pool, seen = Shuffled(window, seed), Counter()
+    folds = [
+        Fold(n, [Leaf(n, value) for value in range(size)], as_list, joined, finished) for n, size in enumerate(sizes)
+    ]
+    got = dict(fold_tasks(pool, iter(folds), on_task=lambda leaf: seen.update([leaf])))
+    assert got == {n: (n, list(range(size))) for n, size in enumerate(sizes)}
+    assert set(seen.values()) <= {1}
+    assert seen.total() == sum(sizes)
+    assert pool.most <= window
+    assert not pool.waiting
+    assert pool.cancelled
+
+
+@given(st.integers(0, 30), st.integers(1, 9), st.integers(0, 2**16))
+def test_tasks_each_run_once_inside_the_window(count, window, seed):
+    pool, started = Shuffled(window, seed), []
+    tasks = iter(range(count))
+    got = list(run_tasks(pool, lambda task: started.append(task) or task * task, tasks))
+    assert sorted(got) == [(n, n * n) for n in range(count)]
+    assert sorted(started) == list(range(count))
+    assert pool.most <= window
+
+
+def test_tasks_are_drawn_as_the_window_opens():
+    drawn = []
+
+    def tasks():
+        for n in range(100):
+            drawn.append(n)
+            yield n
+
+    results = run_tasks(Shuffled(4, 0), abs, tasks())
+    for done in range(1, 10):
+        next(results)
+        assert len(drawn) <= done + 4
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes", "cluster_pool"])
+def test_sums_of_trees_on_real_pools(pool, request):
+    pool = Threads(3) if pool == "threads" else request.getfixturevalue(pool)
+    folds = [Fold(n, [Leaf(n, value) for value in range(size)], as_list, joined, finished) for n, size in ((5, 30), (6, 1))]
+    assert dict(fold_tasks(pool, folds)) == {5: (5, list(range(30))), 6: (6, [0])}
+
+
+# --- errors ---
+
+
+def fails_at_three(task: int) -> int:
+    """What a task does that finds something wrong in what the user gave."""
+    time.sleep(0.005)
+    if task == 3:
+        raise DissectError("image 3 is damaged: replace it.")
+    return task
+
+
+def leaves_a_trace(task: tuple[int, str]) -> int:
+    """Like `fails_at_three`, leaving a file that says it ran."""
+    number, folder = task
+    (Path(folder) / str(number)).touch()
+    return fails_at_three(number)
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes", "cluster_pool"])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_errors_arrive_as_they_were_raised_and_stop_the_rest(pool, gpu, request, tmp_path):
+    pool = Threads(2) if pool == "threads" else request.getfixturevalue(pool)
+    tasks = [(number, str(tmp_path)) for number in range(500)]
+    with pytest.raises(DissectError, match="^image 3 is damaged: replace it.$"):
+        list(run_tasks(pool, leaves_a_trace, tasks, gpu=gpu))
+    time.sleep(0.3)  # what was running ends
+    ran = len(list(tmp_path.iterdir()))
+    assert 4 <= ran < 250
+    time.sleep(0.1)
+    assert len(list(tmp_path.iterdir())) == ran
+    assert sorted(result for _, result in run_tasks(pool, fails_at_three, (4, 5))) == [4, 5]
+
+
+def merge_fails(*parts):
+    """A merge that finds something wrong."""
+    raise DissectError("a merge failed.")
+
+
+def finish_fails(key, part):
+    """A finish that cannot write."""
+    raise DissectError(f"{key} cannot be written.")
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("function", "merge", "finish", "message"),
+    [
+        (fails_at_three, joined, finished, "image 3"),
+        (as_list, merge_fails, finished, "a merge failed"),
+        (as_list, joined, finish_fails, "key cannot be written"),
+    ],
+)
+def test_errors_anywhere_in_a_fold_arrive(pool, function, merge, finish, message, request):
+    pool = Threads(2) if pool == "threads" else request.getfixturevalue(pool)
+    tasks = list(range(20)) if function is fails_at_three else [Leaf(0, n) for n in range(20)]
+    with pytest.raises(DissectError, match=message):
+        list(fold_tasks(pool, [Fold("key", tasks, function, merge, finish)]))
+
+
+@pytest.mark.parametrize("pool", ["processes", "cluster_pool"])
+def test_nothing_stays_on_the_scheduler(pool, request):
+    pool = request.getfixturevalue(pool)
+    list(run_tasks(pool, abs, range(10)))
+    with pytest.raises(DissectError):
+        list(run_tasks(pool, fails_at_three, range(50)))
+    gc.collect()  # the traceback holds futures
+    next(run_tasks(pool, abs, range(50)))  # and one that is left half way
+    deadline = time.monotonic() + 10
+    while (left := _tasks_left(pool)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == 0
+
+
+def _tasks_left(pool: DaskPool) -> int:
+    return int(pool.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+
+def test_no_scheduler_is_said(unused_tcp_port=9):
+    with (
+        pytest.raises(DissectError, match="no Dask scheduler answers"),
+        open_pool(scheduler=f"tcp://127.0.0.1:{unused_tcp_port}"),
+    ):
+        pass
+
+
+def test_plans_that_do_not_fit_name_their_parts():
+    plan = Projection((("maps", 3 * 2**20), ("labels", 2**20)))
+    assert plan.total == 4 * 2**20
+    plan.check(None, "counts")
+    plan.check(4 * 2**20, "counts")
+    with pytest.raises(DissectError, match=r"counts: a task needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*has 3 MiB"):
+        plan.check(3 * 2**20, "counts")
+
+
+def test_threads_by_default():
+    with cluster.open_pool() as pool:
+        assert isinstance(pool, Threads)
+        assert pool.workers == os.cpu_count()
