@@ -66,13 +66,13 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
                 f"{there / 2**30:.1f} GiB. Use fewer workers, a smaller activations.memory or batch, or fewer layers."
             )
     free = _free(run.out)
-    kept = run.recipe.activations.keep == "all"
+    kept = run.recipe.keep_activations == "all"
     needed = sum(plan.disk for plan in plans if kept or not plan.name.startswith("activations"))
     needed += 0 if kept else max((plan.disk for plan in plans if plan.name.startswith("activations")), default=0)
     if free is not None and needed > free:
         raise DissectError(
             f"{run.out}: the run may write {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
-            "Use activations.keep: none, fewer layers or snapshots, or another --out."
+            "Use keep_activations: none, fewer layers or snapshots, or another --out."
         )
 
 

@@ -128,8 +128,6 @@ class ActivationsPart(_Part):
 
     dtype: Literal["float16", "float32"] = "float16"
     batch: int = Field(default=32, ge=1)
-    keep: Literal["all", "none"] = "all"
-    """none: a snapshot's activations are dropped once it is dissected"""
     memory: int = Field(default=512 * 2**20, ge=2**20)
     """bytes of the maps of one image block, all layers"""
     budget: int = 500 * GIB
@@ -155,6 +153,8 @@ class Recipe(_Part):
     model: ModelPart
     layers: Literal["all"] | list[str] = "all"
     activations: ActivationsPart = ActivationsPart()
+    keep_activations: Literal["all", "none"] = "all"
+    """none: a snapshot's activations are dropped once it is dissected"""
     dissect: DissectPart = DissectPart()
 
 

@@ -66,7 +66,7 @@ class Run:
         return Recording(
             Preprocess(size=model.input_size, **model.preprocess.model_dump()),
             ("all",) if layers == "all" else tuple(layers),
-            **part.model_dump(exclude={"keep"}),
+            **part.model_dump(),
         )
 
     @cached_property
@@ -152,7 +152,7 @@ class Run:
         )
 
     def run(self) -> None:
-        """All stages, snapshot by snapshot; with `keep: none` a snapshot's activations go once it is dissected."""
+        """All stages, snapshot by snapshot; with `keep_activations: none` a snapshot's activations go once it is dissected."""
         self.probe()
         for snapshot, spec in self.snapshots:
             plan = self.plan_snapshot(snapshot, spec)
@@ -168,7 +168,7 @@ class Run:
                     pool=self.pool,
                     show=self.show,
                 )
-            if self.recipe.activations.keep == "none" and storage.markers(self.activations_url, snapshot.name):
+            if self.recipe.keep_activations == "none" and storage.markers(self.activations_url, snapshot.name):
                 storage.remove(self.activations_url, snapshot.name)
 
     def _dissected(self, plan: Extraction) -> bool:

@@ -106,11 +106,11 @@ def test_a_second_run_does_nothing_again(
 
 
 def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str], tmp_path: Path) -> None:
-    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
+    assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
     store = tmp_path / "run" / "activations.zarr"
     assert not [path for path in store.rglob("c") if path.is_dir()]
     first = counts(tmp_path / "run")
-    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
+    assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
     xr.testing.assert_identical(first, counts(tmp_path / "run"))
     assert not [path for path in store.rglob("c") if path.is_dir()]
 
@@ -145,7 +145,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     assert "the budget is" in capsys.readouterr().err
     monkeypatch.setattr(plans, "_free", lambda out: 10)
     assert call("run", *recipe, "--dry-run") == 2
-    assert "activations.keep: none" in capsys.readouterr().err
+    assert "keep_activations: none" in capsys.readouterr().err
     monkeypatch.setattr(plans, "_free", lambda out: None)
     monkeypatch.setattr(plans, "_memory", lambda: 2**20)
     assert call("run", *recipe, "--dry-run") == 2
