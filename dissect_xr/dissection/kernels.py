@@ -37,6 +37,8 @@ def ordered(bits, sign):
 def histogram(raw, peak, base, shift, counts, offsets, above):
     """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs whose peak lies below.
 
+    Units are the outer loop, so that one unit's bins stay in cache.
+
     Parameters
     ----------
     raw : (image, unit, cell) uint16 or uint32 bits of the values as stored
@@ -48,12 +50,12 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
     above : (unit,) int64 highest code that enters
     """
     sign = np.int64(1) << (raw.itemsize * 8 - 1)
-    for i in range(raw.shape[0]):
-        for u in range(raw.shape[1]):
-            low, high = base[u], above[u]
+    for u in range(raw.shape[1]):
+        low, high = base[u], above[u]
+        bins = counts[offsets[u] : offsets[u + 1]]
+        for i in range(raw.shape[0]):
             if ordered(np.int64(peak[i, u]), sign) < low:
                 continue
-            bins = counts[offsets[u] : offsets[u + 1]]
             for c in range(raw.shape[2]):
                 code = ordered(np.int64(raw[i, u, c]), sign)
                 if code >= low and code <= high:
@@ -137,7 +139,7 @@ def _active(values, threshold, rows, cols, r, c, corners):
 
 @_jit
 def _ends(values, threshold, rows, cols, r, lo, hi, corners):
-    """Active columns [a, b) of label row r among [lo, hi), columns between the same two cells.
+    """Active columns [a, b) of label row r among [lo, hi), columns between the same two cells, decided one by one.
 
     The row is linear there, so its active columns are an interval at one end, or all, or none.
     """
@@ -160,6 +162,23 @@ def _ends(values, threshold, rows, cols, r, lo, hi, corners):
 
 
 @_jit
+def _crossing(left, right, near, weights, lo, hi):
+    """Columns [a, b) among [lo, hi) where the line from `left` to `right` is above 0, or (-1, -1) if too near to tell.
+
+    The line is linear in the columns' weights; every column must lie farther than `near` from 0 to be told.
+    """
+    slope = right - left
+    step = weights[lo + 1] - weights[lo]
+    place = (-left / slope - weights[lo]) / step
+    before = np.floor(place)
+    margin = min(place - before, before + 1.0 - place) * step * abs(slope)
+    if not margin > 2.0 * near:
+        return -1, -1
+    edge = lo + np.int64(min(max(before + 1.0, 0.0), np.float64(hi - lo)))
+    return (lo, edge) if slope < 0.0 else (edge, hi)
+
+
+@_jit
 def _overlap(planes, stops, r, a, b, lookup, hits, touched, category):
     """Add the overlap of active columns [a, b) of row r with every label."""
     for p in range(planes.shape[0]):
@@ -177,29 +196,38 @@ def _overlap(planes, stops, r, a, b, lookup, hits, touched, category):
 def _count_mask(values, threshold, rows, cols, groups, planes, stops, lookup, hits, touched, category):
     """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
     corners = np.empty(4)
+    line = np.empty(values.shape[1])
     highest = np.empty(values.shape[0])
+    largest = 0.0
     for y in range(values.shape[0]):
         best = values[y, 0]
-        for x in range(1, values.shape[1]):
+        for x in range(values.shape[1]):
             best = max(best, values[y, x])
+            largest = max(largest, abs(values[y, x]))
         highest[y] = best
+    # The map's largest value stands for the largest corner: more pixels are decided exactly, none fewer.
+    near = NEAR * largest
     area = 0
     for r in range(planes.shape[1]):
-        first, second = rows[0][r], rows[1][r]
+        first, second, weight = rows[0][r], rows[1][r], rows[4][r]
         if highest[first] <= threshold and highest[second] <= threshold:
             continue
+        for x in range(values.shape[1]):
+            line[x] = values[first, x] + weight * (values[second, x] - values[first, x]) - threshold
         open_at, stop = -1, -1
         for g in range(groups.shape[0]):
             lo, hi = groups[g, 0], groups[g, 1]
-            left, right = cols[0][lo], cols[1][lo]
-            one, two = max(values[first, left], values[second, left]), max(values[first, right], values[second, right])
-            if one <= threshold and two <= threshold:
+            left, right = line[cols[0][lo]], line[cols[1][lo]]
+            if left < -near and right < -near:
                 continue
-            one, two = min(values[first, left], values[second, left]), min(values[first, right], values[second, right])
-            if one > threshold and two > threshold:
+            if left > near and right > near:
                 a, b = lo, hi
             else:
-                a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
+                a, b = -1, -1
+                if hi - lo > 1 and left * right < 0.0:
+                    a, b = _crossing(left, right, near, cols[4], lo, hi)
+                if a < 0:
+                    a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
             if a == b:
                 continue
             if a != stop:
@@ -226,7 +254,7 @@ def tally(raw, lut, peak, thresholds, labels, rows, cols, groups, domain, hits, 
     labels : (planes, whole, annotated, lookup, category): (image, plane, row, col) uint16 and (image, slot) uint16
         concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
         of the primary category
-    rows, cols : (first, second, numerator, denominator) of each axis
+    rows, cols : (first, second, numerator, denominator, weight) of each axis
     groups : (group, 2) int64 columns between the same two cells
     domain : ANNOTATED, TOUCHED or ALL
     hits : (fraction, unit, concept) int64, added to

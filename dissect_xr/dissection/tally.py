@@ -76,8 +76,10 @@ def tally_block(task: TallyTask) -> Counts:
     return hits, areas
 
 
-def _arguments(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]:
-    return axis.first, axis.second, axis.numerator, axis.denominator
+def _arguments(
+    axis: Axis,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int, NDArray[np.float64]]:
+    return axis.first, axis.second, axis.numerator, axis.denominator, axis.weight
 
 
 def merge_counts(*parts: Counts) -> Counts:

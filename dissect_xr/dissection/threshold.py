@@ -70,9 +70,9 @@ def sample_bound(task: tuple[Layer, float]) -> NDArray[np.int64]:
     layer, fraction = task
     images, units = layer.shape[:2]
     chunk = layer.chunk[0]
-    wanted = -(-SAMPLE // (layer.cells * chunk))
     starts = range(0, images, chunk)
-    if wanted * 4 >= len(starts):
+    wanted = min(len(starts) // 8, -(-SAMPLE // (layer.cells * chunk)))
+    if not wanted:
         return np.zeros(units, np.int64)
     array = storage.read(layer.url, f"{layer.path}/activation")
     picked = [starts[n * len(starts) // wanted] for n in range(wanted)]
