@@ -23,25 +23,28 @@ _SPLIT = 29
 """A weight piece of 29 bits times a float32 significand of 24 fits the 53 bits of a float64."""
 
 
+LANE = 64
+"""Values that are compared together, by vector instructions, before any is looked at by itself."""
+
+
 @_jit
-def ordered(bits, sign):
-    """Unsigned code that grows with the value whose IEEE bits these are; -0.0 counts as 0.0. `sign` is the sign bit."""
-    if bits & sign:
-        if bits == sign:
-            return sign
-        return (~bits) & (sign | (sign - 1))
-    return bits | sign
+def ordered(bits, magnitude):
+    """Signed code that grows with the value whose IEEE bits these are, as a signed integer; -0.0 counts as 0.0.
+
+    `magnitude` has every bit set but the sign.
+    """
+    return bits if bits >= 0 else -(bits & magnitude)
 
 
 @_jit
 def histogram(raw, peak, base, shift, counts, offsets, above):
-    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs whose peak lies below.
+    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs and lanes whose largest code lies below.
 
     Units are the outer loop, so that one unit's bins stay in cache.
 
     Parameters
     ----------
-    raw : (image, unit, cell) uint16 or uint32 bits of the values as stored
+    raw : (image, unit, cell) int16 or int32, the bits of the values as stored
     peak : (image, unit) the same for the largest value of each map
     base : (unit,) int64 lowest code that enters the histogram
     shift : bits dropped from the right of a code before it is counted
@@ -49,17 +52,32 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
     offsets : (unit + 1,) int64
     above : (unit,) int64 highest code that enters
     """
-    sign = np.int64(1) << (raw.itemsize * 8 - 1)
+    magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
+    cells = raw.shape[2]
     for u in range(raw.shape[1]):
         low, high = base[u], above[u]
         bins = counts[offsets[u] : offsets[u + 1]]
         for i in range(raw.shape[0]):
-            if ordered(np.int64(peak[i, u]), sign) < low:
+            if ordered(np.int64(peak[i, u]), magnitude) < low:
                 continue
-            for c in range(raw.shape[2]):
-                code = ordered(np.int64(raw[i, u, c]), sign)
-                if code >= low and code <= high:
-                    bins[(code - low) >> shift] += 1
+            values = raw[i, u]
+            for first in range(0, cells, LANE):
+                last = min(first + LANE, cells)
+                # Bits of positive values are their codes, those of negative ones are negative.
+                if low > 0 and _largest(values, first, last) < low:
+                    continue
+                for c in range(first, last):
+                    code = ordered(np.int64(values[c]), magnitude)
+                    if code >= low and code <= high:
+                        bins[(code - low) >> shift] += 1
+
+
+@_jit
+def _largest(values, first, last):
+    best = values[first]
+    for c in range(first + 1, last):
+        best = max(best, values[c])
+    return best
 
 
 @_jit
@@ -193,30 +211,56 @@ def _overlap(planes, stops, r, a, b, lookup, hits, touched, category):
 
 
 @_jit
-def _count_mask(values, threshold, rows, cols, groups, planes, stops, lookup, hits, touched, category):
-    """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
-    corners = np.empty(4)
-    line = np.empty(values.shape[1])
-    highest = np.empty(values.shape[0])
+def _load(bits, decode, values):
+    """Write the values of a row of bits: through the table `decode`, or for float32 where it is None, as they are."""
+    for x in range(bits.size):
+        if decode is None:
+            values[x] = bits[x]
+        else:
+            values[x] = decode[bits[x]]
+
+
+@_jit
+def _active_cells(values, threshold, spans):
+    """First and last cell above the threshold in each row of a map, into `spans` (y, 2); first > last where none is."""
     largest = 0.0
     for y in range(values.shape[0]):
-        best = values[y, 0]
-        for x in range(values.shape[1]):
-            best = max(best, values[y, x])
-            largest = max(largest, abs(values[y, x]))
-        highest[y] = best
+        row = values[y]
+        high, low = row[0], row[0]
+        for x in range(row.size):
+            high, low = max(high, row[x]), min(low, row[x])
+        largest = max(largest, max(abs(high), abs(low)))
+        spans[y, 0], spans[y, 1] = row.size, -1
+        if high > threshold:
+            first, last = 0, row.size - 1
+            while row[first] <= threshold:
+                first += 1
+            while row[last] <= threshold:
+                last -= 1
+            spans[y, 0], spans[y, 1] = first, last
+    return largest
+
+
+@_jit
+def _count_mask(values, threshold, rows, cols, groups, labels, hits, touched, scratch):
+    """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
+    planes, stops, lookup, category = labels
+    line, spans, corners = scratch
     # The map's largest value stands for the largest corner: more pixels are decided exactly, none fewer.
-    near = NEAR * largest
+    near = NEAR * _active_cells(values, threshold, spans)
+    lanes, first_group, last_group = groups
     area = 0
     for r in range(planes.shape[1]):
         first, second, weight = rows[0][r], rows[1][r], rows[4][r]
-        if highest[first] <= threshold and highest[second] <= threshold:
+        leftmost, rightmost = min(spans[first, 0], spans[second, 0]), max(spans[first, 1], spans[second, 1])
+        if leftmost > rightmost:
             continue
-        for x in range(values.shape[1]):
+        begin, end = first_group[leftmost], last_group[rightmost]
+        for x in range(max(0, leftmost - 1), min(values.shape[1], rightmost + 2)):
             line[x] = values[first, x] + weight * (values[second, x] - values[first, x]) - threshold
         open_at, stop = -1, -1
-        for g in range(groups.shape[0]):
-            lo, hi = groups[g, 0], groups[g, 1]
+        for g in range(begin, end):
+            lo, hi = lanes[g, 0], lanes[g, 1]
             left, right = line[cols[0][lo]], line[cols[1][lo]]
             if left < -near and right < -near:
                 continue
@@ -243,29 +287,33 @@ def _count_mask(values, threshold, rows, cols, groups, planes, stops, lookup, hi
 
 
 @_jit
-def tally(raw, lut, peak, thresholds, labels, rows, cols, groups, domain, hits, areas):
+def tally(raw, decode, peak, thresholds, labels, rows, cols, groups, domain, hits, areas):
     """Add the overlaps of every unit's mask with every label, for a block of images.
 
     Parameters
     ----------
-    raw : (image, unit, y, x) uint16 bits with `lut` their float32 values, or float32 with `lut` None
+    raw : (image, unit, y, x) uint16 bits with `decode` their float32 values, or float32 with `decode` None
     peak : (image, unit) float32 largest value of each map
     thresholds : (fraction, unit) float32
     labels : (planes, whole, annotated, lookup, category): (image, plane, row, col) uint16 and (image, slot) uint16
         concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
         of the primary category
     rows, cols : (first, second, numerator, denominator, weight) of each axis
-    groups : (group, 2) int64 columns between the same two cells
+    groups : (ranges, first, last): (group, 2) int64 columns between the same two cells; (cell,) int64 the groups
+        [first, last) that a cell takes part in
     domain : ANNOTATED, TOUCHED or ALL
     hits : (fraction, unit, concept) int64, added to
     areas : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
     """
     planes, whole, annotated, lookup, category = labels
-    values = np.empty((raw.shape[2], raw.shape[3]))
+    height, width = raw.shape[2], raw.shape[3]
+    values = np.empty((height, width))
+    scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
     stops = np.empty(planes.shape[1:], np.int32)
     touched = np.zeros(areas.shape[2] - 1, np.bool_)
     for i in range(raw.shape[0]):
         run_stops(planes[i], stops)
+        mine = (planes[i], stops, lookup, category)
         for u in range(raw.shape[1]):
             loaded = False
             for f in range(thresholds.shape[0]):
@@ -273,17 +321,11 @@ def tally(raw, lut, peak, thresholds, labels, rows, cols, groups, domain, hits, 
                     continue
                 if not loaded:
                     loaded = True
-                    for y in range(raw.shape[2]):
-                        for x in range(raw.shape[3]):
-                            if lut is None:
-                                values[y, x] = raw[i, u, y, x]
-                            else:
-                                values[y, x] = lut[raw[i, u, y, x]]
+                    for y in range(height):
+                        _load(raw[i, u, y], decode, values[y])
                 touched[:] = False
                 found = hits[f, u]
-                area = _count_mask(
-                    values, thresholds[f, u], rows, cols, groups, planes[i], stops, lookup, found, touched, category
-                )
+                area = _count_mask(values, thresholds[f, u], rows, cols, groups, mine, found, touched, scratch)
                 if area == 0:
                     continue
                 for s in range(whole.shape[1]):

@@ -107,9 +107,9 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
     )
 
 
-def bits(values: NDArray[Any]) -> NDArray[Any]:
-    """The IEEE bits of float16 or float32 values, as unsigned integers of the same size."""
-    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+def bits(values: NDArray[Any], kind: str = "u") -> NDArray[Any]:
+    """The IEEE bits of float16 or float32 values, as integers of the same size, unsigned or signed (`kind` i)."""
+    return np.ascontiguousarray(values).view(f"{kind}{values.dtype.itemsize}")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -106,7 +106,7 @@ def find_thresholds(
 def _from_bottom(search: Search, found: Selection) -> Search:
     """The search again, from the lowest code, for the units that were missed; the others are passed over."""
     missed = ~found.proven.all(axis=0)
-    low = np.where(missed, 0, search.high + 1)
+    low = np.where(missed, -top_code(search.layer.itemsize), search.high + 1)
     return Search(search.layer, search.shift, low, search.high, search.ranks)
 
 

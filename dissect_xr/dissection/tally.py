@@ -8,7 +8,7 @@ ever allocated (METHOD 1.5).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,27 +53,44 @@ def tally_block(task: TallyTask) -> Counts:
     lookup, fractions, units = task.labels.lookup, len(task.thresholds), last - first
     hits = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
     areas = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
-    half = layer.dtype == "float16"
 
     def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating], LabelBlock]:
         span = slice(*images), slice(first, last)
         return array[span], peaks[span], read_labels(task.labels.url, images)
 
     for values, peak, labels in ahead(read, task.block.reads):
-        kernels.tally(
-            bits(values) if half else values,
-            HALF_VALUES if half else None,
-            peak.astype(np.float32),
-            task.thresholds,
-            (*labels, lookup, task.labels.category),
-            _arguments(rows),
-            _arguments(cols),
-            cols.groups,
-            DOMAINS[task.domain],
-            hits,
-            areas,
-        )
+        known = (*labels, lookup, task.labels.category)
+        add_counts((hits, areas), values, peak, task.thresholds, known, (rows, cols), task.domain)
     return hits, areas
+
+
+def add_counts(
+    counts: Counts,
+    values: NDArray[np.floating],
+    peak: NDArray[np.floating],
+    thresholds: NDArray[np.float32],
+    labels: tuple[NDArray[Any], ...],
+    axes: tuple[Axis, Axis],
+    domain: Domain,
+) -> None:
+    """Add the counts of maps (image, unit, y, x), float16 or float32, to `counts` in place.
+
+    `peak` are the maps' largest values (image, unit), `thresholds` (fraction, unit); `labels` and the arrays behind
+    `counts` are as `kernels.tally` takes them.
+    """
+    half, (rows, cols) = values.dtype == np.float16, axes
+    kernels.tally(
+        bits(values) if half else values,
+        HALF_VALUES if half else None,
+        peak.astype(np.float32),
+        thresholds,
+        labels,
+        _arguments(rows),
+        _arguments(cols),
+        (cols.groups, *cols.groups_of_cells),
+        DOMAINS[domain],
+        *counts,
+    )
 
 
 def _arguments(

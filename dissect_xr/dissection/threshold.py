@@ -27,7 +27,10 @@ SAMPLE = 1 << 16
 """Activations per unit that the bound is taken from."""
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""(key, count): key = unit << 32 | code, ascending."""
+"""(key, count): key = unit << 32 + code + MIDDLE, ascending."""
+
+MIDDLE = 1 << 31
+"""Makes codes positive inside a key."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,20 @@ def rank(fraction: float, count: int) -> int:
 
 
 def top_code(itemsize: int) -> int:
-    """The ordered code of the largest value (+inf) of a float of `itemsize` bytes."""
-    return 0xFC00 if itemsize == 2 else 0xFF800000
+    """The ordered code of +inf, of a float of `itemsize` bytes; that of -inf is its negative."""
+    return 0x7C00 if itemsize == 2 else 0x7F800000
+
+
+def encode(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Ordered codes of values, as `kernels.ordered`."""
+    raw, magnitude = bits(values, "i").astype(np.int64), (1 << (8 * values.dtype.itemsize - 1)) - 1
+    return np.where(raw >= 0, raw, -(raw & magnitude))
 
 
 def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
-    """Values of ordered codes, the inverse of `kernels.ordered`."""
+    """Values of ordered codes."""
     sign = 1 << (8 * itemsize - 1)
-    raw = np.where(codes & sign, codes ^ sign, ~codes & (2 * sign - 1))
+    raw = np.where(codes >= 0, codes, -codes | sign)
     return raw.astype(f"u{itemsize}").view(f"f{itemsize}").astype(np.float32)
 
 
@@ -73,10 +82,10 @@ def sample_bound(task: tuple[Layer, float]) -> NDArray[np.int64]:
     starts = range(0, images, chunk)
     wanted = min(len(starts) // 8, -(-SAMPLE // (layer.cells * chunk)))
     if not wanted:
-        return np.zeros(units, np.int64)
+        return np.full(units, -top_code(layer.itemsize), np.int64)
     array = storage.read(layer.url, f"{layer.path}/activation")
     picked = [starts[n * len(starts) // wanted] for n in range(wanted)]
-    bound = np.zeros(units, np.int64)
+    bound = np.empty(units, np.int64)
     for first in range(0, units, layer.chunk[1]):
         span = slice(first, first + layer.chunk[1])
         values = np.concatenate([array[i : i + chunk, span] for i in picked])
@@ -85,13 +94,6 @@ def sample_bound(task: tuple[Layer, float]) -> NDArray[np.int64]:
         level = -np.partition(-flat, kept, axis=1)[:, kept]
         bound[span] = encode(level)
     return bound
-
-
-def encode(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Ordered codes of values."""
-    raw, sign = bits(values).astype(np.int64), 1 << (8 * values.dtype.itemsize - 1)
-    raw = np.where(raw == sign, 0, raw)
-    return np.where(raw & sign, ~raw & (2 * sign - 1), raw | sign)
 
 
 def histogram_block(task: HistogramTask) -> Sparse:
@@ -109,12 +111,12 @@ def histogram_block(task: HistogramTask) -> Sparse:
         return array[span], peaks[span]
 
     for values, peak in ahead(read, task.block.reads):
-        flat = bits(values.reshape(*values.shape[:2], -1))
-        histogram(flat, bits(peak), base, task.shift, counts, offsets, task.high)
+        flat = bits(values.reshape(*values.shape[:2], -1), "i")
+        histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
     found = np.flatnonzero(counts)
     unit = np.searchsorted(offsets, found, side="right") - 1
     code = ((found - offsets[unit]) << task.shift) + base[unit]
-    return ((unit << 32) | code).astype(np.int64), counts[found]
+    return ((unit << 32) + code + MIDDLE).astype(np.int64), counts[found]
 
 
 def merge_histograms(*parts: Sparse) -> Sparse:
@@ -154,7 +156,7 @@ def select(histogram: Sparse, units: int, ranks: NDArray[np.int64]) -> Selection
         place = np.searchsorted(down, ranks[:, unit], side="right")
         for f in np.flatnonzero(place < down.size):
             proven[f, unit] = True
-            code[f, unit] = keys[mine][::-1][place[f]] & 0xFFFFFFFF
+            code[f, unit] = (keys[mine][::-1][place[f]] & 0xFFFFFFFF) - MIDDLE
             above[f, unit] = down[place[f] - 1] if place[f] else 0
     return Selection(code, above, proven)
 

@@ -32,11 +32,22 @@ class Axis:
     """(label,) weight of `second` times `denominator`"""
     denominator: int
     """common to all pixels of the axis"""
+    cells: int
+    """cells of the map"""
 
     @property
     def weight(self) -> NDArray[np.float64]:
         """(label,) weight of `second`, rounded to float64."""
         return self.numerator / np.float64(self.denominator)
+
+    @property
+    def groups_of_cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(cell,) each: the half-open range of `groups` that a cell takes part in, or could, for cells not sampled."""
+        starts = self.groups[:, 0]
+        cells = np.arange(int(self.cells))
+        begin = np.searchsorted(self.second[starts], cells, side="left")
+        end = np.searchsorted(self.first[starts], cells, side="right")
+        return begin.astype(np.int64), np.maximum(begin, end).astype(np.int64)
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -64,6 +75,7 @@ def axis(cells: int, labels: int, start: Fraction, jump: Fraction) -> Axis:
         np.array([f + (w > 0) for f, w in zip(first, weights, strict=True)], np.int64),
         np.array([int(w * denominator) for w in weights], np.int64),
         denominator,
+        cells,
     )
 
 
