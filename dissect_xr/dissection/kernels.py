@@ -26,6 +26,9 @@ _SPLIT = 29
 LANE = 64
 """Values that are compared together, by vector instructions, before any is looked at by itself."""
 
+TILE = 16
+"""Units whose histograms are filled together."""
+
 
 @_jit
 def ordered(bits, magnitude):
@@ -40,7 +43,7 @@ def ordered(bits, magnitude):
 def histogram(raw, peak, base, shift, counts, offsets, above):
     """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs and lanes whose largest code lies below.
 
-    Units are the outer loop, so that one unit's bins stay in cache.
+    Units go in tiles, so that their bins stay in cache and their maps are read in the order they lie in.
 
     Parameters
     ----------
@@ -53,23 +56,26 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
     above : (unit,) int64 highest code that enters
     """
     magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
-    cells = raw.shape[2]
-    for u in range(raw.shape[1]):
-        low, high = base[u], above[u]
-        bins = counts[offsets[u] : offsets[u + 1]]
+    for tile in range(0, raw.shape[1], TILE):
+        units = range(tile, min(tile + TILE, raw.shape[1]))
         for i in range(raw.shape[0]):
-            if ordered(np.int64(peak[i, u]), magnitude) < low:
-                continue
-            values = raw[i, u]
-            for first in range(0, cells, LANE):
-                last = min(first + LANE, cells)
-                # Bits of positive values are their codes, those of negative ones are negative.
-                if low > 0 and _largest(values, first, last) < low:
-                    continue
-                for c in range(first, last):
-                    code = ordered(np.int64(values[c]), magnitude)
-                    if code >= low and code <= high:
-                        bins[(code - low) >> shift] += 1
+            for u in units:
+                if ordered(np.int64(peak[i, u]), magnitude) >= base[u]:
+                    bins = counts[offsets[u] : offsets[u + 1]]
+                    _count_codes(raw[i, u], magnitude, base[u], above[u], shift, bins)
+
+
+@_jit
+def _count_codes(values, magnitude, low, high, shift, bins):
+    for first in range(0, values.size, LANE):
+        last = min(first + LANE, values.size)
+        # Bits of positive values are their codes, those of negative ones are negative.
+        if low > 0 and _largest(values, first, last) < low:
+            continue
+        for c in range(first, last):
+            code = ordered(np.int64(values[c]), magnitude)
+            if code >= low and code <= high:
+                bins[(code - low) >> shift] += 1
 
 
 @_jit
