@@ -1,9 +1,10 @@
 """`dissect-xr`: a recipe's stages from the command line.
 
-Knows: commands, options, exit codes (2: the user can mend it), what is printed when.
+Knows: commands, options, exit codes (2: the user can mend it, 3: some blocks failed), what is printed when.
 Does not know: how anything is computed; torch is imported only by the commands that run a model.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.safety import Safety
 
 if TYPE_CHECKING:
     from dissect_xr.stages import Run
@@ -38,6 +40,8 @@ Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port.")]
 Memory = Annotated[str, typer.Option(help="Memory a task may plan with, such as 512MiB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Read all that is finished first; do damaged blocks again.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the output directory from a dead run elsewhere.")]
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -60,24 +64,15 @@ def parse_bytes(text: str) -> int:
 
 
 @contextmanager
-def _run(
-    recipe: Path,
-    out: str,
-    overrides: list[str] | None,
-    pool: dict[str, Any],
-    *,
-    quiet: bool,
-    write: bool = True,
+def _start(
+    recipe: Path, out: str, overrides: list[str] | None, pool: dict[str, Any], *, quiet: bool, safety: Safety | None
 ) -> Iterator["Run"]:
-    from dissect_xr.cluster import open_pool
-    from dissect_xr.recipe import load_recipe, read_raw
-    from dissect_xr.stages import Run, prepare
+    from dissect_xr.starting import open_run
 
-    loaded = load_recipe(recipe, out=out, overrides=overrides or ())
-    if write:
-        prepare(out, read_raw(recipe, overrides or ()))
-    with open_pool(**pool) as opened:
-        yield Run(loaded, out, opened, show=not quiet)
+    with open_run(recipe, out, overrides or (), pool, show=not quiet, safety=safety) as (started, damages):
+        for damage in damages:
+            errors.print(f"damaged, will be done again: {escape(str(damage))}", soft_wrap=True)
+        yield started
 
 
 def _pool(workers: int | None, gpus: int, scheduler: str | None, memory: str) -> dict[str, Any]:
@@ -94,6 +89,8 @@ def run(
     scheduler: Scheduler = None,
     memory: Memory = "512MiB",
     quiet: Quiet = False,
+    verify: Verify = False,
+    break_lock: BreakLock = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done and whether it fits.")
     ] = False,
@@ -102,7 +99,8 @@ def run(
     from dissect_xr.plans import check_fits, plan_run
 
     pool = _pool(workers, gpus, scheduler, memory)
-    with _run(recipe, out, overrides, pool, quiet=quiet, write=not dry_run) as started:
+    safety = None if dry_run else Safety(verify, break_lock)
+    with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
         plans = plan_run(started)
         if dry_run:
             _show_plans(plans)
@@ -121,9 +119,17 @@ def probe(
     workers: Workers = None,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
+    break_lock: BreakLock = False,
 ) -> None:
     """Only read the images and labels into probe.zarr."""
-    with _run(recipe, out, overrides, _pool(workers, 0, scheduler, "512MiB"), quiet=quiet) as started:
+    with _start(
+        recipe,
+        out,
+        overrides,
+        _pool(workers, 0, scheduler, "512MiB"),
+        quiet=quiet,
+        safety=Safety(break_lock=break_lock),
+    ) as started:
         started.probe()
         console.print(f"probe: {escape(started.probe_url)}")
 
@@ -137,9 +143,17 @@ def extract(
     gpus: Gpus = 0,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
+    break_lock: BreakLock = False,
 ) -> None:
     """Only record the activations of every snapshot into activations.zarr."""
-    with _run(recipe, out, overrides, _pool(workers, gpus, scheduler, "512MiB"), quiet=quiet) as started:
+    with _start(
+        recipe,
+        out,
+        overrides,
+        _pool(workers, gpus, scheduler, "512MiB"),
+        quiet=quiet,
+        safety=Safety(break_lock=break_lock),
+    ) as started:
         started.extract()
         console.print(f"activations: {escape(started.activations_url)}")
 
@@ -153,9 +167,12 @@ def dissect(
     scheduler: Scheduler = None,
     memory: Memory = "512MiB",
     quiet: Quiet = False,
+    break_lock: BreakLock = False,
 ) -> None:
     """Only compute thresholds and counts of the activations there are, into dissection.zarr."""
-    with _run(recipe, out, overrides, _pool(workers, 0, scheduler, memory), quiet=quiet) as started:
+    with _start(
+        recipe, out, overrides, _pool(workers, 0, scheduler, memory), quiet=quiet, safety=Safety(break_lock=break_lock)
+    ) as started:
         started.dissect()
     _show_results(out, started.dissection_url)
 
@@ -167,6 +184,22 @@ def info(path: Annotated[str, typer.Argument(help="A store: probe, activations o
 
     for part in describe_store(path):
         console.print(part)
+
+
+@app.command()
+def verify(path: Annotated[str, typer.Argument(help="A store, or the output directory of a run.")]) -> None:
+    """Read every byte that is finished and name what is damaged or missing; exit code 2 where anything is."""
+    from dissect_xr.integrity import verify as verify_stores
+
+    damages, objects = verify_stores(path)
+    for damage in damages:
+        console.print(escape(str(damage)), soft_wrap=True)
+    if damages:
+        raise DissectError(
+            f"{path}: {len(damages)} of {objects} objects are damaged or missing. "
+            "Give the `run` command again with --verify: it does the blocks concerned again."
+        )
+    console.print(f"{objects} objects are what was written: {escape(path)}")
 
 
 @app.command()
@@ -184,6 +217,29 @@ def export(
 
     write_table(select(open_dissection(path), snapshot=snapshot, layer=layer, fraction=fraction), to, format)
     console.print(f"written: {escape(str(to))}")
+
+
+@app.command()
+def report(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write; OUT/report if absent.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option(help="One of the dissection's fractions; the first if absent.")
+    ] = None,
+    exemplars: Annotated[int, typer.Option(min=0, max=24, help="Images shown per unit; 0 for none.")] = 6,
+    quiet: Quiet = False,
+) -> None:
+    """Write the results as pages that open from disk, without a network: a folder to keep or to send."""
+    from dissect_xr.recipe import load_recipe
+    from dissect_xr.views.report import write_report
+
+    load_recipe(recipe, out=out, overrides=overrides or ())
+    if to is None and "://" in out:
+        raise DissectError(f"{out}: a report is written to a local folder. Name one: --to FOLDER.")
+    page = write_report(out, to or Path(out) / "report", fraction=fraction, exemplars=exemplars, show=not quiet)
+    console.print(f"report: {escape(str(page))}")
 
 
 def _show_plans(plans: Any) -> None:
@@ -217,9 +273,7 @@ def _show_results(out: str, url: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one clear message and exit code 2 for what the user can mend, no traceback unless --debug."""
-    import sys
-
+    """Entry point: one message; exit code 2 for what the user can mend, 3 where blocks failed; traceback with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
@@ -228,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise SystemExit(2) from None
+        raise SystemExit(3 if isinstance(error, BlocksFailed) else 2) from None
     except Exception as error:
         if debug:
             raise

@@ -1,8 +1,8 @@
 """Runs lists of coarse tasks on threads, local processes or a Dask scheduler.
 
-Knows: windows of tasks in flight, GPU workers, trees of partial sums, how a task's memory adds up.
-Does not know: what a task computes. A task is a frozen dataclass, a task function a top-level function of it that may
-run twice; what has to survive it writes itself.
+Knows: windows of tasks in flight, trees of partial sums, how a task's memory adds up.
+Does not know: Dask (`workers`), or what a task computes. A task is a frozen dataclass, a task function a top-level
+function of it that may run twice; what has to survive it writes itself.
 """
 
 import os
@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dissect_xr.errors import DissectError
+from dissect_xr.attempts import Failed, attempt, check, kept_failures
+from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.workers import MEMORY, DaskPool, connect, local
 
-MEMORY = 512 * 2**20
-"""Bytes a task may plan with, unless the caller says otherwise."""
+__all__ = [
+    "MEMORY", "TREE", "DaskPool", "Fold", "Pool", "Projection", "Stream", "Threads", "fold_tasks", "kept_failures",
+    "open_pool", "run_blocks", "run_tasks",
+]  # fmt: skip
 
 TREE = 8
 """Partial sums merged by one task."""
@@ -71,12 +75,38 @@ class Fold:
 def run_tasks(
     pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
 ) -> Iterator[tuple[Any, Any]]:
-    """Run `function(task)` for every task; yields (task, result) as they finish."""
-    stream = pool.stream(gpu=gpu)
+    """Run `function(task)` for every task; yields (task, result) as they finish. The first error stops all."""
+    for task, result in _run(pool.stream(gpu=gpu), (function,), tasks):
+        if isinstance(result, Failed):
+            raise DissectError(result.message)
+        yield task, result
+
+
+def run_blocks(
+    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """Run `function(task)` for every task, up to three times; yields (task, result) of those that succeed.
+
+    Raises
+    ------
+    BlocksFailed
+        When all others are finished. `what` of a task says what it is, where it has one.
+    WriteError
+        At once: where one block cannot be written, no other can.
+    """
+    failures: list[str] = []
+    for task, result in _run(pool.stream(gpu=gpu), (attempt, function), tasks):
+        if check(result, failures):
+            yield task, result
+    if failures:
+        raise BlocksFailed(failures)
+
+
+def _run(stream: Stream, call: tuple[Any, ...], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     in_flight = 0
     try:
         for task in tasks:
-            stream.add(task, function, task)
+            stream.add(task, *call, task)
             in_flight += 1
             if in_flight >= stream.window:
                 done, handle = stream.next()
@@ -106,9 +136,9 @@ class _Open:
         if len(self.ready) >= TREE or (last and len(self.ready) > 1):
             parts, self.ready = self.ready[:TREE], self.ready[TREE:]
             self.merging += 1
-            stream.add((self, "merge"), self.fold.merge, *parts)
+            stream.add((self, "merge"), attempt, self.fold.merge, *parts)
         elif last and self.ready:
-            stream.add((self, "finish"), self.fold.finish, self.fold.key, self.ready.pop())
+            stream.add((self, "finish"), attempt, self.fold.finish, self.fold.key, self.ready.pop())
 
 
 def fold_tasks(
@@ -118,8 +148,16 @@ def fold_tasks(
 
     Partial results stay where they were computed and are merged by trees of `TREE`; only what `finish` returns comes
     here. At most the stream's window of leaf tasks is in flight, whatever the number of folds.
+
+    Raises
+    ------
+    BlocksFailed
+        When all other folds are finished: a task of a fold failed three times.
+    WriteError
+        At once: where one result cannot be written, no other can.
     """
     stream = pool.stream()
+    failures: list[str] = []
     leaves = ((fold, task) for fold in folds for task in fold.tasks)
     opened: dict[int, _Open] = {}
     in_flight = 0
@@ -128,14 +166,15 @@ def fold_tasks(
             while in_flight < stream.window and (leaf := next(leaves, None)) is not None:
                 fold, task = leaf
                 state = opened.setdefault(id(fold), _Open(fold, len(fold.tasks)))
-                stream.add((state, task), fold.function, task)
+                stream.add((state, task), attempt, fold.function, task)
                 in_flight += 1
             if not opened:
-                return
+                break
             (state, what), handle = stream.next()
             if what == "finish":
                 del opened[id(state.fold)]
-                yield state.fold.key, stream.result(handle)
+                if check(result := stream.result(handle), failures):
+                    yield state.fold.key, result
                 continue
             if what == "merge":
                 state.merging -= 1
@@ -146,6 +185,8 @@ def fold_tasks(
                     on_task(what)
             state.ready.append(handle)
             state.advance(stream)
+        if failures:
+            raise BlocksFailed(failures)
     finally:
         stream.cancel()
 
@@ -185,54 +226,6 @@ class _ThreadStream:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-class DaskPool:
-    """Runs tasks on the workers of a Dask client."""
-
-    def __init__(self, client: Any, *, memory: int = MEMORY) -> None:
-        self.client = client
-        self.memory = memory
-        info = client.scheduler_info(n_workers=-1)["workers"].values()
-        self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in info))
-        self.workers = sum(worker["nthreads"] for worker in info)
-        if not self.workers:
-            raise DissectError(f"{client.scheduler.address}: the scheduler has no workers. Start `dask worker` first.")
-
-    def stream(self, *, gpu: bool = False) -> Stream:
-        """See `Pool`."""
-        if gpu and self.gpus:
-            return _DaskStream(self.client, {"GPU": 1}, 2 * self.gpus)
-        return _DaskStream(self.client, None, 2 * self.workers)
-
-
-class _DaskStream:
-    def __init__(self, client: Any, resources: dict[str, int] | None, window: int) -> None:
-        from distributed import as_completed
-
-        self.window = window
-        self._client, self._resources = client, resources
-        self._completed: Any = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
-        self._tags: dict[str, Any] = {}
-
-    def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
-        future = self._client.submit(function, *args, pure=False, resources=self._resources)
-        self._tags[future.key] = tag
-        self._completed.add(future)
-
-    def next(self) -> tuple[Any, Any]:
-        future = next(self._completed)
-        tag = self._tags.pop(future.key)
-        if future.status != "finished":
-            future.result()
-        return tag, future
-
-    def result(self, handle: Any) -> Any:
-        return handle.result()
-
-    def cancel(self) -> None:
-        if self._tags:
-            self._client.cancel(list(self._completed.futures), force=True)
-
-
 @contextmanager
 def open_pool(
     *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int = MEMORY
@@ -253,41 +246,13 @@ def open_pool(
     if scheduler is not None:
         from distributed import Client
 
-        with _client(Client, scheduler) as client:
+        with connect(Client, scheduler) as client:
             yield DaskPool(client, memory=memory)
     elif workers is None and not gpus:
         yield Threads(memory=memory)
     else:
-        with _local(workers or 0, gpus) as client:
+        with local(workers or 0, gpus) as client:
             yield DaskPool(client, memory=memory)
-
-
-@contextmanager
-def _client(factory: Any, address: str) -> Iterator[Any]:
-    try:
-        client = factory(address, timeout="20s", set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise DissectError(f"{address}: no Dask scheduler answers there ({error}). Start `dask scheduler`.") from error
-    with client:
-        yield client
-
-
-@contextmanager
-def _local(workers: int, gpus: int) -> Iterator[Any]:
-    from distributed import Client, Nanny, Scheduler, SpecCluster
-
-    # On loopback only, and the HTTP server that every scheduler and worker has on a free port without pages.
-    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    common = local | {"nthreads": 1, "memory_limit": 0, "silence_logs": 40}
-    specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
-    for i in range(gpus):
-        options = common | {"env": {"CUDA_VISIBLE_DEVICES": str(i)}, "resources": {"GPU": 1}}
-        specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
-    scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
-    build: Any = SpecCluster  # untyped in distributed
-    with build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster, _client(Client, cluster) as client:
-        client.wait_for_workers(workers + gpus)
-        yield client
 
 
 @dataclass(frozen=True)

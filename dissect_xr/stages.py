@@ -8,18 +8,16 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from dissect_xr import storage
+from dissect_xr import places, storage
 from dissect_xr.activations.images import Preprocess
 from dissect_xr.activations.models import ModelSpec
 from dissect_xr.activations.stage import Extraction, Recording, check_same, extract, plan_extraction
 from dissect_xr.activations.store import SnapshotInfo
-from dissect_xr.cluster import Pool
+from dissect_xr.cluster import Pool, kept_failures
 from dissect_xr.dissection.dissect import Method, dissect, is_dissected
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.integrity import Damage, repair, sweep
 from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.digits import write_digits
@@ -120,6 +118,8 @@ class Run:
                     categories=part.categories,
                 )
             case DigitsProbe():
+                if part.folder is None and not places.is_local(self.out):
+                    raise DissectError(f"probe.folder: give a local folder for the images, since {self.out} is none.")
                 folder = Path(part.folder or storage.join(self.out, "digits"))
                 if not (folder / "index.csv").exists():
                     write_digits(folder, images=part.count, size=part.size, seed=part.seed)
@@ -152,24 +152,51 @@ class Run:
         )
 
     def run(self) -> None:
-        """All stages, snapshot by snapshot; with `keep_activations: none` a snapshot's activations go once it is dissected."""
+        """All stages, snapshot by snapshot; `keep_activations: none` removes a snapshot's once it is dissected.
+
+        Raises
+        ------
+        BlocksFailed
+            When all that does not need a failing block is finished.
+        """
         self.probe()
+        failures: list[str] = []
         for snapshot, spec in self.snapshots:
-            plan = self.plan_snapshot(snapshot, spec)
-            check_same(plan)
-            if not self._dissected(plan):
-                extract(plan, pool=self.pool, show=self.show)
-                dissect(
-                    self.activations_url,
-                    self.probe_url,
-                    self.dissection_url,
-                    method=self.method,
-                    only=[(snapshot.name, layer.name) for layer in plan.layers],
-                    pool=self.pool,
-                    show=self.show,
-                )
-            if self.recipe.keep_activations == "none" and storage.markers(self.activations_url, snapshot.name):
-                storage.remove(self.activations_url, snapshot.name)
+            with kept_failures(failures):
+                self._snapshot(snapshot, spec)
+        if failures:
+            raise BlocksFailed(failures)
+
+    def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
+        """Activations and dissection of one snapshot."""
+        plan = self.plan_snapshot(snapshot, spec)
+        check_same(plan)
+        dissected, keep = self._dissected(plan), self.recipe.keep_activations == "all"
+        if keep or not dissected:
+            extract(plan, pool=self.pool, show=self.show)
+        if not dissected:
+            dissect(
+                self.activations_url,
+                self.probe_url,
+                self.dissection_url,
+                method=self.method,
+                only=[(snapshot.name, layer.name) for layer in plan.layers],
+                pool=self.pool,
+                show=self.show,
+            )
+        if not keep and storage.markers(self.activations_url, snapshot.name):
+            storage.remove(self.activations_url, snapshot.name)
+
+    def repair(self, *, full: bool = False) -> list[Damage]:
+        """Drop damaged blocks of all stores, so that they are done again, and what killed writers left; the damage.
+
+        Looks at sizes and metadata; with `full` at every byte.
+        """
+        damages = []
+        for url in (self.probe_url, self.activations_url, self.dissection_url):
+            sweep(url)
+            damages += repair(url, full=full)
+        return damages
 
     def _dissected(self, plan: Extraction) -> bool:
         """Whether every layer of the snapshot is dissected, from these inputs by this method."""
@@ -186,25 +213,3 @@ class Run:
     def _probe_sha256(self) -> str:
         found = storage.marker(self.probe_url, "done")
         return str(found["fingerprint"]) if found else ""
-
-
-def prepare(out: str, raw: dict[str, Any]) -> None:
-    """Make the output directory and keep the recipe in it.
-
-    Raises
-    ------
-    DissectError
-        Where `out` holds something else.
-    """
-    if "://" in out:
-        return
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise DissectError(f"{out}: expected a folder to write to, found a file. Choose another --out.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
-        raise DissectError(f"{out}: is not empty and holds no run of this program. Choose another --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    except OSError as error:
-        raise DissectError(f"{out}: cannot write there: {error}. Choose another --out.") from error

@@ -1,37 +1,37 @@
-"""Zarr stores: create once, write whole blocks, mark what is done, open lazily.
+"""Zarr stores: create once, write whole blocks, open lazily.
 
-Knows: Zarr format 3, shards and alignment, the markers beside a store and what they vouch for.
-Does not know: what an array means (`schema`), who writes it (`cluster`), or which block comes next.
-
-A marker is a small object at `<parent>/markers/<store name>/<key>.json`, written last, that holds the size and crc32c
-of every object it vouches for and the fingerprint of what made them. What has no marker does not exist. Nothing relies
-on rename, so object stores and file systems are treated alike; the URL decides (`s3://...` goes through fsspec).
+Knows: Zarr format 3, shards and alignment, how an array is read with an error that says what is damaged.
+Does not know: what an array means (`schema`), who writes it (`cluster`), which block comes next, or what makes a block
+exist (`markers`); the names of `markers` and `places` that go with every store can be had from here.
 """
 
 import hashlib
 import json
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import MemoryStore
 
+from dissect_xr import places
 from dissect_xr.errors import DissectError
+from dissect_xr.guard import MEND, METADATA, CheckedStore, RecordingStore, forget
+from dissect_xr.lazy import lazily
+from dissect_xr.markers import Objects, drop, drop_below, mark, marker, markers
+from dissect_xr.places import join
 
-Objects = dict[str, tuple[int, int]]
-"""Object key -> (bytes, crc32c)."""
+__all__ = [
+    "ArraySpec", "Objects", "StoredArray", "Writer", "coordinate", "create", "drop", "exists", "fingerprint", "groups",
+    "join", "lay_out", "mark", "marked", "marker", "markers", "open_lazy", "read", "read_attrs", "remove",
+    "update_attrs", "write_group",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,34 +57,6 @@ class ArraySpec:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-class _RecordingStore(WrapperStore[Any]):
-    """A store that notes size and checksum of everything written through it."""
-
-    def __init__(self, store: Any, objects: Objects | None = None) -> None:
-        super().__init__(store)
-        self.objects: Objects = {} if objects is None else objects
-
-    def _with_store(self, store: Any) -> "_RecordingStore":
-        return type(self)(store, self.objects)
-
-    def _note(self, key: str, value: Buffer) -> None:
-        data = value.to_bytes()
-        self.objects[key] = (len(data), google_crc32c.value(data))
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self._note(key, value)
-        await super().set(key, value)
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        if not await self.exists(key):
-            await self.set(key, value)
-
-    def set_sync(self, key: str, value: Buffer) -> None:
-        """zarr 3.4 writes through this where the wrapped store can; 3.1 never calls it."""
-        self._note(key, value)
-        super().set_sync(key, value)  # type: ignore[misc]
-
-
 class Writer:
     """Writes blocks into existing arrays of one store and remembers what it wrote, for the marker.
 
@@ -93,13 +65,17 @@ class Writer:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._store = _RecordingStore(_store(url))
+        self._store = RecordingStore(CheckedStore(places.open_store(url), url), url)
         self._arrays: dict[str, Any] = {}
 
     @property
     def objects(self) -> Objects:
         """What was written so far."""
         return dict(self._store.objects)
+
+    def vouch(self, objects: Objects) -> None:
+        """Let the marker vouch for objects written otherwise, too."""
+        self._store.objects.update(objects)
 
     def write(self, path: str, start: Sequence[int], data: NDArray[Any]) -> None:
         """Write `data` into the array at `path`, its first element at index `start`.
@@ -111,10 +87,9 @@ class Writer:
         """
         array = self._arrays.get(path)
         if array is None:
-            array = zarr.open_array(self._store, path=path, mode="r+", config={"write_empty_chunks": True})
+            array = zarr.open_array(self._store, path=path, mode="r+").with_config({"write_empty_chunks": True})
             self._arrays[path] = array
-        block = array.shards or array.chunks
-        _check_aligned(path, start, data.shape, array.shape, block)
+        _check_aligned(path, start, data.shape, array.shape, array.shards or array.chunks)
         array[tuple(slice(s, s + n) for s, n in zip(start, data.shape, strict=True))] = data
 
 
@@ -130,28 +105,109 @@ def _check_aligned(
             )
 
 
-def create(url: str, path: str, arrays: Iterable[ArraySpec], attrs: Mapping[str, Any]) -> Objects:
-    """Write the metadata of a group and of its arrays, deleting what stood there; return the objects written."""
-    store = _RecordingStore(_store(url))
-    root = zarr.open_group(store, mode="a", zarr_format=3)
-    group = root.create_group(path, overwrite=True, attributes=dict(attrs)) if path else root
-    if not path:
-        group.attrs.put(dict(attrs))
-    for spec in arrays:
-        text = spec.dtype == "str"
-        group.create_array(
-            spec.name,
-            shape=spec.shape,
-            dtype=str if text else spec.dtype,
-            chunks=spec.chunks,
-            shards=spec.shards,
-            dimension_names=spec.dims,
-            compressors=ZstdCodec(level=1, checksum=True),
-            fill_value="" if text else 0,
-            attributes=dict(spec.attrs),
-            overwrite=not path,
-        )
-    return dict(store.objects)
+def create(
+    url: str,
+    path: str,
+    arrays: Iterable[ArraySpec],
+    attrs: Mapping[str, Any],
+    coordinates: Iterable[tuple[ArraySpec, NDArray[Any]]] = (),
+) -> Objects:
+    """Write the metadata of a group, of its arrays and its coordinates, deleting what stood there; the objects written.
+
+    Raises
+    ------
+    DissectError
+        Where a folder holds files that are no store: they are not deleted.
+    """
+    if path or places.read(url, METADATA) is not None:
+        places.delete_below(url, path)
+    elif places.holds_anything(url):
+        raise DissectError(f"{url}: is not empty and holds no store. Choose another path.")
+    forget(url)
+    return lay_out(url, path, arrays, attrs, coordinates)
+
+
+def lay_out(
+    url: str,
+    path: str,
+    arrays: Iterable[ArraySpec],
+    attrs: Mapping[str, Any],
+    coordinates: Iterable[tuple[ArraySpec, NDArray[Any]]] = (),
+) -> Objects:
+    """As `create`, keeping the blocks that are there; groups above `path` are made where they are missing.
+
+    The group's own metadata is written first, so that what is not finished can be told from what is not ours.
+    """
+    memory = MemoryStore()
+    group: Any = zarr.create_group(memory, path=path, zarr_format=3, attributes=dict(attrs))
+    coordinates = list(coordinates)
+    for spec in [*arrays, *(spec for spec, _ in coordinates)]:
+        _create_array(group, spec)
+    for spec, values in coordinates:
+        group[spec.name][:] = values
+    own = f"{path}/" if path else ""
+    made = {key: buffer.to_bytes() for key, buffer in memory._store_dict.items() if key.startswith(own)}
+    objects = {key: (len(data), places.checksum(data)) for key, data in made.items()}
+    parts = path.split("/") if path else []
+    for depth in range(len(parts)):
+        key = "/".join([*parts[:depth], METADATA])
+        above = places.read(url, key)
+        if above is None:
+            above = _bare_group()
+            places.write(url, key, above)
+        objects[key] = (len(above), places.checksum(above))
+    for key in sorted(made, key=lambda key: (key.count("/"), key)):
+        if places.read(url, key) != made[key]:
+            places.write(url, key, made[key])
+    return objects
+
+
+def _create_array(group: Any, spec: ArraySpec) -> None:
+    text = spec.dtype == "str"
+    group.create_array(
+        spec.name,
+        shape=spec.shape,
+        dtype=str if text else spec.dtype,
+        chunks=spec.chunks,
+        shards=spec.shards,
+        dimension_names=spec.dims,
+        compressors=ZstdCodec(level=1, checksum=True),
+        fill_value="" if text else 0,
+        attributes=dict(spec.attrs),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _bare_group() -> bytes:
+    memory = MemoryStore()
+    zarr.create_group(memory, zarr_format=3)
+    return bytes(memory._store_dict[METADATA].to_bytes())
+
+
+def write_group(url: str, path: str, attrs: Mapping[str, Any]) -> Objects:
+    """Write a group's own metadata again, with these attributes; what it holds stays."""
+    return {key: pair for key, pair in lay_out(url, path, (), attrs).items() if key == join_key(path, METADATA)}
+
+
+def update_attrs(url: str, attrs: Mapping[str, Any], *, vouched_by: str = "done") -> None:
+    """Add attributes to the root group of a finished store, and have its marker vouch for them."""
+    content = marker(url, vouched_by)
+    if content is None:
+        raise DissectError(f"{url}: expected the marker '{vouched_by}', found none.")
+    objects = content["objects"] | write_group(url, "", read_attrs(url) | dict(attrs))
+    mark(
+        url,
+        vouched_by,
+        made_by=content["fingerprint"],
+        objects=objects,
+        note=content["note"],
+        rests_on=content["rests_on"],
+    )
+
+
+def join_key(path: str, name: str) -> str:
+    """Key of the object `name` of a group."""
+    return f"{path}/{name}" if path else name
 
 
 def coordinate(name: str, dim: str, values: Sequence[Any] | NDArray[Any]) -> tuple[ArraySpec, NDArray[Any]]:
@@ -165,55 +221,112 @@ def coordinate(name: str, dim: str, values: Sequence[Any] | NDArray[Any]) -> tup
 
 def exists(url: str, path: str = "") -> bool:
     """Whether a Zarr group stands at `path`."""
+    return places.read(url, join_key(path, METADATA)) is not None and _group(url, path) is not None
+
+
+def _group(url: str, path: str) -> Any:
+    """The group, None where there is none."""
     try:
-        zarr.open_group(_store(url), path=path, mode="r", zarr_format=3)
+        return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
     except (GroupNotFoundError, FileNotFoundError):
-        return False
-    return True
+        return None
+    except DissectError:
+        raise
+    except Exception as error:
+        raise _damaged(url, path, error) from error
+
+
+def _checked(url: str) -> CheckedStore:
+    return CheckedStore(places.open_store(url), url)
+
+
+def _damaged(url: str, path: str, error: Exception) -> DissectError:
+    return DissectError(
+        f"{places.join(url, path) if path else url}: cannot be read ({type(error).__name__}: {error}). {MEND}"
+    )
 
 
 def read_attrs(url: str, path: str = "") -> dict[str, Any]:
     """The attributes of a group."""
-    try:
-        return dict(zarr.open_group(_store(url), path=path, mode="r", zarr_format=3).attrs.asdict())
-    except (GroupNotFoundError, FileNotFoundError) as error:
-        raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.") from error
+    group = _group(url, path)
+    if group is None:
+        raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
+    return dict(group.attrs.asdict())
 
 
-def update_attrs(url: str, attrs: Mapping[str, Any], path: str = "") -> None:
-    """Add attributes to a group."""
-    zarr.open_group(_store(url), path=path, mode="r+").attrs.update(dict(attrs))
+class StoredArray:
+    """An array of a store, for slicing: the slice is what is read."""
+
+    def __init__(self, url: str, path: str) -> None:
+        self.url, self.path = url, path
+        try:
+            self._array: Any = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
+        except (DissectError, FileNotFoundError):
+            raise
+        except Exception as error:
+            raise _damaged(url, path, error) from error
+        self.shape: Any = self._array.shape
+        self.dtype: np.dtype[Any] = self._array.dtype
+        self.chunks: tuple[int, ...] = self._array.chunks
+        self.shards: tuple[int, ...] | None = self._array.shards
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._read(lambda: self._array[key])
+
+    def outer(self, key: tuple[Any, ...]) -> Any:
+        """Values of an outer product of slices, numbers and lists of places."""
+        return self._read(lambda: self._array.oindex[key])
+
+    def _read(self, function: Any) -> Any:
+        try:
+            return function()
+        except (DissectError, IndexError):
+            raise
+        except Exception as error:
+            raise _damaged(self.url, self.path, error) from error
 
 
-def read(url: str, path: str) -> Any:
-    """The array at `path`, for slicing: the slice is what is read."""
-    return zarr.open_array(_store(url), path=path, mode="r")
+def read(url: str, path: str) -> StoredArray:
+    """The array at `path`, for slicing: the slice is what is read.
+
+    Raises
+    ------
+    DissectError
+        On opening or slicing, where what is stored is not what was written.
+    """
+    return StoredArray(url, path)
 
 
 def groups(url: str, path: str = "") -> list[str]:
     """Names of the groups directly below `path`, sorted."""
-    return sorted(name for name, _ in zarr.open_group(_store(url), path=path, mode="r").groups())
+    return sorted(name for name, _ in zarr.open_group(_checked(url), path=path, mode="r").groups())
 
 
 def open_lazy(url: str, path: str = "", *, chunks: Mapping[str, int] | None = None) -> xr.Dataset:
     """The group at `path` as a Dataset whose coordinates are in memory and whose variables are lazy."""
     if not exists(url, path):
         raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
-    data: xr.Dataset = xr.open_zarr(_store(url), group=path or None, consolidated=False, chunks=dict(chunks or {}))
-    loaded = {}
-    for name, coord in data.coords.items():
-        text = coord.dtype.kind not in "iufbM"
-        values = np.asarray(coord.values.tolist(), dtype=str) if text else coord.values
-        loaded[name] = (coord.dims, values, coord.attrs)
-    return data.assign_coords(loaded)
+    try:
+        data: xr.Dataset = xr.open_zarr(_checked(url), group=path or None, consolidated=False, chunks=None)
+        coords = {name: (coord.dims, _plain(coord), coord.attrs) for name, coord in data.coords.items()}
+    except DissectError:
+        raise
+    except Exception as error:
+        raise _damaged(url, path, error) from error
+    arrays = {str(name): read(url, join_key(path, str(name))) for name in data.data_vars}
+    return lazily(data, arrays, dict(chunks or {})).assign_coords(coords)
+
+
+def _plain(coord: xr.DataArray) -> NDArray[Any]:
+    """Values; text with the fixed length that NumPy compares fastest."""
+    return coord.values if coord.dtype.kind in "iufbM" else np.asarray(coord.values.tolist(), dtype=str)
 
 
 def remove(url: str, path: str) -> None:
     """Delete the group at `path` and its markers, the markers first."""
-    store, prefix = _beside(url)
-    for key in list(_list(store, f"{prefix}/{path}/")):
-        sync(store.delete(key))
-    sync(_store(url).delete_dir(path))
+    drop_below(url, path)
+    places.delete_below(url, path)
+    forget(url)
 
 
 def fingerprint(parameters: Mapping[str, Any]) -> str:
@@ -221,78 +334,11 @@ def fingerprint(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parameters, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def mark(
-    url: str, key: str, *, made_by: str, objects: Mapping[str, tuple[int, int]], note: Mapping[str, Any] | None = None
-) -> None:
-    """Write the marker `key`: everything it names is finished."""
-    body = json.dumps(
-        {"fingerprint": made_by, "objects": {k: list(v) for k, v in sorted(objects.items())}, "note": dict(note or {})},
-        sort_keys=True,
-    ).encode()
-    store, prefix = _beside(url)
-    content = body + b"\n" + f"{google_crc32c.value(body):08x}".encode()
-    sync(store.set(f"{prefix}/{key}.json", default_buffer_prototype().buffer.from_bytes(content)))
-
-
-def marker(url: str, key: str, *, made_by: str | None = None) -> dict[str, Any] | None:
-    """The marker `key`, or None where there is none.
-
-    Raises
-    ------
-    DissectError
-        If it is damaged, or was written under another fingerprint than `made_by`.
-    """
-    store, prefix = _beside(url)
-    buffer = sync(store.get(f"{prefix}/{key}.json", default_buffer_prototype()))
-    if buffer is None:
-        return None
-    body, _, checksum = buffer.to_bytes().rpartition(b"\n")
-    if checksum.decode("ascii", "replace") != f"{google_crc32c.value(body):08x}":
-        raise DissectError(f"{prefix}/{key}.json beside {url} is damaged: delete it, and its block is done again.")
-    content: dict[str, Any] = json.loads(body)
-    if made_by is not None and content["fingerprint"] != made_by:
-        raise DissectError(
-            f"{url}: '{key}' was made from other inputs or parameters (fingerprint {content['fingerprint'][:12]}) "
-            f"than this run's ({made_by[:12]}). Use another output directory, or delete this one."
-        )
-    return content
-
-
-def markers(url: str, prefix: str = "") -> set[str]:
-    """Keys of all markers of a store that start with `prefix`."""
-    store, base = _beside(url)
-    found = _list(store, f"{base}/{prefix}" if prefix.endswith("/") or not prefix else f"{base}/{prefix}/")
-    keys = (key[len(base) + 1 : -len(".json")] for key in found if key.endswith(".json"))
-    return {key for key in keys if key.startswith(prefix)}
-
-
 @contextmanager
-def marked(url: str, key: str, *, made_by: str) -> Iterator[tuple[Writer, dict[str, Any]]]:
+def marked(
+    url: str, key: str, *, made_by: str, rests_on: Iterable[str] = ()
+) -> Iterator[tuple[Writer, dict[str, Any]]]:
     """A writer and a note; leaving without an error writes the marker, leaving with one writes nothing."""
     writer, note = Writer(url), dict[str, Any]()
     yield writer, note
-    mark(url, key, made_by=made_by, objects=writer.objects, note=note)
-
-
-def join(url: str, *parts: str) -> str:
-    """`url` with `parts` appended, for paths and URLs alike."""
-    return posixpath.join(url, *parts) if "://" in url else str(Path(url, *parts))
-
-
-def _store(url: str) -> Any:
-    if "://" in url:
-        return FsspecStore.from_url(url)
-    return LocalStore(Path(url))
-
-
-def _beside(url: str) -> tuple[Any, str]:
-    """The store one level up, and the prefix there under which this store's markers lie."""
-    parent, name = posixpath.split(url.rstrip("/")) if "://" in url else (str(Path(url).parent), Path(url).name)
-    return _store(parent), f"markers/{name}"
-
-
-def _list(store: Any, prefix: str) -> list[str]:
-    async def collect() -> list[str]:
-        return [key async for key in store.list_prefix(prefix)]
-
-    return sorted(sync(collect()))
+    mark(url, key, made_by=made_by, objects=writer.objects, note=note, rests_on=rests_on)

@@ -39,8 +39,10 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def tiny_chunks(*, chunk: int = 64, shard: int = 256, units: int = 2, read: int = 64, task: int = 512) -> Iterator[None]:
-    """Chunks, shards, unit blocks, reads and image ranges of a few bytes, so that small data is cut as large data is."""
+def tiny_chunks(
+    *, chunk: int = 64, shard: int = 256, units: int = 2, read: int = 64, task: int = 512
+) -> Iterator[None]:
+    """Chunks, shards, unit blocks, reads and image ranges of a few bytes: small data is cut as large data is."""
     from dissect_xr.dissection import blocks
 
     with ExitStack() as stack:
@@ -247,8 +249,5 @@ def dissected(
     probe = write_probe_case(case, folder)
     activations = write_layers(folder, probe, {LAYER: activation}, anchoring=anchoring)
     out = str(folder / "dissection.zarr")
-    dissect(
-        activations, probe, out, method=method(fractions, anchoring, domain), pool=pool or Threads(1), show=False
-    )
+    dissect(activations, probe, out, method=method(fractions, anchoring, domain), pool=pool or Threads(1), show=False)
     return stored(out, f"s/{LAYER}")
-

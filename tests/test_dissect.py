@@ -27,6 +27,7 @@ from dissect_xr.dissection.layers import open_layer
 from dissect_xr.dissection.passes import tally_blocks
 from dissect_xr.dissection.tally import TallyTask, tally_block
 from dissect_xr.errors import DissectError
+from dissect_xr.progress import track
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -77,10 +78,10 @@ def spied(module, name) -> Iterator[list]:
 # --- equal to the oracle ---
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(st.data())
 def test_thresholds_and_counts_are_the_oracles(data):
-    case = data.draw(strategies.probes(max_images=8))
+    case = data.draw(strategies.probes(max_images=8, max_size=data.draw(st.sampled_from([12, 40]))))
     acts = data.draw(strategies.activations(len(case.annotation)))
     fractions, anchoring = data.draw(strategies.fractions()), data.draw(strategies.anchorings())
     domain, cut, workers = data.draw(DOMAIN), data.draw(CUTS), data.draw(st.sampled_from([1, 3]))
@@ -89,3 +90,536 @@ def test_thresholds_and_counts_are_the_oracles(data):
             folder, case, acts.activation, fractions, anchoring=anchoring, domain=domain, pool=Threads(workers)
         )
     stores.assert_same(got, stores.expected(acts.activation, case, fractions, anchoring, domain))
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_broden_folder_to_counts_is_the_oracles(data):
+    case = data.draw(strategies.probes())
+    acts, fractions = data.draw(strategies.activations(len(case.annotation))), data.draw(strategies.fractions())
+    with stores.scratch() as folder:
+        probe = stores.write_probe_broden(case, folder)
+        activations, out = stores.write_layers(folder, probe, {"conv": acts.activation}), str(folder / "out.zarr")
+        dissect(activations, probe, out, method=stores.method(fractions), pool=Threads(1), show=False)
+        got = stores.stored(out, "s/conv")
+        label_set = oracle.read_broden(folder / "broden")
+    stores.assert_same(got, stores.expected(acts.activation, case, fractions, stores.HALF_PIXEL, "annotated"))
+    stores.assert_same(got, stores.expected(acts.activation, label_set, fractions, stores.HALF_PIXEL, "annotated"))
+
+
+def test_same_for_every_cut(tmp_path):
+    case = noisy_probe(images=24, size=(9, 7), concepts=200)
+    acts = np.maximum(noise(24, 21, (4, 6)), 0)
+    wanted = stores.expected(acts, case, [0.1, 0.3], stores.HALF_PIXEL, "touched")
+    probe = stores.write_probe_case(case, tmp_path)
+    method = stores.method([0.1, 0.3], domain="touched")
+    seen = []
+    for n, (cut, pool) in enumerate(
+        [
+            ({"units": 64, "chunk": 10**6, "shard": 10**6, "read": 10**6, "task": 10**9}, Threads(1)),
+            ({"units": 4, "chunk": 1, "shard": 1, "read": 1, "task": 1}, Threads(1, memory=2**15)),
+            ({"units": 5, "chunk": 500, "shard": 5000, "read": 1000, "task": 2000}, Threads(3, memory=2**17)),
+            ({"units": 1, "chunk": 100, "shard": 200, "read": 100, "task": 10**6}, Threads(5, memory=2**15)),
+            ({"units": 2, "chunk": 10**6, "shard": 10**6, "read": 1, "task": 1}, Threads(2, memory=2**18)),
+        ]
+    ):
+        with stores.tiny_chunks(**cut), spied(passes, "tally_block") as tasks:
+            activations = stores.write_layers(tmp_path, probe, {"conv": acts}, name=f"{n}.zarr")
+            dissect(activations, probe, str(tmp_path / f"out{n}.zarr"), method=method, pool=pool, show=False)
+        seen.append((len({t.block.units for t in tasks}), len({t.block.images for t in tasks}), tasks[0].block.step))
+        stores.assert_same(stores.stored(str(tmp_path / f"out{n}.zarr"), "s/conv"), wanted)
+    assert all(len(set(kinds)) > 2 for kinds in zip(*seen, strict=True)), f"the cuts hardly differ: {seen}"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_counts_are_exact_for_any_finite_bits(tmp_path, dtype):
+    case, random = noisy_probe(12, (11, 13)), np.random.default_rng(3)
+    bits = random.integers(0, 2 ** (8 * dtype().itemsize), (12, 6, 4, 5)).astype(f"u{dtype().itemsize}")
+    acts = bits.view(dtype)
+    acts[~np.isfinite(acts)] = 0
+    got = stores.dissected(tmp_path, case, acts, [0.05, 0.5, 0.9])
+    stores.assert_same(got, stores.expected(acts, case, [0.05, 0.5, 0.9], stores.HALF_PIXEL, "annotated"))
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_several_fractions_in_one_pass_are_those_of_several_passes(data):
+    case = data.draw(strategies.probes(max_images=3))
+    acts = data.draw(strategies.activations(len(case.annotation), max_size=5))
+    fractions = data.draw(strategies.fractions())
+    with stores.scratch() as folder:
+        probe = stores.write_probe_case(case, folder)
+        activations = stores.write_layers(folder, probe, {"conv": acts.activation})
+        results = []
+        for n, chosen in enumerate([fractions, *([q] for q in fractions)]):
+            out = str(folder / f"{n}.zarr")
+            dissect(activations, probe, out, method=stores.method(chosen), pool=Threads(1), show=False)
+            results.append(stores.stored(out, "s/conv"))
+    together, *alone = results
+    for f, single in enumerate(alone):
+        for name in ("threshold", "exceedance", "intersection", "unit_area", "dead"):
+            np.testing.assert_array_equal(together[name][f], single[name][0], err_msg=name)
+
+
+def test_maps_larger_than_the_label_grid_are_sampled(tmp_path):
+    case, acts = noisy_probe(5, (3, 4)), noise(5, 4, (14, 13))
+    got = stores.dissected(tmp_path, case, acts, [0.2, 0.5])
+    stores.assert_same(got, stores.expected(acts, case, [0.2, 0.5], stores.HALF_PIXEL, "annotated"))
+    assert got["intersection"].any()
+
+
+# --- known answers ---
+
+LEFT = np.repeat([[1.0, 1.0, 0.0, 0.0]], 4, axis=0)
+
+
+def test_half_overlap_gives_one_third(tmp_path):
+    left, top = [[1, 1, 0, 0]] * 4, [[2] * 4] * 2 + [[0] * 4] * 2
+    case = grid([left, top, [[0] * 4] * 4], concepts=(1, 2, 3), kinds=(0, 0, 0), whole=[[0], [0], [3]])
+    acts = np.stack([LEFT] * 3)[:, None].astype(np.float16)
+    got = stores.dissected(tmp_path, case, acts, [0.5])
+    assert got["threshold"].tolist() == [[0.0]]
+    assert got["exceedance"].tolist() == [[24]]
+    assert got["intersection"].tolist() == [[[8, 4, 8]]]
+    assert got["unit_area"].tolist() == [[[24]]]
+    assert got["concept_area"].tolist() == [8, 8, 16]
+    assert [iou(got, 0, c) for c in range(3)] == [8 / 24, 4 / 28, 8 / 32]
+
+
+def test_unit_that_is_a_concept_has_iou_one(tmp_path):
+    labels = np.random.default_rng(1).integers(0, 4, (7, 6, 6))
+    case = grid(labels, concepts=(1, 2, 3), kinds=(0, 0, 0))
+    acts = np.stack([labels == c for c in (1, 2, 3)], axis=1).astype(np.float32)
+    got = stores.dissected(tmp_path, case, acts, [0.4])
+    assert [[iou(got, k, c) == 1.0 for c in range(3)] for k in range(3)] == np.eye(3, dtype=bool).tolist()
+
+
+def test_half_the_image_of_another_labels_half_gives_one_third(tmp_path):
+    case = grid([[[1] * 4] * 2 + [[0] * 4] * 2], concepts=(1,), kinds=(0,))
+    got = stores.dissected(tmp_path, case, LEFT[None, None].astype(np.float16), [0.5])
+    assert iou(got, 0, 0) == 4 / 12
+
+
+def test_bilinear_edge_lies_three_quarters_across(tmp_path):
+    case = grid([[[1] * 4] * 4], concepts=(1,), kinds=(0,))
+    got = stores.dissected(tmp_path, case, np.array([[[[1, 0], [1, 0]]]], np.float16), [0.5])
+    assert got["intersection"].tolist() == [[[12]]]  # weights 1, 3/4, 1/4, 0 of four columns
+
+
+def test_interpolated_value_at_the_threshold_is_not_active(tmp_path):
+    case = grid([[[1] * 3]], concepts=(1,), kinds=(0,))
+    acts = np.array([[[[3, 1]]], [[[2, 2]]]], np.float16)  # the middle pixel of the first image is exactly 2 = T
+    got = stores.dissected(tmp_path, replace_images(case, 2), acts, [0.3])
+    assert got["threshold"].tolist() == [[2.0]]
+    assert got["intersection"].tolist() == [[[1]]]
+
+
+def replace_images(case, images):
+    return replace(
+        case, annotation=np.repeat(case.annotation, images, 0), whole_image=np.repeat(case.whole_image, images, 0)
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.5, -3.0, 65504.0, 2.0**-24])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_constant_unit_is_dead(tmp_path, value, dtype):
+    got = stores.dissected(tmp_path, noisy_probe(), np.full((6, 2, 3, 3), value, dtype), [0.005, 0.9])
+    assert (got["threshold"] == value).all()
+    assert not np.signbit(got["threshold"][got["threshold"] == 0]).any()
+    assert got["dead"].all()
+    for name in ("exceedance", "intersection", "unit_area"):
+        assert not got[name].any()
+
+
+def test_unit_that_fires_less_than_the_fraction_has_threshold_zero(tmp_path):
+    acts = np.zeros((6, 1, 10, 10), np.float16)
+    acts[::2] = -0.0
+    acts[3, 0, 4, 4] = 0.25
+    case = noisy_probe()
+    got = stores.dissected(tmp_path, case, acts, [0.005])
+    assert (got["threshold"].tolist(), got["exceedance"].tolist()) == ([[0.0]], [[1]])
+    stores.assert_same(got, stores.expected(acts, case, [0.005], stores.HALF_PIXEL, "annotated"))
+    assert not got["dead"].any()
+
+
+def test_unit_above_its_threshold_between_label_pixels_is_dead(tmp_path):
+    acts = np.zeros((1, 1, 9, 9), np.float16)
+    acts[0, 0, 0, 0] = 1.0  # a one-pixel label grid looks at the middle of the map
+    got = stores.dissected(tmp_path, grid([[[1]]], concepts=(1,), kinds=(0,)), acts, [0.1])
+    assert got["exceedance"].tolist() == [[1]]
+    assert got["dead"].tolist() == [[True]]
+
+
+def test_float32_thresholds_are_told_apart_in_their_last_bits(tmp_path):
+    base = np.float32(1.0).view(np.uint32)
+    codes = base + np.random.default_rng(0).permutation(6 * 16).astype(np.uint32)
+    acts = codes.view(np.float32).reshape(6, 1, 4, 4)
+    acts = np.concatenate([acts, -acts, (codes - base).view(np.float32).reshape(acts.shape)], axis=1)
+    fractions = [0.01, 0.25, 0.5]
+    case = noisy_probe()
+    got = stores.dissected(tmp_path, case, acts, fractions)
+    stores.assert_same(got, stores.expected(acts, case, fractions, stores.HALF_PIXEL, "annotated"))
+    assert got["exceedance"].tolist() == [[0] * 3, [24] * 3, [48] * 3]
+
+
+# --- the sampled bound ---
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("fraction", [0.005, 0.3, 0.9])
+def test_threshold_is_exact_where_the_sample_misleads(tmp_path, dtype, fraction):
+    acts = noise(40, 4, (3, 3), dtype)
+    acts[0] += 100  # the one image that the sample sees
+    acts[:, 1] = np.abs(acts[:, 1])
+    acts[0, 2] = -100  # and here a bound that is far too low: right, only slower
+    case = noisy_probe(40)
+    with (
+        stores.tiny_chunks(chunk=1, shard=1),
+        patch.object(threshold, "SAMPLE", 1),
+        spied(passes, "histogram_block") as tasks,
+    ):
+        got = stores.dissected(tmp_path, case, acts, [fraction])
+    first = [task for task in tasks if task.shift == 8 * acts.itemsize - threshold.BIN_BITS]
+    bottom = -threshold.top_code(acts.itemsize)
+    assert any((task.low > 0).any() for task in first), "no bound was taken"
+    again = [task for task in first if not (task.low > 0).any() or (task.low > task.high).any()]
+    assert any((task.low == bottom).any() for task in again), "the search from the lowest code was not needed"
+    stores.assert_same(got, stores.expected(acts, case, [fraction], stores.HALF_PIXEL, "annotated"))
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_threshold_is_exact_for_every_sample(data):
+    images = data.draw(st.integers(5, 12))
+    acts = data.draw(strategies.activations(images, max_size=3))
+    fractions, sample = data.draw(strategies.fractions()), data.draw(st.integers(1, 20))
+    layers, wanted = {"conv": acts.activation}, oracle.thresholds(acts.activation, fractions)
+    with (
+        stores.scratch() as folder,
+        stores.tiny_chunks(chunk=1, shard=1, units=2),
+        patch.object(threshold, "SAMPLE", sample),
+    ):
+        url = str(folder / "activations.zarr")
+        write_activations(
+            url, layers, images=stores.image_names(images), snapshot="s", dtype=str(acts.activation.dtype)
+        )
+        with track("thresholds", show=False) as bar:
+            layers_open = [open_layer(url, "s", "conv")]
+            found = passes.find_thresholds(Threads(1), layers_open, fractions, (2**29, 1), bar)["conv"]
+    stores.assert_same(
+        {"threshold": found.threshold, "exceedance": found.exceedance},
+        {"threshold": wanted, "exceedance": oracle.exceedances(acts.activation, wanted)},
+    )
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, math.nan, math.inf])
+def test_fraction_outside_0_1_is_refused(fraction):
+    with pytest.raises(DissectError, match="not between 0 and 1"):
+        Method(fractions=(0.1, fraction))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fractions": ()}, "at least one"),
+        ({"fractions": (0.1, 0.1)}, "distinct"),
+        ({"anchoring": "align_corners"}, "receptive_field or half_pixel"),
+        ({"domain": "labelled"}, "annotated, touched, all"),
+    ],
+)
+def test_method_without_meaning_is_refused(given, message):
+    with pytest.raises(DissectError, match=message):
+        Method(**given)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished dissection: (activations, probe, out, method)."""
+    case = noisy_probe()
+    probe = stores.write_probe_case(case, tmp_path)
+    activations = stores.write_layers(tmp_path, probe, {"conv": noise()})
+    out, method = str(tmp_path / "out.zarr"), Method((0.1,), "half_pixel")
+    dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
+    return activations, probe, out, method
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fractions": (0.2,)}, r"fractions was \[0.1\], is \[0.2\]"),
+        ({"domain": "all"}, "domain was 'annotated', is 'all'"),
+        ({"anchoring": "receptive_field"}, "anchoring was 'half_pixel', is 'receptive_field'"),
+    ],
+)
+def test_other_parameters_are_refused_and_told_apart(run, change, message):
+    activations, probe, out, method = run
+    before = stores.stored(out, "s/conv")
+    with pytest.raises(DissectError, match=message):
+        dissect(activations, probe, out, method=replace(method, **change), pool=Threads(1), show=False)
+    stores.assert_same(stores.stored(out, "s/conv"), before)
+
+
+def test_other_activations_are_refused_and_told_apart(run, tmp_path):
+    _, probe, out, method = run
+    other = stores.write_layers(tmp_path, probe, {"conv": noise(seed=9)}, name="other.zarr")
+    with pytest.raises(DissectError, match=r"activations_sha256 was '[0-9a-f]{64}', is '[0-9a-f]{64}'"):
+        dissect(other, probe, out, method=method, pool=Threads(1), show=False)
+
+
+def test_other_geometry_makes_other_activations(run, tmp_path):
+    _, probe, _, method = run
+    rf = replace(method, anchoring="receptive_field")
+    results = []
+    for n, start in enumerate((0, 16)):
+        anchoring = strategies.AnchoringCase((32, 32), (start, 8), (start, 8))
+        moved = stores.write_layers(tmp_path, probe, {"conv": noise()}, anchoring=anchoring, name=f"{n}.zarr")
+        if n == 1:
+            with pytest.raises(DissectError, match="activations_sha256 was"):
+                dissect(moved, probe, str(tmp_path / "rf0.zarr"), method=rf, pool=Threads(1), show=False)
+        dissect(moved, probe, str(tmp_path / f"rf{n}.zarr"), method=rf, pool=Threads(1), show=False)
+        results.append(stores.stored(str(tmp_path / f"rf{n}.zarr"), "s/conv")["intersection"])
+    assert (results[0] != results[1]).any()
+
+
+def test_activations_of_another_probe_are_refused(run, tmp_path):
+    activations, _, _, method = run
+    (tmp_path / "more").mkdir()
+    other = stores.write_probe_case(noisy_probe(images=7), tmp_path / "more")
+    with pytest.raises(DissectError, match=r"s/conv.*(images|probe)"):
+        dissect(activations, other, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
+    assert not storage.exists(str(tmp_path / "new.zarr"), "s/conv")
+
+
+def test_same_images_with_other_labels_need_no_new_activations(run, tmp_path):
+    activations, _, _, method = run
+    (tmp_path / "more").mkdir()
+    case = noisy_probe(seed=5)
+    probe = stores.write_probe_case(case, tmp_path / "more")
+    out = str(tmp_path / "new.zarr")
+    dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
+    stores.assert_same(
+        stores.stored(out, "s/conv"), stores.expected(noise(), case, [0.1], stores.HALF_PIXEL, "annotated")
+    )
+
+
+def test_activations_made_elsewhere_need_only_the_probes_image_names(tmp_path):
+    case, acts = noisy_probe(), noise()
+    probe, url = stores.write_probe_case(case, tmp_path), str(tmp_path / "activations.zarr")
+    write_activations(url, {"conv": acts}, images=storage.read(probe, "image")[:].tolist(), snapshot="s")
+    out = str(tmp_path / "out.zarr")
+    dissect(url, probe, out, method=stores.method([0.1]), pool=Threads(1), show=False)
+    stores.assert_same(stores.stored(out, "s/conv"), stores.expected(acts, case, [0.1], stores.HALF_PIXEL, "annotated"))
+
+
+def test_activations_made_elsewhere_of_other_images_are_refused(tmp_path):
+    probe, url = stores.write_probe_case(noisy_probe(), tmp_path), str(tmp_path / "activations.zarr")
+    names = storage.read(probe, "image")[:].tolist()
+    write_activations(url, {"conv": noise()}, images=names[::-1], snapshot="s")
+    with pytest.raises(DissectError, match="s/conv"):
+        dissect(url, probe, str(tmp_path / "out.zarr"), method=stores.method([0.1]), pool=Threads(1), show=False)
+
+
+def test_incomplete_activations_are_refused(run, tmp_path):
+    activations, probe, _, method = run
+    storage.create(activations, "s/half", [], {"step": 0, "position": 1})
+    out = str(tmp_path / "new.zarr")
+    with pytest.raises(DissectError, match="s/half are not complete"):
+        dissect(activations, probe, out, method=method, only=[("s", "half")], pool=Threads(1), show=False)
+    dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
+    assert complete_pairs(out) == [("s", "conv")]
+
+
+def test_store_without_layers_is_refused(run, tmp_path):
+    _, probe, _, method = run
+    url = str(tmp_path / "empty.zarr")
+    storage.create(url, "", [], {})
+    with pytest.raises(DissectError, match="no complete layer"):
+        dissect(url, probe, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
+
+
+def test_unfinished_probe_is_refused(run, tmp_path):
+    activations, probe, _, method = run
+    (tmp_path / "markers" / "probe.zarr" / "done.json").unlink()
+    with pytest.raises(DissectError, match="expected a complete probe"):
+        dissect(activations, probe, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
+
+
+def test_layer_without_geometry_is_counted_at_half_pixels_and_says_why(run, tmp_path):
+    activations, probe, out, method = run
+    other = str(tmp_path / "rf.zarr")
+    dissect(activations, probe, other, method=replace(method, anchoring="receptive_field"), pool=Threads(1), show=False)
+    stores.assert_same(stores.stored(other, "s/conv"), stores.stored(out, "s/conv"))
+    attrs = storage.read_attrs(other, "s/conv")
+    assert (attrs["anchoring"], attrs["anchoring_used"]) == ("receptive_field", "half_pixel")
+    assert "without geometry" in attrs["anchoring_reason"]
+
+
+# --- taking a run up again ---
+
+
+@pytest.fixture
+def layers(tmp_path):
+    """Activations of two layers, cut into several unit blocks, with their probe."""
+    case = noisy_probe(images=10, concepts=200)
+    arrays = {"one": noise(10, 11, (4, 4)), "two": noise(10, 6, (3, 5), np.float32, seed=1)}
+    probe = stores.write_probe_case(case, tmp_path)
+    with stores.tiny_chunks(units=3, chunk=1):
+        activations = stores.write_layers(tmp_path, probe, arrays)
+    wanted = {
+        name: stores.expected(values, case, [0.1], stores.HALF_PIXEL, "annotated") for name, values in arrays.items()
+    }
+    return activations, probe, wanted
+
+
+MANY_BLOCKS = Threads(1, memory=2**15)
+"""Of the counts of 200 concepts it holds those of three units: four unit blocks of one layer, two of the other."""
+
+
+def test_second_run_computes_nothing(layers, tmp_path):
+    activations, probe, _ = layers
+    out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
+    with stores.tiny_chunks():
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    with spied(kernels, "tally") as counts, spied(threshold, "histogram") as histograms:
+        dissect(activations, probe, out, method=method, pool=Threads(2), show=False)
+    assert not counts
+    assert not histograms
+
+
+class Interrupted(Exception):
+    """What a killed run looks like from inside."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 5])
+def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
+    activations, probe, wanted = layers
+    out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
+    finished = []
+
+    def dies(task):
+        if len(finished) == after:
+            raise Interrupted
+        finished.append((task.layer.name, task.block.units))
+        return tally_block(task)
+
+    with (
+        stores.tiny_chunks(task=10**9),
+        patch.object(passes, "tally_block", dies),
+        pytest.raises(Interrupted),
+    ):
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    assert complete_pairs(out) == []
+    kept = {
+        (name, tuple(map(int, key.rpartition("/")[2].split("-"))))
+        for name in wanted
+        for key in storage.markers(out, f"s/{name}/counts")
+    }
+    with (
+        stores.tiny_chunks(task=10**9),
+        spied(passes, "tally_block") as tasks,
+        spied(threshold, "histogram") as histograms,
+    ):
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    assert not histograms
+    again = {(task.layer.name, task.block.units) for task in tasks}
+    assert not again & kept
+    assert len(again | kept) == 6
+    assert len(kept) >= after - 2  # those in flight were lost
+    for name in wanted:
+        stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
+
+
+def test_run_interrupted_in_its_thresholds_is_taken_up(layers, tmp_path):
+    activations, probe, wanted = layers
+    out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
+    with (
+        stores.tiny_chunks(),
+        patch.object(passes, "histogram_block", side_effect=Interrupted),
+        pytest.raises(Interrupted),
+    ):
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    assert not any("threshold" in key or "counts" in key for key in storage.markers(out))
+    with stores.tiny_chunks():
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    for name in wanted:
+        stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
+
+
+def test_run_taken_up_with_other_memory_gives_the_same_counts(layers, tmp_path):
+    activations, probe, wanted = layers
+    out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
+    with stores.tiny_chunks():
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+    for key in ("s/one/done", "s/one/counts/3-6", "s/two/done"):
+        (tmp_path / "markers" / "out.zarr" / f"{key}.json").unlink()
+    dissect(activations, probe, out, method=method, pool=Threads(3), show=False)
+    for name in wanted:
+        stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
+
+
+def test_layers_of_a_later_snapshot_are_added(layers, tmp_path):
+    activations, probe, wanted = layers
+    out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
+    dissect(activations, probe, out, method=method, only=[("s", "two")], pool=Threads(1), show=False)
+    assert complete_pairs(out) == [("s", "two")]
+    stores.write_layers(tmp_path, probe, {"two": noise(10, 6, (3, 5), seed=2)}, snapshot=SnapshotInfo("t", step=-3))
+    with spied(passes, "tally_block") as tasks:
+        dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
+    assert {(t.layer.snapshot, t.layer.name) for t in tasks} == {("s", "one"), ("t", "two")}
+    assert [snapshot for snapshot, _ in complete_pairs(out)] == ["t", "s", "s"]
+    stores.assert_same(stores.stored(out, "s/one"), wanted["one"])
+
+
+def test_results_open_as_a_plain_datatree(run):
+    _, probe, out, _ = run
+    with xr.open_datatree(out, engine="zarr", consolidated=False) as tree:
+        layer = tree["s/conv"]
+        assert layer["unit"].values.tolist() == ["conv/0", "conv/1", "conv/2"]
+        assert layer["intersection"].dims == ("fraction", "unit", "concept")
+        assert layer["concept"].values.tolist() == storage.read(probe, "concept")[:].tolist()
+        assert layer["intersection"].coords.keys() >= {"layer", "channel", "concept_name", "concept_category"}
+
+
+# --- memory ---
+
+
+def test_a_tally_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
+    """Each bound is one that the forbidden allocation alone would break.
+
+    One image's label pixels by concepts are 112 * 112 * 4,000 / 8 = 6.3 MB even as bits, all images' maps of the
+    block 16 * 28 * 28 * 2 * 256 = 6.4 MB and all label maps as much; what the plan allows and must suffice is 5 MiB.
+    """
+    images, units, concepts, memory = 256, 16, 4000, 5 * 2**20
+    labels = np.random.default_rng(0).integers(0, concepts + 1, (images, 14, 14)).repeat(8, 1).repeat(8, 2)
+    case = grid(labels, concepts=range(1, concepts + 1), kinds=[0] * concepts)
+    acts = noise(images, units, (28, 28))
+    pixels = case.annotation[0].size
+    assert min(pixels * concepts // 8, acts.nbytes, case.annotation.nbytes) > memory
+    probe = stores.write_probe_case(case, tmp_path)
+    with stores.tiny_chunks(chunk=2**17, shard=2**20, units=units, read=blocks.READ, task=blocks.TASK):
+        layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
+        label_set = open_labels(probe)
+        ((block, *_),) = tally_blocks(layer, label_set, 1, (memory, 1))
+    block = replace(block, images=(0, images))
+    levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
+    task = TallyTask(layer, label_set, block, levels, "half_pixel", "annotated")
+    tally_block(replace(task, block=replace(block, images=(0, block.step))))  # compiles, imports
+    tracemalloc.start()
+    hits, _ = tally_block(task)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert hits.any()
+    assert peak < memory
+
+
+def test_every_plan_that_is_made_also_fits(tmp_path):
+    case = replace_images(grid(np.ones((1, 112, 112), int)), 20)
+    acts = noise(20, 8, (7, 7))
+    probe = stores.write_probe_case(case, tmp_path)
+    activations = stores.write_layers(tmp_path, probe, {"conv": acts})
+    out = str(tmp_path / "out.zarr")
+    dissect(activations, probe, out, method=stores.method([0.1]), pool=Threads(1), show=False)
+    assert complete_pairs(out) == [("s", "conv")]

@@ -12,15 +12,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dissect_xr"
 ROOMS = ["foundations", "probe", "activations", "dissection", "analysis", "views", "front"]
 """Rooms import downward only: each may import itself and those before it."""
 
-FOUNDATIONS = {"errors", "schema", "storage", "cluster", "progress"}
-FRONT = {"recipe", "stages", "plans", "cli", "__main__", "__init__"}
+FOUNDATIONS = {
+    "errors", "schema", "places", "markers", "guard", "lazy", "storage", "integrity", "lock", "attempts", "workers",
+    "cluster", "progress",
+}  # fmt: skip
+FRONT = {"recipe", "stages", "plans", "safety", "starting", "cli", "__main__", "__init__"}
 
 ONLY_IN = {
     "numba": {"dissection/kernels.py"},
-    "zarr": {"storage.py"},
-    "dask": {"cluster.py"},
-    "distributed": {"cluster.py"},
-    "google_crc32c": {"storage.py"},
+    "zarr": {"storage.py", "places.py", "guard.py"},
+    "dask": {"workers.py"},
+    "distributed": {"cluster.py", "workers.py"},
+    "google_crc32c": {"places.py"},
+    "obstore": {"places.py"},
     "torch": {"activations/"},
     "safetensors": {"activations/"},
     "matplotlib": {"views/"},
@@ -28,7 +32,7 @@ ONLY_IN = {
     "pandas": {"views/"},
     "sklearn": {"probe/digits.py", "analysis/"},
     "PIL": {"probe/", "activations/images.py"},
-    "yaml": {"recipe.py", "stages.py", "probe/masks.py"},
+    "yaml": {"recipe.py", "starting.py", "probe/masks.py"},
     "pydantic": {"recipe.py"},
     "typer": {"cli.py"},
 }

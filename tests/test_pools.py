@@ -1,6 +1,5 @@
 """The same counts on threads, local processes and a scheduler of others; tasks in windows, trees and on GPU workers."""
 
-import gc
 import os
 import random
 import subprocess
@@ -10,7 +9,9 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -138,6 +139,18 @@ def test_gpu_tasks_run_on_plain_workers_where_no_other_is(processes):
     assert len(list(run_tasks(processes, worker_name, range(6), gpu=True))) == 6
 
 
+def visible_gpus(_task) -> str | None:
+    """The GPUs that this process sees."""
+    time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_local_gpu_process_sees_its_own_gpu():
+    with open_pool(workers=1, gpus=2) as pool:
+        assert (pool.workers, pool.gpus) == (3, 2)
+        assert {seen for _, seen in run_tasks(pool, visible_gpus, range(20), gpu=True)} == {"0", "1"}
+
+
 def overlap(task) -> int:
     """How many of these ran at once, at most, while this one did."""
     counts, lock = task
@@ -210,7 +223,7 @@ def as_list(leaf: Leaf) -> list[int]:
 
 def joined(*parts: list[int]) -> list[int]:
     assert 2 <= len(parts) <= TREE
-    return sum(parts, [])
+    return list(chain.from_iterable(parts))
 
 
 def finished(key, part: list[int]) -> tuple[int, list[int]]:
@@ -259,7 +272,7 @@ def test_tasks_are_drawn_as_the_window_opens():
 @pytest.mark.parametrize("pool", ["threads", "processes", "cluster_pool"])
 def test_sums_of_trees_on_real_pools(pool, request):
     pool = Threads(3) if pool == "threads" else request.getfixturevalue(pool)
-    folds = [Fold(n, [Leaf(n, value) for value in range(size)], as_list, joined, finished) for n, size in ((5, 30), (6, 1))]
+    folds = [Fold(n, [Leaf(n, v) for v in range(size)], as_list, joined, finished) for n, size in ((5, 30), (6, 1))]
     assert dict(fold_tasks(pool, folds)) == {5: (5, list(range(30))), 6: (6, [0])}
 
 
@@ -286,7 +299,7 @@ def leaves_a_trace(task: tuple[int, str]) -> int:
 def test_errors_arrive_as_they_were_raised_and_stop_the_rest(pool, gpu, request, tmp_path):
     pool = Threads(2) if pool == "threads" else request.getfixturevalue(pool)
     tasks = [(number, str(tmp_path)) for number in range(500)]
-    with pytest.raises(DissectError, match="^image 3 is damaged: replace it.$"):
+    with pytest.raises(DissectError, match=r"^image 3 is damaged: replace it\.$"):
         list(run_tasks(pool, leaves_a_trace, tasks, gpu=gpu))
     time.sleep(0.3)  # what was running ends
     ran = len(list(tmp_path.iterdir()))
@@ -294,6 +307,11 @@ def test_errors_arrive_as_they_were_raised_and_stop_the_rest(pool, gpu, request,
     time.sleep(0.1)
     assert len(list(tmp_path.iterdir())) == ran
     assert sorted(result for _, result in run_tasks(pool, fails_at_three, (4, 5))) == [4, 5]
+
+
+def list_but_three(leaf: Leaf) -> list[int]:
+    """A leaf that may fail."""
+    return [fails_at_three(leaf.value)]
 
 
 def merge_fails(*parts):
@@ -310,40 +328,53 @@ def finish_fails(key, part):
 @pytest.mark.parametrize(
     ("function", "merge", "finish", "message"),
     [
-        (fails_at_three, joined, finished, "image 3"),
+        (list_but_three, joined, finished, "image 3"),
         (as_list, merge_fails, finished, "a merge failed"),
         (as_list, joined, finish_fails, "key cannot be written"),
     ],
 )
 def test_errors_anywhere_in_a_fold_arrive(pool, function, merge, finish, message, request):
     pool = Threads(2) if pool == "threads" else request.getfixturevalue(pool)
-    tasks = list(range(20)) if function is fails_at_three else [Leaf(0, n) for n in range(20)]
+    tasks = [Leaf(0, n) for n in range(20)]
     with pytest.raises(DissectError, match=message):
         list(fold_tasks(pool, [Fold("key", tasks, function, merge, finish)]))
 
 
-@pytest.mark.parametrize("pool", ["processes", "cluster_pool"])
-def test_nothing_stays_on_the_scheduler(pool, request):
-    pool = request.getfixturevalue(pool)
-    list(run_tasks(pool, abs, range(10)))
-    with pytest.raises(DissectError):
-        list(run_tasks(pool, fails_at_three, range(50)))
-    gc.collect()  # the traceback holds futures
-    next(run_tasks(pool, abs, range(50)))  # and one that is left half way
+def test_nothing_stays_on_the_scheduler(scheduler, cluster_pool):
+    before = _keys(cluster_pool)
+    with open_pool(scheduler=scheduler) as pool:
+        list(run_tasks(pool, abs, range(10)))
+        next(run_tasks(pool, abs, range(50)))  # left half way
+        with pytest.raises(DissectError):
+            list(run_tasks(pool, fails_at_three, range(50)))
     deadline = time.monotonic() + 10
-    while (left := _tasks_left(pool)) and time.monotonic() < deadline:
+    while (left := _keys(cluster_pool) - before) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert left == 0
+    assert not left
 
 
-def _tasks_left(pool: DaskPool) -> int:
-    return int(pool.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+def _keys(pool: DaskPool) -> set[str]:
+    return set(pool.client.run_on_scheduler(lambda dask_scheduler: list(map(str, dask_scheduler.tasks))))
 
 
-def test_no_scheduler_is_said(unused_tcp_port=9):
+def test_a_scheduler_without_workers_is_said():
+    class Empty:
+        class scheduler:
+            address = "tcp://here:8786"
+
+        @staticmethod
+        def scheduler_info(n_workers):
+            return {"workers": {}}
+
+    with pytest.raises(DissectError, match="tcp://here:8786: the scheduler has no workers"):
+        DaskPool(Empty)
+
+
+def test_no_scheduler_is_said():
     with (
-        pytest.raises(DissectError, match="no Dask scheduler answers"),
-        open_pool(scheduler=f"tcp://127.0.0.1:{unused_tcp_port}"),
+        patch("distributed.Client", side_effect=OSError("timed out")),  # after 20 s
+        pytest.raises(DissectError, match=r"tcp://127.0.0.1:9: no Dask scheduler answers there \(timed out\)"),
+        open_pool(scheduler="tcp://127.0.0.1:9"),
     ):
         pass
 

@@ -52,13 +52,20 @@ class ExtractTask:
         """Its marker."""
         return f"{self.snapshot}/blocks/{self.start}-{self.start + len(self.images)}"
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"activations of {self.snapshot}, images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
+
 
 def extract_block(task: ExtractTask) -> None:
-    """Write the activations of one image block, all layers, and mark it.
+    """Write the activations of one image block, all layers, and mark it, unless a worker that died since has done so.
 
     Memory: the block's maps of all layers as stored, two batches of images, and what the model itself needs. On a GPU
     the maps of one layer at a time; a batch that does not fit is halved.
     """
+    if storage.marker(task.url, task.key, made_by=task.fingerprint) is not None:
+        return
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _torch_threads(task.threads), storage.marked(task.url, task.key, made_by=task.fingerprint) as (writer, note):
         model = cached_model(task.spec, device)

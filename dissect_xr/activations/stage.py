@@ -18,7 +18,7 @@ from dissect_xr.activations.models import ModelSpec, cached_model, weights_sha25
 from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
 from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.activations.tracing import trace_geometry
-from dissect_xr.cluster import Pool, Projection, Threads, run_tasks
+from dissect_xr.cluster import Pool, Projection, Threads, run_blocks, run_tasks
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.ingest import block_length, image_root
 from dissect_xr.progress import track
@@ -148,6 +148,7 @@ class Extraction:
             "dtype": self.recording.dtype,
             "images_sha256": self.images_sha256,
             "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
+            "geometry": self.described.geometry,
             "schema_version": SCHEMA_VERSION,
         }
 
@@ -199,17 +200,21 @@ def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) ->
     pool, tasks, name = pool or Threads(), plan.tasks(), plan.snapshot.name
     made_by = tasks[0].fingerprint
     check_same(plan)
-    if storage.marker(plan.url, f"{name}/created", made_by=made_by) is None:
-        storage.mark(plan.url, f"{name}/created", made_by=made_by, objects=_create(plan))
     marked = storage.markers(plan.url, f"{name}/blocks")
+    if storage.marker(plan.url, f"{name}/created", made_by=made_by) is None:
+        for key in marked:
+            storage.marker(plan.url, key, made_by=made_by)
+        objects = _create(plan, keep=bool(marked))
+        storage.mark(plan.url, f"{name}/created", made_by=made_by, objects=objects)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
-        for task, _ in run_tasks(pool, extract_block, missing, gpu=True):
+        for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
             bar.advance(len(task.images))
+    rests_on = [f"{name}/created", *(task.key for task in tasks)]
     for layer in plan.layers:
         content = plan.layer_fingerprint(layer.name)
         if storage.marker(plan.url, f"{name}/{layer.name}/done", made_by=content) is None:
-            storage.mark(plan.url, f"{name}/{layer.name}/done", made_by=content, objects={})
+            storage.mark(plan.url, f"{name}/{layer.name}/done", made_by=content, objects={}, rests_on=rests_on)
 
 
 def check_same(plan: Extraction) -> None:
@@ -226,12 +231,13 @@ def check_same(plan: Extraction) -> None:
         )
 
 
-def _create(plan: Extraction) -> storage.Objects:
-    """Create the groups of the snapshot and of its layers."""
+def _create(plan: Extraction, *, keep: bool) -> storage.Objects:
+    """Create the groups of the snapshot and of its layers; `keep` leaves the blocks that are there."""
     name, objects = plan.snapshot.name, storage.Objects()
     if not storage.exists(plan.url):
-        objects |= storage.create(plan.url, "", [], {"schema_version": SCHEMA_VERSION})
-    objects |= storage.create(plan.url, name, [], {"inputs": plan.inputs, "batch": plan.recording.batch})
+        objects |= storage.lay_out(plan.url, "", [], {"schema_version": SCHEMA_VERSION})
+    write = storage.lay_out if keep else storage.create
+    objects |= write(plan.url, name, [], {"inputs": plan.inputs, "batch": plan.recording.batch})
     for position, layer in enumerate(plan.layers):
         geometry = plan.described.geometry[layer.name]
         attrs = {
@@ -241,5 +247,5 @@ def _create(plan: Extraction) -> storage.Objects:
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
-        objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs)
+        objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs, keep=keep)
     return objects

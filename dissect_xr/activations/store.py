@@ -100,8 +100,10 @@ def create_layer(
     snapshot: SnapshotInfo,
     images: Sequence[str],
     attrs: Mapping[str, Any],
+    *,
+    keep: bool = False,
 ) -> storage.Objects:
-    """Create the group of one layer with its coordinates; returns the objects written.
+    """Create the group of one layer with its coordinates; returns the objects written. `keep` leaves its blocks there.
 
     `attrs` must hold `position` (order of the layer) and may hold `images_sha256`, `input_size`, `geometry`.
     """
@@ -119,11 +121,8 @@ def create_layer(
         "metrics": dict(snapshot.metrics or {}),
         "coordinates": "layer channel",
     }
-    objects = storage.create(url, path, [*layer.specs(), *(spec for spec, _ in coordinates)], stored | dict(attrs))
-    writer = storage.Writer(url)
-    for spec, values in coordinates:
-        writer.write(f"{path}/{spec.name}", (0,), values)
-    return objects | writer.objects
+    write = storage.lay_out if keep else storage.create
+    return write(url, path, layer.specs(), stored | dict(attrs), coordinates)
 
 
 def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype: str) -> None:
@@ -206,10 +205,11 @@ def _write_layer(
     if first is None:
         raise DissectError(f"layer {name}: no activations came, expected {len(images)} images.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=_power_of_two(2 * len(images) - 1, 1024))
-    create_layer(url, shape, snapshot, images, attrs)
+    objects = create_layer(url, shape, snapshot, images, attrs)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
     path, start = f"{snapshot.name}/{name}", 0
-    content = storage.fingerprint({"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images)})
+    made_of = {"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images), "attrs": dict(attrs)}
+    content = storage.fingerprint(made_of)
     writer = storage.Writer(url)
     for block in _rebatched(name, first, blocks, shape.shard_images):
         if block.shape[1:] != first.shape[1:] or start + len(block) > len(images):
@@ -231,7 +231,7 @@ def _write_layer(
         for i in range(0, len(whole), step):
             writer.write(f"{path}/{key}", (i, 0), whole[i : i + step])
     content = storage.fingerprint({"content": content, "objects": sorted(map(list, writer.objects.items()))})
-    storage.mark(url, f"{path}/done", made_by=content, objects=writer.objects)
+    storage.mark(url, f"{path}/done", made_by=content, objects=objects | writer.objects)
 
 
 def _blocks(name: str, values: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.score import iou
+from dissect_xr.analysis.highest import highest_iou
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -60,13 +60,11 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     (['sky', ''], [5, 0], [0.5, nan])
     """
     ds = _competing(ds, within)
-    scores = iou(ds).fillna(-1.0)  # missing scores lose to every score
-    highest = scores.max("concept")
+    place, highest = highest_iou(ds)  # the first of equals, and concepts ascend
     found = highest >= 0
     if "dead" in ds:
         found &= ds["dead"] == 0  # not `~`: where a layer is missing, `dead` may be NaN
-    # `argmax` takes the first of equals, and concepts ascend.
-    place = scores.argmax("concept").where(found, -1)
+    place = place.where(found, -1)
     best = {
         "concept": _look_up(place, np.append(ds["concept"].values, 0)),
         "concept_name": _look_up(place, np.append(ds["concept_name"].values, "")),

@@ -49,7 +49,7 @@ def iou(ds: xr.Dataset) -> xr.DataArray:
     >>> iou(ds).item()  # 3 / (4 + 5 - 3)
     0.5
     """
-    score = _score(ds, _over_union, "unit_area", "intersection", "concept_area")
+    score = _score(ds, over_union, "unit_area", "intersection", "concept_area")
     return _described(score, "iou", "intersection over union")
 
 
@@ -161,7 +161,8 @@ def ceiling(ds: xr.Dataset) -> xr.DataArray:
     return _described(score, "ceiling", "highest IoU that the two areas allow")
 
 
-def _over_union(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+def over_union(active: Counts, intersection: Counts, labelled: Counts) -> tuple[Counts, Counts]:
+    """The formula of :func:`iou`."""
     return intersection, active + labelled - intersection
 
 
@@ -187,19 +188,9 @@ def _smaller_over_larger(active: Counts, labelled: Counts) -> tuple[Counts, Coun
 
 def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) -> xr.DataArray:
     """What `formula` makes of the count `of_category`, in each concept's primary category, and of other counts."""
-    missing = [name for name in (of_category, *of_pair, "concept_category", "category") if name not in ds.variables]
-    if missing:
-        raise DissectError(
-            f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. "
-            f"Give the Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
-        )
-    areas = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
-    if areas.chunks is not None:
-        # `areas.chunk` would make blocks of the coordinates too, which xarray computes to compare them.
-        areas = areas.copy(data=areas.variable.chunk(category=-1).data)
     score: xr.DataArray = xr.apply_ufunc(
-        _ratio,
-        areas,
+        ratio,
+        areas(ds, of_category, *of_pair),
         _primary_category(ds),
         *(ds[name] for name in of_pair),
         input_core_dims=[["category"], [], *([] for _ in of_pair)],
@@ -210,21 +201,41 @@ def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) ->
     return score
 
 
-def _primary_category(ds: xr.Dataset) -> xr.Variable:
+def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
+    """The count `of_category` in one block of categories, after a check that all counts are there."""
+    missing = [name for name in (of_category, *of_pair, "concept_category", "category") if name not in ds.variables]
+    if missing:
+        raise DissectError(
+            f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. "
+            f"Give the Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
+        )
+    counts = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
+    if counts.chunks is not None:
+        # `counts.chunk` would make blocks of the coordinates too, which xarray computes to compare them.
+        counts = counts.copy(data=counts.variable.chunk(category=-1).data)
+    return counts
+
+
+def category_places(ds: xr.Dataset) -> NDArray[np.int64]:
     """Position of each concept's category along ``category``, -1 for one that is not selected."""
-    concepts = ds["concept_category"].variable
+    concepts = ds["concept_category"].values
     places = {category: place for place, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
-    found = [places.get(category, -1) for category in concepts.values.ravel().tolist()]
-    positions = xr.Variable(concepts.dims, np.array(found, dtype=np.int64).reshape(concepts.shape))
+    found = [places.get(category, -1) for category in concepts.ravel().tolist()]
+    return np.array(found, dtype=np.int64).reshape(concepts.shape)
+
+
+def _primary_category(ds: xr.Dataset) -> xr.Variable:
+    """`category_places` in the blocks of the concepts."""
+    positions = xr.Variable(ds["concept_category"].dims, category_places(ds))
     # `ceiling` reads no intersection; its concepts are in the same blocks nevertheless, not all in one.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
     return positions if blocks is None else positions.chunk(concept=blocks)
 
 
-def _ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
+def ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
     """One block of scores (…, concept) from `areas` (…, 1, category), `category` (concept) and more counts."""
     # `areas` does not vary along concept and `category` along nothing else: the reshape drops an axis of length 1.
-    area = areas[..., category].reshape(np.broadcast_shapes(areas.shape[:-1], category.shape))
+    area = np.take(areas, category, axis=-1).reshape(np.broadcast_shapes(areas.shape[:-1], category.shape))
     if np.any(category < 0):
         area = np.where(category >= 0, area, np.nan)
     part, whole = formula(area, *of_pair)

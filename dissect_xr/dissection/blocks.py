@@ -13,6 +13,9 @@ from dissect_xr.dissection.layers import Layer
 READ = 24 * 2**20
 """Raw activations of one read in bytes: enough to spread zarr's cost per call, small beside a task's memory."""
 
+LABELS = 8 * 2**20
+"""Raw labels of one read in bytes: they are read in smaller steps than activations, whose chunks can be long."""
+
 TASK = 2**30
 """Raw activations of one task in bytes at most: some seconds of work."""
 
@@ -65,17 +68,24 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
 
 
+def label_step(label_bytes: int) -> int:
+    """Images whose labels are read at once; `label_bytes` are those of one image."""
+    return max(1, LABELS // max(1, label_bytes))
+
+
 def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int) -> Projection:
     """The memory one task of this block needs at most, beside the process itself (`RESIDENT`).
 
     `label_bytes` are the labels of one image; reads are double, since the next one is under way.
     """
     units = block.units[1] - block.units[0]
-    read = block.step * units * (layer.cells + 1) * layer.itemsize
+    images = min(block.step, block.images[1] - block.images[0])
+    read = images * units * (layer.cells + 1) * layer.itemsize
+    labels = min(images, label_step(label_bytes)) * label_bytes
     return Projection(
         (
             ("activations, two reads, packed and unpacked", 3 * read),
-            ("labels, two reads", 2 * block.step * label_bytes),
+            ("labels, two reads, packed and unpacked", 3 * labels),
             ("partial results, two", 2 * units * unit_bytes),
         )
     )

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from dissect_xr import storage
-from dissect_xr.cluster import Pool, Threads
+from dissect_xr.cluster import Pool, Threads, kept_failures
 from dissect_xr.dissection.labels import Labels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks
 from dissect_xr.dissection.tally import DOMAINS, Counts, Domain
 from dissect_xr.dissection.upsample import Anchoring
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.progress import track
 from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
 
@@ -107,13 +107,27 @@ def dissect(
     pairs = list(only) if only is not None else complete_pairs(activations)
     if not pairs:
         raise DissectError(f"{activations}: holds no complete layer. Run `dissect-xr extract` first.")
+    failures: list[str] = []
     for snapshot in dict.fromkeys(name for name, _ in pairs):
         layers = [open_layer(activations, snapshot, name) for s, name in pairs if s == snapshot]
         jobs = [job for layer in layers if (job := _prepare(layer, labels, out, method)) is not None]
-        _thresholds(jobs, out, method, pool, show)
-        _counts(jobs, out, labels, method, pool, show)
-        for job in jobs:
-            storage.mark(out, f"{job.layer.path}/done", made_by=job.fingerprint, objects={})
+        with kept_failures(failures):
+            _thresholds(jobs, out, method, pool, show)
+        ready = [job for job in jobs if storage.marker(out, f"{job.layer.path}/threshold") is not None]
+        with kept_failures(failures):
+            _counts(ready, out, labels, method, pool, show)
+        for job in ready:
+            _finish(job, out)
+    if failures:
+        raise BlocksFailed(failures)
+
+
+def _finish(job: _Job, out: str) -> None:
+    """Mark the layer as done where every unit is counted."""
+    path, units = job.layer.path, job.layer.shape[1]
+    if _done_units(out, job).issuperset(range(units)):
+        rests_on = storage.markers(out, path) - {f"{path}/done"}
+        storage.mark(out, f"{path}/done", made_by=job.fingerprint, objects={}, rests_on=rests_on)
 
 
 def complete_pairs(url: str) -> list[tuple[str, str]]:
@@ -205,16 +219,15 @@ def _create(job: _Job, labels: Labels, out: str) -> None:
     for name, dim in (("concept",) * 2, ("concept_name", "concept"), ("concept_category", "concept")):
         coordinates.append(storage.coordinate(name, dim, storage.read(labels.url, name)[:]))
     coordinates.append(storage.coordinate("category", "category", labels.categories))
-    objects = storage.create(out, layer.path, [*arrays, *(spec for spec, _ in coordinates)], job.attrs)
-    with storage.marked(out, f"{layer.path}/created", made_by=job.fingerprint) as (writer, note):
-        for spec, values in coordinates:
-            writer.write(f"{layer.path}/{spec.name}", (0,), values)
+    write = storage.lay_out if storage.markers(out, layer.path) else storage.create
+    objects = write(out, layer.path, arrays, job.attrs, coordinates)
+    with storage.marked(out, f"{layer.path}/created", made_by=job.fingerprint) as (writer, _):
         for name in ("concept_area", "category_area"):
             values = storage.read(labels.url, name)[:]
             step = sizes[DISSECTION[name].dims[0]][1]
             for first in range(0, values.size, step):
                 writer.write(f"{layer.path}/{name}", (first,), values[first : first + step])
-        note["metadata"] = objects
+        writer.vouch(objects)
 
 
 def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show: bool) -> None:
@@ -224,12 +237,22 @@ def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show
         return
     layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
     with track(f"thresholds {layers[0].snapshot}", show=show) as bar:
-        levels = find_thresholds(pool, layers, method.fractions, plan, bar)
-    for job in todo:
+        failures: list[str] = []
+        try:
+            levels = find_thresholds(pool, layers, method.fractions, plan, bar)
+        except BlocksFailed:
+            # Layer by layer: those without a failing block finish.
+            levels = {}
+            for layer in layers:
+                with kept_failures(failures):
+                    levels |= find_thresholds(pool, [layer], method.fractions, plan, bar)
+    for job in (job for job in todo if job.layer.name in levels):
         level, path = levels[job.layer.name], job.layer.path
         with storage.marked(out, f"{path}/threshold", made_by=job.fingerprint) as (writer, _):
             writer.write(f"{path}/threshold", (0, 0), level.threshold)
             writer.write(f"{path}/exceedance", (0, 0), level.exceedance)
+    if failures:
+        raise BlocksFailed(failures)
 
 
 def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool: Pool, show: bool) -> None:
@@ -258,8 +281,12 @@ def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool
 def _done_units(out: str, job: _Job) -> set[int]:
     """Units whose counts are marked, whatever the blocks they were counted in."""
     prefix = f"{job.layer.path}/counts/"
-    spans = [key[len(prefix) :].split("-") for key in storage.markers(out, prefix)]
-    return {unit for first, last in spans for unit in range(int(first), int(last))}
+    done = set[int]()
+    for key in storage.markers(out, prefix):
+        storage.marker(out, key, made_by=job.fingerprint)
+        first, last = key[len(prefix) :].split("-")
+        done |= set(range(int(first), int(last)))
+    return done
 
 
 @dataclass(frozen=True)
@@ -271,10 +298,12 @@ class StoreCounts:
     fingerprint: str
 
     def __call__(self, units: tuple[int, int], counts: Counts) -> None:
-        """Write the merged counts of units [first, last)."""
+        """Write the merged counts of units [first, last), unless a worker that died since has done so."""
         hits, areas = counts
         first = units[0]
         key = f"{self.path}/counts/{first}-{units[1]}"
+        if storage.marker(self.out, key, made_by=self.fingerprint) is not None:
+            return
         with storage.marked(self.out, key, made_by=self.fingerprint) as (writer, _):
             writer.write(f"{self.path}/intersection", (0, first, 0), hits)
             writer.write(f"{self.path}/unit_area", (0, first, 0), areas[:, :, :-1])

@@ -8,6 +8,7 @@ ever allocated (METHOD 1.5).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.dissection import kernels
-from dissect_xr.dissection.blocks import Block
-from dissect_xr.dissection.labels import LabelBlock, Labels, read_labels
+from dissect_xr.dissection.blocks import Block, label_step
+from dissect_xr.dissection.labels import Labels, read_labels
 from dissect_xr.dissection.layers import HALF_VALUES, Layer, ahead, bits
 from dissect_xr.dissection.upsample import Axis
 
@@ -54,13 +55,18 @@ def tally_block(task: TallyTask) -> Counts:
     hits = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
     areas = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
 
-    def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating], LabelBlock]:
+    def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         span = slice(*images), slice(first, last)
-        return array[span], peaks[span], read_labels(task.labels.url, images)
+        return array[span], peaks[span]
 
-    for values, peak, labels in ahead(read, task.block.reads):
-        known = (*labels, lookup, task.labels.category)
-        add_counts((hits, areas), values, peak, task.thresholds, known, (rows, cols), task.domain)
+    step, reads = label_step(task.labels.image_bytes), task.block.reads
+    steps = [[(i, min(i + step, stop)) for i in range(start, stop, step)] for start, stop in reads]
+    labels = ahead(partial(read_labels, task.labels.url), [images for part in steps for images in part])
+    for part, (values, peak) in zip(steps, ahead(read, reads), strict=True):
+        for images in part:
+            span = slice(images[0] - part[0][0], images[1] - part[0][0])
+            known = (*next(labels), lookup, task.labels.category)
+            add_counts((hits, areas), values[span], peak[span], task.thresholds, known, (rows, cols), task.domain)
     return hits, areas
 
 

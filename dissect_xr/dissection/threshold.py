@@ -24,7 +24,7 @@ BIN_BITS = 16
 """Bits of a code that one histogram resolves."""
 
 SAMPLE = 512
-"""Images that the bound is taken from, at most an eighth of all: a unit's values vary more between images than within."""
+"""Images that the bound is taken from, at most an eighth of all: values vary more between images than within one."""
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(key, count): key = unit << 32 + code + MIDDLE, ascending."""

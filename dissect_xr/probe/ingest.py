@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr import storage
-from dissect_xr.cluster import Pool, Threads, run_tasks
+from dissect_xr.cluster import Pool, Threads, run_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.colors import color_labels
 from dissect_xr.probe.labels import Tables, label_image
@@ -44,6 +44,12 @@ class IngestTask:
         """Its marker."""
         return f"blocks/{self.start}-{self.start + len(self.plan.rows)}"
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        rows = self.plan.rows
+        return f"labels of images {rows[0].image} to {rows[-1].image} ({len(rows)})"
+
 
 def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
     """Read every image and label map of `plan` and write the probe to `url`; finished blocks are kept.
@@ -59,15 +65,13 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
     made_by = plan_fingerprint(plan)
     if (stored := storage.marker(url, "plan")) is not None and stored["fingerprint"] != made_by:
         raise DissectError(f"{url}: holds a probe of other images or parameters. Use another path, or delete this one.")
-    if stored is None and storage.exists(url):
-        raise DissectError(f"{url}: holds something that this package did not finish making. Use another path.")
     if storage.marker(url, "done") is not None:
         return
     length = block_length(len(plan.rows))
     slots = max(1, max(len(row.whole) for row in plan.rows))
     if stored is None:
-        objects = _create(plan, url, length, slots)
-        storage.mark(url, "plan", made_by=made_by, objects=objects)
+        _check_ours(url, made_by)
+        storage.mark(url, "plan", made_by=made_by, objects=_create(plan, url, length, slots))
     tasks = [
         IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, made_by)
         for i in range(0, len(plan.rows), length)
@@ -75,9 +79,17 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
     marked = storage.markers(url, "blocks")
     missing = [task for task in tasks if task.key not in marked]
     with track("probe", len(missing), show=show and bool(missing)) as bar:
-        for task, _ in run_tasks(pool, ingest_block, missing):
+        for task, _ in run_blocks(pool, ingest_block, missing):
             bar.advance(len(task.plan.rows))
     _finish(plan, url, [storage.marker(url, task.key, made_by=made_by) or {} for task in tasks])
+
+
+def _check_ours(url: str, made_by: str) -> None:
+    """Raise unless what stands at `url` without a plan's marker is nothing, or left by a run of this plan."""
+    for key in storage.markers(url, "blocks"):
+        storage.marker(url, key, made_by=made_by)
+    if storage.exists(url) and not {"schema_version", "parameters"} <= storage.read_attrs(url).keys():
+        raise DissectError(f"{url}: holds something that this package did not make. Use another path.")
 
 
 def block_length(images: int) -> int:
@@ -93,7 +105,9 @@ def plan_fingerprint(plan: ProbePlan) -> str:
 
 
 def ingest_block(task: IngestTask) -> None:
-    """Write the labels of one image block, and mark it with its counts and digests."""
+    """Write the labels of one image block, and mark it with its counts and digests; nothing where it is marked."""
+    if storage.marker(task.url, task.key, made_by=task.fingerprint) is not None:
+        return
     plan = task.plan
     tables = Tables.of(plan.concepts, plan.categories, plan.ignored)
     n, size = len(plan.rows), plan.label_size
@@ -175,18 +189,20 @@ def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objec
         storage.coordinate("category", "category", plan.categories),
         storage.coordinate("plane_category", "plane", plan.planes or plan.categories[:1]),
     ]
-    attrs = {
+    write = storage.lay_out if storage.markers(url, "blocks") else storage.create
+    objects = write(url, "", arrays, _attrs(plan, url), coordinates)
+    # The root's own metadata is written again at the end, with the images' digest, and vouched for then.
+    return {key: pair for key, pair in objects.items() if "/" in key}
+
+
+def _attrs(plan: ProbePlan, url: str) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
         "parameters": plan.parameters,
         "label_size": list(plan.label_size),
         "root": _root(plan, url),
         "coordinates": "split concept_name concept_category plane_category",
     }
-    objects = storage.create(url, "", [*arrays, *(spec for spec, _ in coordinates)], attrs)
-    writer = storage.Writer(url)
-    for spec, values in coordinates:
-        writer.write(spec.name, (0,), values)
-    return objects | writer.objects
 
 
 def _root(plan: ProbePlan, url: str) -> str:
@@ -210,8 +226,9 @@ def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> N
         for kind in ("pixels_sha256", "labels_sha256")
     }
     images_sha256 = storage.fingerprint({"pixels": digests["pixels_sha256"], "images": [r.image for r in plan.rows]})
-    storage.update_attrs(url, {"images_sha256": images_sha256})
-    with storage.marked(url, "done", made_by=storage.fingerprint(digests | {"plan": plan_fingerprint(plan)})) as (w, _):
+    made_by = storage.fingerprint(digests | {"plan": plan_fingerprint(plan)})
+    with storage.marked(url, "done", made_by=made_by, rests_on=storage.markers(url)) as (w, _):
+        w.vouch(storage.write_group(url, "", _attrs(plan, url) | {"images_sha256": images_sha256}))
         w.write("concept_images", (0,), images)
         w.write("concept_area", (0,), areas)
         w.write("category_area", (0,), category_images * int(np.prod(plan.label_size)))
@@ -227,4 +244,4 @@ def open_probe(url: str) -> xr.Dataset:
 def image_root(url: str) -> str:
     """The folder that the probe's image paths are relative to."""
     root = str(storage.read_attrs(url)["root"])
-    return root if Path(root).is_absolute() else storage.join(str(Path(url).parent), root)
+    return root if Path(root).is_absolute() else str(Path(url).parent / root)

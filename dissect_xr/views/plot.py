@@ -20,8 +20,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from dissect_xr.analysis.detect import Count, concept_histogram, detected_concepts, unique_detectors
+from dissect_xr.analysis.detect import Count, concept_histogram, unique_detectors
+from dissect_xr.analysis.snapshots import by_step
+from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -55,11 +58,11 @@ def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     ----------
     Bau et al. 2017, section 3.3.
     """
-    units = concept_histogram(_one(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
+    units = concept_histogram(one_place(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
     groups = {category: _descending(units, category) for category in np.atleast_1d(ds["category"].values).tolist()}
     groups = {category: group for category, group in groups.items() if group}
     concepts = sum(map(len, groups.values()))
-    ax = _new_axes(7.0, 1.2 + 0.17 * (concepts + len(groups))) if ax is None else ax
+    ax = new_axes(7.0, 1.2 + 0.17 * (concepts + len(groups))) if ax is None else ax
     colors = category_colors(np.atleast_1d(ds["category"].values).tolist())
     ax.set_xlim(0, max(1, int(units.max())) * 1.08)  # room for the number at the end of the longest bar
     place = 0
@@ -119,26 +122,21 @@ def emergence(
     ----------
     Bau et al. 2017, section 3.5.
     """
-    if "snapshot" not in ds.dims or "step" not in ds.variables:
-        raise DissectError(
-            "emergence is drawn over the dimension snapshot with its coordinate step; the Dataset lacks them."
-        )
-    ds = _one(ds, "fraction").sortby("step")
+    ds = by_step(one_place(ds, "fraction"))
     if per == "layer":
-        lines, colors = _per_layer(ds, count, cutoff), _layer_colors(ds)
+        lines, colors = _per_layer(ds, count, cutoff), layer_colors(ds)
     elif per == "category":
-        lines, colors = _per_category(ds, count, cutoff), category_colors(ds["category"].values.tolist())
+        lines, colors = emergence_of(ds, count=count, cutoff=cutoff).compute(), category_colors(ds["category"].values.tolist())
     else:
         raise DissectError(f"per is {per!r}: expected layer or category.")
-    ax = _new_axes(7.0, 4.2) if ax is None else ax
+    ax = new_axes(7.0, 4.2) if ax is None else ax
     steps = ds["step"].values
     for name in lines[per].values.tolist():
         ax.plot(steps, lines.sel({per: name}), color=colors[name], marker="o", markersize=4, clip_on=False, label=name)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"unique detectors ({count.replace('_', ' ')})")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if (steps > 0).any():
-        ax.set_xscale("symlog", linthresh=steps[steps > 0].min(), linscale=0.5)
+    log_steps(ax, steps)
     ax.set_xlabel("training step")
     handles = [*ax.get_lines()] + (_accuracy(ax, ds) if "accuracy" in ds.variables else [])
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8)
@@ -160,7 +158,13 @@ def category_colors(categories: Sequence[str]) -> dict[str, str]:
     return {category: colors[category] for category in categories}
 
 
-def _one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
+def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
+    """A logarithmic scale of steps, linear up to the first step after 0."""
+    if (steps > 0).any():
+        ax.set_xscale("symlog", linthresh=steps[steps > 0].min(), linscale=0.5)
+
+
+def one_place(ds: xr.Dataset, *dims: str) -> xr.Dataset:
     """`ds` without `dims`, of which it must hold one place each, and with its coordinates in memory."""
     for dim in dims:
         if ds.sizes.get(dim, 1) != 1:
@@ -171,7 +175,8 @@ def _one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
     return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
 
 
-def _new_axes(width: float, height: float) -> Axes:
+def new_axes(width: float, height: float) -> Axes:
+    """Axes of a new Figure of so many inches."""
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
@@ -191,28 +196,21 @@ def _tally(category: str, group: list[tuple[str, int]]) -> str:
 def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
     """Unique detectors, (snapshot, layer) float64 in memory; NaN where the layer has no counts."""
     numbers = ds.groupby("layer").map(lambda part: unique_detectors(part, count=count, cutoff=cutoff).to_dataset())
-    return numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=_layers(ds)).compute()
-
-
-def _per_category(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
-    """Unique detectors, (snapshot, category) float64 in memory; NaN where a unit has no counts."""
-    numbers = detected_concepts(ds, count=count, cutoff=cutoff).groupby("concept_category").sum()
-    numbers = numbers.rename(concept_category="category").reindex(category=ds["category"], fill_value=0)
-    return numbers.where(_counted(ds).all("unit")).compute()
+    return numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=ordered_layers(ds)).compute()
 
 
 def _counted(ds: xr.Dataset) -> xr.DataArray:
     return ds["unit_area"].notnull().any("category")
 
 
-def _layers(ds: xr.Dataset) -> list[str]:
+def ordered_layers(ds: xr.Dataset) -> list[str]:
     """The layers in the order of the units: as a rule from the input to the output."""
     return list(dict.fromkeys(ds["layer"].values.tolist()))
 
 
-def _layer_colors(ds: xr.Dataset) -> dict[str, str]:
+def layer_colors(ds: xr.Dataset) -> dict[str, str]:
     """From dark to light along the layers: viridis, which colour-blind readers see in order, less its yellow end."""
-    layers = _layers(ds)
+    layers = ordered_layers(ds)
     return {layer: to_hex(colormaps["viridis"](0.85 * place / len(layers))) for place, layer in enumerate(layers)}
 
 

@@ -1,0 +1,81 @@
+"""How many detectors and unique detectors there are at every cutoff: counts near one cutoff are fragile.
+
+Knows: that a concept is detected at every cutoff below the best IoU of its detectors.
+Does not know: how a label is found, figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dissect_xr.analysis.detect import best_concept
+
+CUTOFFS = np.round(np.arange(0.0, 0.5001, 0.005), 3)
+"""IoUs from 0 to 0.5: few units reach more."""
+
+
+def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
+    """Detectors and unique detectors at each cutoff, (…, cutoff) int64; computes the labels of all units once.
+
+    Variables ``detectors``, ``unique_by_unit`` and ``unique_by_category`` of the units in `ds` together, as
+    :func:`dissect_xr.detectors` and :func:`dissect_xr.unique_detectors` count them. Memory: the labels, and one number
+    per concept; whatever the number of cutoffs.
+
+    Raises
+    ------
+    DissectError
+        If no concept competes, or the Dataset lacks a count.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "category"), [[4], [5]]),
+    ...      "concept_area": ("concept", [4, 8])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> curve = cutoff_curve(ds, [0.1, 0.55, 0.7])  # both units detect sky, with 4 / 8 and 5 / 8
+    >>> curve.detectors.values.tolist(), curve.unique_by_unit.values.tolist()
+    ([2, 1, 0], [1, 1, 0])
+    """
+    levels = xr.DataArray(np.asarray(cutoffs, np.float64), dims="cutoff", name="cutoff")
+    levels = levels.assign_coords(cutoff=levels)
+    categories = list(dict.fromkeys(ds["concept_category"].values.tolist()))
+    each = {None: best_concept(ds)} | {category: best_concept(ds, within=category) for category in categories}
+    labels = [best[["concept", "iou"]].expand_dims(of=[n]) for n, best in enumerate(each.values())]
+    computed = xr.concat(labels, "of", coords="minimal", compat="override", join="exact").compute()
+    by_unit, by_category = computed.isel(of=0), computed.isel(of=slice(1, None))
+    curves = {
+        "detectors": (by_unit["iou"] > levels).sum([dim for dim in ("unit",) if dim in by_unit.dims]),
+        "unique_by_unit": _unique(by_unit, levels),
+        "unique_by_category": _unique(by_category, levels).sum("of"),
+    }
+    return xr.Dataset(curves).astype(np.int64)
+
+
+def _unique(best: xr.Dataset, levels: xr.DataArray) -> xr.DataArray:
+    """Distinct labels whose highest IoU exceeds each level."""
+    best = best if "unit" in best.dims else best.expand_dims("unit")
+    number: xr.DataArray = xr.apply_ufunc(
+        _count,
+        best["concept"],
+        best["iou"],
+        levels,
+        input_core_dims=[["unit"], ["unit"], ["cutoff"]],
+        output_core_dims=[["cutoff"]],
+        vectorize=True,
+    )
+    return number
+
+
+def _count(concept: NDArray[np.int64], iou: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Distinct concepts of one layer above each level."""
+    labelled = concept > 0
+    numbers, place = np.unique(concept[labelled], return_inverse=True)
+    highest = np.full(numbers.size, -1.0)
+    np.maximum.at(highest, place, iou[labelled])
+    return np.asarray(numbers.size - np.searchsorted(np.sort(highest), levels, side="right"), np.int64)

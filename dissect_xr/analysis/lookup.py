@@ -1,0 +1,71 @@
+"""Finds a concept or a unit by the name that a person types.
+
+Knows: names, numbers, what is near.
+Does not know: counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import numpy as np
+import xarray as xr
+
+from dissect_xr.errors import DissectError
+
+
+def concept_place(ds: xr.Dataset, concept: str | int) -> int:
+    """Place of a concept along ``concept``, by name (case does not count) or number.
+
+    Raises
+    ------
+    DissectError
+        If there is none, with near names; or several of that name, with their numbers.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(coords={"concept": [2, 5], "concept_name": ("concept", ["car", "sky"])})
+    >>> concept_place(ds, "sky"), concept_place(ds, 2)
+    (1, 0)
+    """
+    numbers = np.atleast_1d(ds["concept"].values)
+    names = np.atleast_1d(ds["concept_name"].values).tolist()
+    if isinstance(concept, str):
+        found = [n for n, name in enumerate(names) if name == concept]
+        found = found or [n for n, name in enumerate(names) if name.lower() == concept.lower()]
+    else:
+        found = np.flatnonzero(numbers == concept).tolist()
+    if len(found) > 1:
+        listed = ", ".join(f"{numbers[n]} ({np.atleast_1d(ds['concept_category'].values)[n]})" for n in found)
+        raise DissectError(f"'{concept}' names {len(found)} concepts: give the number, one of {listed}.")
+    if not found:
+        raise DissectError(f"no concept '{concept}'{_near(str(concept), names)}.")
+    return int(found[0])
+
+
+def unit_place(ds: xr.Dataset, unit: str) -> int:
+    """Place of a unit along ``unit``, by its id ``<layer>/<channel>``.
+
+    Raises
+    ------
+    DissectError
+        If there is none, with near ids.
+
+    Examples
+    --------
+    >>> unit_place(xr.Dataset(coords={"unit": ["conv5/0", "conv5/1"]}), "conv5/1")
+    1
+    """
+    units = np.atleast_1d(ds["unit"].values).tolist()
+    if unit not in units:
+        raise DissectError(f"no unit '{unit}'{_near(unit, units)}. Units are named <layer>/<channel>, channels from 0.")
+    return int(units.index(unit))
+
+
+def _near(wanted: str, names: Sequence[str]) -> str:
+    """Names that may be meant, as the end of a sentence."""
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in get_close_matches(wanted.lower(), lower, n=5)]
+    near += [name for name in names if wanted.lower() in name.lower() and name not in near][: 5 - len(near)]
+    return f"; near: {', '.join(near)}" if near else f" among {len(names)}"

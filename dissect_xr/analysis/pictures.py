@@ -1,0 +1,96 @@
+"""Small pictures of an image with a mask in it: inside bright, outside dimmed, a line between.
+
+Knows: pixels (row, col, channel) uint8 and masks on a coarser grid.
+Does not know: units, stores, where a mask comes from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.probe.pixels import inside, open_image
+
+DIMMED = 0.3
+"""Brightness outside the mask."""
+
+OUTLINE = (255, 230, 0)
+"""Yellow: seen on dark and bright ground, by colour-blind readers too."""
+
+BESIDE = 128
+"""Grey beside an image that is not square."""
+
+MARGIN = 0.25
+"""Width of the surroundings that a crop keeps, as a share of the active square's side."""
+
+
+def read_picture(root: str, name: str, size: int) -> NDArray[np.uint8]:
+    """The image file `root / name`, at most `size` pixels long or wide, (row, col, 3).
+
+    Raises
+    ------
+    DissectError
+        If it is missing, damaged or outside `root`.
+    """
+    with open_image(inside(root, name, name)) as image:
+        scale = min(1.0, size / max(image.size))
+        small = image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        return np.asarray(small)
+
+
+def draw(pixels: NDArray[np.uint8], active: NDArray[np.bool_], size: int, *, crop: bool = False) -> NDArray[np.uint8]:
+    """A square picture (size, size, 3) of the image with its active pixels; the mask's grid covers the whole image.
+
+    Examples
+    --------
+    >>> white, left = np.full((4, 4, 3), 255, np.uint8), np.array([[True, False]])
+    >>> draw(white, left, 4)[0, :, 2].tolist()  # blue: bright inside, 0 on the outline, dimmed to 30 % outside
+    [255, 0, 76, 76]
+    """
+    top, left, bottom, right = _square(active, pixels.shape) if crop else (0.0, 0.0, 1.0, 1.0)
+    tall, wide = (bottom - top) * pixels.shape[0], (right - left) * pixels.shape[1]
+    rows = _centres(max(1, round(size * tall / max(tall, wide))), top, bottom)
+    cols = _centres(max(1, round(size * wide / max(tall, wide))), left, right)
+    image, shown = (
+        part[np.ix_((rows * part.shape[0]).astype(int), (cols * part.shape[1]).astype(int))]
+        for part in (pixels, active)
+    )
+    masked = np.where(shown[..., None], image, (image * DIMMED).astype(np.uint8))
+    masked[_edge(shown)] = OUTLINE
+    canvas = np.full((size, size, 3), BESIDE, np.uint8)
+    y, x = (size - rows.size) // 2, (size - cols.size) // 2
+    canvas[y : y + rows.size, x : x + cols.size] = masked
+    return canvas
+
+
+def _centres(pixels: int, first: float, last: float) -> NDArray[np.float64]:
+    """Centres of so many pixels between two positions."""
+    return np.asarray(first + (np.arange(pixels) + 0.5) / pixels * (last - first))
+
+
+def _at(rows: NDArray[np.float64], cols: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    """Index of the pixels that hold the positions, in [0, 1)."""
+    return np.ix_((rows * shape[0]).astype(np.intp), (cols * shape[1]).astype(np.intp))
+
+
+def _edge(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of the mask beside one that is not; the picture's border is none."""
+    around = np.pad(shown, 1, mode="edge")
+    whole = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return np.asarray(shown & ~whole)
+
+
+def _square(active: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right, in [0, 1], of a square in pixels around the mask; the whole image without a mask."""
+    if not active.any():
+        return 0.0, 0.0, 1.0, 1.0
+    spans = []
+    for axis in (0, 1):
+        found = np.flatnonzero(active.any(axis=1 - axis))
+        spans.append(np.array([found[0], found[-1] + 1]) / active.shape[axis] * shape[axis])
+    side = max(1.0, (1 + MARGIN) * max(last - first for first, last in spans))
+    box = []
+    for (first, last), length in zip(spans, shape, strict=False):
+        start = min(max(0.0, (first + last - side) / 2), max(0.0, length - side))
+        box.append((start / length, min(1.0, (start + side) / length)))
+    return box[0][0], box[1][0], box[0][1], box[1][1]

@@ -1,0 +1,76 @@
+"""A task tried up to three times, whose failure is a value: the rest goes on, and all failures are reported at the end.
+
+Knows: which errors are worth another try, how a failure travels through a tree of merges.
+Does not know: what a task computes, or where it runs.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dissect_xr.errors import BlocksFailed, DissectError, WriteError
+
+ATTEMPTS = 3
+"""Times a task is tried, where the error may pass: not for a `DissectError`, which says what the user can mend."""
+
+PAUSE = 0.2
+"""Seconds before the second try; twice as long before the third."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Stands for the result of a task that failed."""
+
+    message: str
+    stop: bool = False
+    """whether nothing more can succeed"""
+
+
+def attempt(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, or `Failed`; runs on a worker."""
+    failed = next((arg for arg in args if isinstance(arg, Failed)), None)
+    if failed is not None:
+        return failed
+    for n in range(ATTEMPTS):
+        try:
+            return function(*args)
+        except WriteError as error:
+            return Failed(str(error), stop=True)
+        except DissectError as error:
+            return Failed(f"{_what(args)}: {error}")
+        except Exception as error:
+            last = error
+            if n + 1 < ATTEMPTS:
+                time.sleep(PAUSE * 2**n)
+    return Failed(f"{_what(args)}: failed {ATTEMPTS} times, {type(last).__name__}: {last}")
+
+
+def _what(args: tuple[Any, ...]) -> str:
+    named = getattr(args[0], "what", None) if args else None
+    return str(named or (type(args[0]).__name__ if args else "task"))
+
+
+def check(result: Any, failures: list[str]) -> bool:
+    """Whether `result` is one; a failure is noted, or raised where nothing more can succeed.
+
+    Raises
+    ------
+    WriteError
+    """
+    if not isinstance(result, Failed):
+        return True
+    if result.stop:
+        raise WriteError(result.message)
+    failures.append(result.message)
+    return False
+
+
+@contextmanager
+def kept_failures(failures: list[str]) -> Iterator[None]:
+    """Failures of blocks inside are added to `failures`, and what follows goes on."""
+    try:
+        yield
+    except BlocksFailed as error:
+        failures += error.failures

@@ -1,0 +1,163 @@
+"""Whether a store is what its markers vouch for, and what has to be done again where it is not.
+
+Knows: objects, their sizes and checksums, which marker vouches for which.
+Does not know: Zarr, or how a block is made: a stage does again what has no marker.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from dissect_xr import places
+from dissect_xr.errors import DissectError
+from dissect_xr.guard import METADATA, forget
+from dissect_xr.markers import drop, marker, markers, place_of
+
+STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
+"""What a run directory holds."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One object that is not what was written."""
+
+    place: str
+    """where it lies"""
+    what: str
+    markers: tuple[str, ...]
+    """keys of the markers that no longer hold"""
+    key: str | None = None
+    """of the object in its store; None for a marker"""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+@dataclass
+class Expected:
+    """What the markers of a store vouch for."""
+
+    url: str
+    objects: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """object key -> (bytes, crc32c)"""
+    by: dict[str, list[str]] = field(default_factory=dict)
+    """object key -> keys of the markers that vouch for it"""
+    damages: list[Damage] = field(default_factory=list)
+    """of the markers themselves"""
+
+
+def expected(url: str) -> Expected:
+    """What the markers of the store at `url` vouch for; reads all of them."""
+    found, there = Expected(url), markers(url)
+    with ThreadPoolExecutor(8) as executor:
+        contents = dict(zip(sorted(there), executor.map(lambda key: _content(url, key), sorted(there)), strict=True))
+    for key, content in contents.items():
+        if isinstance(content, str):
+            found.damages.append(Damage(place_of(url, key), content, (key,)))
+            continue
+        for missing in sorted(set(content["rests_on"]) - there):
+            found.damages.append(Damage(place_of(url, missing), f"missing, though '{key}' rests on it", (key,)))
+        for name, (size, crc) in content["objects"].items():
+            if found.objects.setdefault(name, (size, crc)) != (size, crc):
+                found.damages.append(Damage(place_of(url, key), f"contradicts another marker on {name}", (key,)))
+            found.by.setdefault(name, []).append(key)
+    return found
+
+
+def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
+    """The marker, or what is wrong with it."""
+    try:
+        return marker(url, key) or "was removed meanwhile"
+    except DissectError:
+        return "damaged marker"
+
+
+def inspect(known: Expected, *, full: bool, only: Iterable[str] | None = None) -> Iterator[Damage]:
+    """What is damaged: sizes of all objects and the contents of metadata, or with `full` all contents.
+
+    Parameters
+    ----------
+    only
+        Object keys to look at; None means all.
+    """
+    if only is None:
+        yield from known.damages
+    keys = list(known.objects if only is None else only)
+    sizes = places.sizes(known.url) if only is None and not full else None
+    with ThreadPoolExecutor(8) as executor:
+        yield from (damage for damage in executor.map(lambda key: _look(known, key, sizes), keys) if damage)
+
+
+def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage | None:
+    """What is wrong with one object; where `sizes` are given, only those of chunks are compared."""
+    size, crc = known.objects[key]
+    wrong = None
+    if sizes is not None and not key.endswith(METADATA):
+        found = sizes.get(key)
+        if found != size:
+            wrong = "missing" if found is None else f"{found:,} bytes, {size:,} were written"
+    else:
+        data = places.read(known.url, key)
+        if data is None:
+            wrong = "missing"
+        elif len(data) != size:
+            wrong = f"{len(data):,} bytes, {size:,} were written"
+        elif places.checksum(data) != crc:
+            wrong = "damaged: the checksum is not that of what was written"
+    return Damage(places.join(known.url, key), wrong, tuple(known.by[key]), key) if wrong else None
+
+
+def stores_at(path: str) -> list[str]:
+    """The stores of a run directory, or `path` itself where it is one.
+
+    Raises
+    ------
+    DissectError
+        Where there is neither.
+    """
+    inside = [places.join(path, name) for name in STORES]
+    found = [url for url in inside if markers(url) or places.read(url, METADATA) is not None]
+    if not found and (markers(path) or places.read(path, METADATA) is not None):
+        found = [path]
+    if not found:
+        raise DissectError(f"{path}: expected a store or a run directory with {', '.join(STORES)}, found neither.")
+    return found
+
+
+def verify(path: str) -> tuple[list[Damage], int]:
+    """All damage of a store or of a run directory, and the number of objects; reads every byte that is vouched for."""
+    damages, objects = [], 0
+    for url in stores_at(path):
+        known = expected(url)
+        if not known.by and not known.damages:
+            damages.append(Damage(url, "nothing in it is marked as finished", ()))
+        objects += len(known.objects)
+        damages += inspect(known, full=True)
+    return damages, objects
+
+
+def repair(url: str, *, full: bool = False) -> list[Damage]:
+    """Remove what is damaged, and the markers that vouch for it, so that just those blocks are done again.
+
+    Looks at sizes and metadata; with `full` at every byte.
+    """
+    known = expected(url)
+    damages = list(inspect(known, full=full))
+    if damages:
+        drop(url, {key for damage in damages for key in damage.markers})
+        for damage in damages:
+            if damage.key is not None:
+                # A truncated shard cannot be overwritten by zarr 3.1.6.
+                places.delete(url, damage.key)
+        forget(url)
+    return damages
+
+
+def sweep(url: str) -> int:
+    """Remove files that were being written when their writer died; how many there were. Nobody else may be writing."""
+    if not places.is_local(url):
+        return 0
+    partial = [key for key in places.sizes(url) if key.endswith(places.PARTIAL)]
+    for key in partial:
+        places.delete(url, key)
+    return len(partial)

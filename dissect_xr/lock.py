@@ -1,0 +1,120 @@
+"""One run at a time in one output directory.
+
+Knows: the object `lock`, created only where there is none, that names who holds it; which processes are alive here.
+Does not know: what the run does.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from dissect_xr import places
+from dissect_xr.errors import DissectError
+
+KEY = "lock"
+
+
+@contextmanager
+def locked(out: str, command: str, *, break_lock: bool = False) -> Iterator[None]:
+    """Hold the lock of the output directory `out` inside.
+
+    A lock left by a process of this host that is gone is taken over; `break_lock` takes it from anyone.
+
+    Raises
+    ------
+    DissectError
+        Where another run holds it: who, where, since when.
+    """
+    mine = _mine(command)
+    for _ in range(3):
+        if places.create(out, KEY, mine):
+            break
+        held = places.read(out, KEY)
+        if held is None:  # let go of meanwhile
+            continue
+        if not (break_lock or _left_behind(held)):
+            raise DissectError(_refusal(out, held))
+        if _take(out, held, mine):
+            break
+    else:
+        raise DissectError(f"{places.join(out, KEY)}: other runs are starting here as well. Try again.")
+    try:
+        yield
+    finally:
+        if places.read(out, KEY) == mine:
+            places.delete(out, KEY)
+
+
+def _mine(command: str) -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    process = psutil.Process()
+    content = {
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "born": process.create_time(),
+        "command": command,
+        "started": now,
+    }
+    return json.dumps(content).encode()
+
+
+def _fields(held: bytes) -> dict[str, Any]:
+    """What a lock says; nothing where it is damaged."""
+    try:
+        content = json.loads(held)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _left_behind(held: bytes) -> bool:
+    """Whether the holder was a process of this host that is gone; its number may be another one's by now."""
+    content = _fields(held)
+    if content.get("host") != socket.gethostname() or not isinstance(content.get("pid"), int):
+        return False
+    try:
+        born = psutil.Process(content["pid"]).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return bool(abs(born - float(content.get("born", born))) > 2)
+
+
+def _take(out: str, held: bytes, mine: bytes) -> bool:
+    """Replace the lock `held` by `mine`, unless someone else was quicker."""
+    if not places.is_local(out):
+        # Deleting is not conditional on an object store: wait, so that of two that take over one sees the other.
+        places.delete(out, KEY)
+        time.sleep(0.5)
+        return places.create(out, KEY, mine)
+    path, aside = places.join(out, KEY), places.join(out, f"{KEY}.{os.getpid()}{places.PARTIAL}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    with open(aside, "rb") as file:
+        taken = file.read()
+    os.unlink(aside)
+    if taken != held:
+        # It was not the dead one's any more, but that of a run that took over before us.
+        places.create(out, KEY, taken)
+        return False
+    return places.create(out, KEY, mine)
+
+
+def _refusal(out: str, held: bytes) -> str:
+    content = _fields(held)
+    where = places.join(out, KEY)
+    if not content:
+        return f"{where}: is no lock of this program. If nothing runs here, give --break-lock."
+    who = ", ".join(f"{name} {content.get(name)}" for name in ("host", "pid", "started"))
+    return (
+        f"{out}: is in use by `{content.get('command')}` ({who}). Wait for it, or choose another --out; if that run is "
+        f"dead, which cannot be seen from here, give --break-lock."
+    )

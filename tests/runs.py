@@ -1,0 +1,86 @@
+"""A small run for tests of what happens to runs: a recipe, its network and images, and what must come out of it.
+
+Knows: the command line, where a run's stores lie.
+Does not know: what is done to the run.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dissect_xr import places, storage
+from dissect_xr.cli import main
+from dissect_xr.integrity import STORES
+
+NETWORK = """
+import os
+import time
+
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, width=6):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 2), nn.ReLU())
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        time.sleep(float(os.environ.get("SLOW_FORWARD", "0")))
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+"""
+
+RECIPE = """
+probe: {kind: broden, folder: "${data}"}
+model:
+  factory: ${here}/network.py:Small
+  input_size: 24
+  snapshots:
+    - {name: first, step: 0, seed: 0, metrics: {accuracy: 0.1}}
+    - {name: second, step: 5, seed: 1, metrics: {accuracy: 0.5}}
+layers: [first, second]
+activations: {memory: 1048576, threads: 1}
+dissect: {fractions: [0.01, 0.1]}
+"""
+
+
+def write_recipe(folder: Path, recipe: str = RECIPE) -> Path:
+    """The recipe and its network in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "network.py").write_text(NETWORK)
+    (folder / "recipe.yaml").write_text(recipe)
+    return folder / "recipe.yaml"
+
+
+def call(*arguments: str) -> int:
+    """Exit code of the command in this process."""
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def urls(out: str) -> list[str]:
+    """The stores of a run."""
+    return [storage.join(out, name) for name in STORES]
+
+
+def contents(out: str) -> dict[str, Any]:
+    """Every array, decoded, as bytes and every group's attributes, but the folder that the images lie in."""
+    found: dict[str, Any] = {}
+    for url in urls(out):
+        for key in places.sizes(url):
+            path, _, name = key.rpartition("/")
+            if name != "zarr.json" and key != "zarr.json":
+                continue
+            place = f"{url.rsplit('/', 1)[1]}:{path}"
+            metadata = json.loads(places.read(url, key) or b"")
+            if metadata["node_type"] == "group":
+                found[place] = {k: v for k, v in storage.read_attrs(url, path).items() if k != "root"}
+            else:
+                values = storage.read(url, path)[...]
+                text = values.dtype.kind not in "iufb"
+                found[place] = (metadata["attributes"], values.shape, values.tolist() if text else values.tobytes())
+    return found

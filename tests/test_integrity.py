@@ -1,0 +1,209 @@
+"""Rotten data: every flipped byte and every truncation is found and named, none is read as data, a run mends it."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import runs
+
+from dissect_xr import storage
+from dissect_xr.errors import DissectError
+from dissect_xr.guard import forget
+from dissect_xr.integrity import Expected, expected, inspect, repair, stores_at, sweep, verify
+from dissect_xr.probe.digits import write_digits
+
+TRIES = 600
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(arguments, output directory) of a finished run that no test may change."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_digits(folder / "digits", images=20, size=64)
+    arguments = [str(runs.write_recipe(folder / "recipe")), "--set", f"data={folder / 'digits'}", "--quiet"]
+    assert runs.call("run", *arguments, "--out", str(folder / "run")) == 0
+    return arguments, folder / "run"
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The same run, to be damaged."""
+    arguments, out = finished
+    shutil.copytree(out, tmp_path / "run")
+    # The images of a probe that lie outside its folder have an absolute root: the copy finds them too.
+    return [*arguments, "--out", str(tmp_path / "run")], tmp_path / "run"
+
+
+def damage(path: Path, draw: random.Random) -> str:
+    """Flip a bit of a file, or cut it short; what was done."""
+    content = bytearray(path.read_bytes())
+    place = draw.randrange(len(content))
+    if draw.random() < 0.3:
+        path.write_bytes(bytes(content[:place]))
+        return f"cut to {place} of {len(content)} bytes"
+    content[place] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(content))
+    return f"bit of byte {place} of {len(content)} flipped"
+
+
+def found(known: Expected, path: Path) -> list[str]:
+    """What verification says about one file, changed since `known` was read."""
+    store = Path(known.url)
+    if path.is_relative_to(store):
+        return [str(d) for d in inspect(known, full=True, only=[path.relative_to(store).as_posix()])]
+    return [str(d) for d in expected(known.url).damages if str(path) in str(d)]
+
+
+def files(out: Path) -> list[tuple[str, Path]]:
+    """(store, file) of every object and marker of a run."""
+    return [
+        (url, path)
+        for url in stores_at(str(out))
+        for root in (Path(url), out / "markers" / Path(url).name)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def test_every_object_is_vouched_for(finished):
+    _, out = finished
+    for url in stores_at(str(out)):
+        known = expected(url)
+        assert not known.damages
+        assert set(known.objects) == {p.relative_to(url).as_posix() for p in Path(url).rglob("*") if p.is_file()}
+    assert verify(str(out))[0] == []
+
+
+def test_every_flipped_bit_and_truncation_is_found_and_named(copy):
+    _, out = copy
+    draw = random.Random(4)
+    known = {url: expected(url) for url in stores_at(str(out))}
+    every = files(out)
+    kinds = [path.name == "zarr.json" for _, path in every] + [path.suffix == ".json" for _, path in every]
+    assert any(kinds)
+    for n in range(TRIES):
+        url, path = every[n % len(every)] if n < len(every) else draw.choice(every)
+        before = path.read_bytes()
+        what = damage(path, draw)
+        said = found(known[url], path)
+        path.write_bytes(before)
+        assert len(said) == 1, f"{path}: {what}: {said}"
+        assert said[0].startswith(str(path))
+    assert verify(str(out))[0] == []
+
+
+def values(url: str, path: Path) -> object:
+    """What a reader gets of the array or group that a file belongs to."""
+    inner = path.relative_to(url).as_posix()
+    forget(url)
+    if inner.endswith("zarr.json"):
+        group = inner.removesuffix("zarr.json").rstrip("/")
+        if 'node_type": "group' in path.read_text(errors="replace"):
+            return storage.read_attrs(url, group)
+        array = storage.read(url, group)
+    else:
+        array = storage.read(url, inner[: inner.rindex("/c/")])
+    return array.dtype, array[...].tolist()
+
+
+def test_no_damage_is_read_as_data(copy):
+    _, out = copy
+    draw, refusals = random.Random(5), []
+    every = [(url, path) for url, path in files(out) if path.is_relative_to(url)]
+    for n in range(150):
+        url, path = every[n % len(every)]
+        before, wanted = path.read_bytes(), values(url, path)
+        what = damage(path, draw) if n % 5 else f"removed {path.unlink()}"
+        try:
+            got = values(url, path) if path.exists() or path.name != "zarr.json" else wanted
+            assert repr(got) == repr(wanted), f"{path}: {what}: read as data"
+        except DissectError as error:
+            refusals.append(str(error))
+        path.write_bytes(before)
+        forget(url)
+    assert len(refusals) > 100
+    assert all("verify" in refusal and str(out) in refusal for refusal in refusals)
+
+
+DAMAGES = ("cut", "flipped", "removed")
+
+BLOCKS = [
+    ("activations.zarr/first/first/activation/c/0/0/0/0", {"first/blocks/0-16"}),
+    ("activations.zarr/second/second/zarr.json", {"second/created"}),
+    ("activations.zarr/zarr.json", {"first/created", "second/created"}),
+    ("probe.zarr/annotation/c/1/0/0/0", {"blocks/16-20"}),
+    ("probe.zarr/zarr.json", {"done"}),
+    ("probe.zarr/image/c/0", {"plan"}),
+    ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/counts/0-6"}),
+    ("dissection.zarr/second/first/threshold/c/0/0", {"second/first/threshold"}),
+    ("dissection.zarr/second/first/unit/zarr.json", {"second/first/created"}),
+    ("markers/dissection.zarr/first/second/threshold.json", {"first/second/threshold"}),
+    ("markers/activations.zarr/first/blocks/0-16.json", {"first/blocks/0-16"}),
+    ("markers/probe.zarr/plan.json", {"plan"}),
+]
+"""An object, and the markers that are written again when it is damaged."""
+
+
+@pytest.mark.parametrize(("pattern", "again", "how"), [(*block, DAMAGES[n % 3]) for n, block in enumerate(BLOCKS)])
+def test_run_does_just_the_damaged_block_again(finished, copy, pattern, again, how, capsys):
+    arguments, out = copy
+    before = {path: path.stat().st_mtime_ns for path in (out / "markers").rglob("*.json")}
+    path = out / pattern
+    content = path.read_bytes()
+    if how == "removed":
+        path.unlink()
+    else:
+        place = len(content) // 2
+        path.write_bytes(content[:place] if how == "cut" else content[:place] + b"\x00" + content[place + 1 :])
+    assert runs.call("run", *arguments, "--verify") == 0
+    assert "will be done again" in capsys.readouterr().err
+    assert verify(str(out))[0] == []
+    assert runs.contents(str(out)) == runs.contents(str(finished[1]))
+    store = "probe.zarr" if "probe.zarr" in pattern else pattern.removeprefix("markers/").split("/")[0]
+    changed = {
+        file.relative_to(out / "markers" / store).with_suffix("").as_posix()
+        for file, when in before.items()
+        if file.stat().st_mtime_ns != when and not file.name.startswith("done")
+    }
+    assert changed == (again - {"done"})
+
+
+def test_sizes_are_checked_without_being_asked(copy, capsys):
+    arguments, out = copy
+    path = out / "activations.zarr/first/first/activation/c/0/0/0/0"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert runs.call("run", *arguments) == 0
+    assert "done again" in capsys.readouterr().err
+    assert verify(str(out))[0] == []
+
+
+def test_verify_names_what_is_damaged_and_exits_with_2(copy, capsys):
+    _, out = copy
+    assert runs.call("verify", str(out)) == 0
+    path = out / "dissection.zarr/first/first/dead/c/0/0"
+    path.write_bytes(b"")
+    assert runs.call("verify", str(out)) == 2
+    assert runs.call("verify", str(out / "dissection.zarr")) == 2
+    assert str(path) in capsys.readouterr().out
+    assert runs.call("verify", str(out / "figures")) == 2
+    assert runs.call("verify", str(out / "probe.zarr")) == 0
+
+
+def test_repair_of_an_intact_store_changes_nothing(finished):
+    for url in stores_at(str(finished[1])):
+        assert repair(url, full=True) == []
+
+
+def test_files_of_killed_writers_are_swept_away(copy):
+    arguments, out = copy
+    orphan = out / "probe.zarr" / "annotation" / "c" / "0.abc.partial"
+    orphan.write_text("half")
+    (out / "markers" / "probe.zarr" / "done.json.abc.partial").write_text("half")
+    assert sweep(str(out / "probe.zarr")) == 1
+    orphan.write_text("half")
+    assert runs.call("run", *arguments) == 0
+    assert not list(out.rglob("*.partial"))
