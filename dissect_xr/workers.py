@@ -4,6 +4,7 @@ Knows: Dask's clients and futures, GPU workers, what it means that a worker or t
 Does not know: what a task computes, or which comes next (`cluster`).
 """
 
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -146,8 +147,24 @@ def connect(factory: Any, address: str) -> Iterator[Any]:
         client = factory(address, timeout="20s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise DissectError(f"{address}: no Dask scheduler answers there ({error}). Start `dask scheduler`.") from error
-    with client:
+    try:
         yield client
+    finally:
+        with _quiet(client.status == "running"):
+            client.close()
+
+
+@contextmanager
+def _quiet(connected: bool) -> Iterator[None]:
+    """A client that is closed while it tries to reconnect logs a traceback; the error said what matters already."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    try:
+        if not connected:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -36,6 +36,17 @@ def processes():
         yield pool
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 endpoint on loopback (`endpoint.Endpoint`)."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    import endpoint
+
+    with endpoint.endpoint() as found:
+        yield found
+
+
 @pytest.fixture
 def lazy():
     """Whatever computes a Dask graph inside this test fails."""

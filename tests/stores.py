@@ -40,7 +40,7 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def tiny_chunks(
-    *, chunk: int = 64, shard: int = 256, units: int = 2, read: int = 64, task: int = 512
+    *, chunk: int = 64, shard: int = 256, units: int = 2, read: int = 64, labels: int = 64, task: int = 512
 ) -> Iterator[None]:
     """Chunks, shards, unit blocks, reads and image ranges of a few bytes: small data is cut as large data is."""
     from dissect_xr.dissection import blocks
@@ -48,7 +48,7 @@ def tiny_chunks(
     with ExitStack() as stack:
         for module, sizes in (
             (store, {"CHUNK": chunk, "SHARD": shard, "UNIT_CHUNK": units}),
-            (blocks, {"READ": read, "TASK": task}),
+            (blocks, {"READ": read, "LABELS": labels, "TASK": task}),
         ):
             stack.enter_context(patch.multiple(module, **sizes))
         yield

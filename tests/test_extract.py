@@ -187,7 +187,7 @@ def test_only_the_block_that_is_missing_is_done_again(url, probe):
     assert stores.digest(Path(url)) == before
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """What a killed run looks like from inside."""
 
 

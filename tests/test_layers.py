@@ -19,7 +19,7 @@ FOUNDATIONS = {
 FRONT = {"recipe", "stages", "plans", "safety", "starting", "cli", "__main__", "__init__"}
 
 ONLY_IN = {
-    "numba": {"dissection/kernels.py"},
+    "numba": {"dissection/kernels.py", "dissection/histograms.py"},
     "zarr": {"storage.py", "places.py", "guard.py"},
     "dask": {"workers.py"},
     "distributed": {"cluster.py", "workers.py"},
@@ -31,7 +31,7 @@ ONLY_IN = {
     "jinja2": {"views/"},
     "pandas": {"views/"},
     "sklearn": {"probe/digits.py", "analysis/"},
-    "PIL": {"probe/", "activations/images.py"},
+    "PIL": {"probe/", "activations/images.py", "views/report_images.py"},  # a report's strips are JPEG files
     "yaml": {"recipe.py", "starting.py", "probe/masks.py"},
     "pydantic": {"recipe.py"},
     "typer": {"cli.py"},

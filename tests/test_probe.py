@@ -633,7 +633,7 @@ def test_the_same_store_for_every_number_of_threads(many, tmp_path):
     assert_counts_are_the_labels(probes[0])
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """What a killed run looks like from inside."""
 
 

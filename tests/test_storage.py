@@ -167,6 +167,7 @@ def test_a_block_of_zeros_replaces_what_stood_there(url):
     assert not storage.read(url, "group/data")[:].any()
     recorded = {name: tuple(pair) for name, pair in marker(url, "block")["objects"].items()}
     assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
+    assert set(recorded) == {"group/data/c/0/0"}
 
 
 @given(

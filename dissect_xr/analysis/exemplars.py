@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.analysis.lookup import concept_place
-from dissect_xr.analysis.masks import Stores, View, channel_of, image_blocks, image_counts, mask, open_view
-from dissect_xr.analysis.pictures import draw, read_picture
+from dissect_xr.analysis.masks import Stores, View, channel_of, image_blocks, image_counts, mask, open_view, upsampled
+from dissect_xr.analysis.pictures import WHOLE, around, draw, read_picture
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.ingest import image_root
@@ -28,9 +28,6 @@ from dissect_xr.progress import track
 
 TOP = 9
 """Images of a unit."""
-
-CROPPED = 4
-"""Images that are cropped are read this many times larger than shown."""
 
 PEAKS = 32 << 20
 """Bytes of peaks in memory at once."""
@@ -77,7 +74,7 @@ def exemplars(
     *,
     k: int = TOP,
     size: int = 96,
-    crop: bool = False,
+    crop: float | None = None,
     show: bool = True,
 ) -> Iterator[xr.Dataset]:
     """For each unit, its top images with its mask drawn in them; computes a chunk of units at a time.
@@ -100,7 +97,7 @@ def exemplars(
     size
         Longer side of a picture in pixels; pictures are square, grey beside the image.
     crop
-        Show the square around the active pixels instead of the whole image.
+        Show only a square around the peak, its side this share of the image's shorter side, in (0, 1].
     show
         Whether to draw a progress bar.
 
@@ -109,6 +106,8 @@ def exemplars(
     DissectError
         If `ds` holds several snapshots or fractions, a unit is not in it, or an image file is damaged.
     """
+    if crop is not None and not 0 < crop <= 1:
+        raise DissectError(f"crop is {crop}: expected a share of the image's shorter side, above 0 and at most 1.")
     layers: dict[str, list[str]] = {}
     for unit in units:
         layers.setdefault(unit.rpartition("/")[0], []).append(unit)
@@ -206,16 +205,18 @@ def _maps(view: View, top: xr.Dataset) -> dict[tuple[str, int], NDArray[Any]]:
 
 
 def _pictures(
-    view: View, top: xr.Dataset, maps: dict[tuple[str, int], NDArray[Any]], size: int, crop: bool
+    view: View, top: xr.Dataset, maps: dict[tuple[str, int], NDArray[Any]], size: int, crop: float | None
 ) -> xr.Dataset:
     """The exemplars of one unit."""
     unit, root = str(top["unit"].values), image_root(view.labels.url)
-    masks = [mask(maps[unit, place], view.thresholds[unit], view.rows, view.cols) for place in top["place"].values]
-    drawn = [
-        draw(read_picture(root, str(name), size * CROPPED if crop else size), active, size, crop=crop)
-        for name, active in zip(top["image"].values, masks, strict=True)
-    ]
+    drawn, areas = [], []
+    for name, place in zip(top["image"].values.tolist(), top["place"].values.tolist(), strict=True):
+        values = maps[unit, place]
+        active = mask(values, view.thresholds[unit], view.rows, view.cols)
+        pixels = read_picture(root, name, size if crop is None else round(size / crop))
+        box = WHOLE if crop is None else around(upsampled(values, view.rows, view.cols), pixels.shape, crop)
+        drawn.append(draw(pixels, active, size, box=box))
+        areas.append(int(active.sum()))
     return top.assign(
-        picture=(("rank", "row", "col", "channel"), np.stack(drawn)),
-        active=("rank", np.array([active.sum() for active in masks], np.int64)),
+        picture=(("rank", "row", "col", "channel"), np.stack(drawn)), active=("rank", np.array(areas, np.int64))
     )

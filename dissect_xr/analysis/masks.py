@@ -179,7 +179,7 @@ def _tally(
     axes: tuple[Axis, Axis],
     domain: Domain,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts (concept) and (category) of one map, by the kernel of the counting pass, whose `labels` these are."""
+    """Counts (concept) and (category) of one map (1, 1, y, x), by the kernel of the counting pass."""
     hits = np.zeros((1, 1, labels[4].size), np.int64)
     areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
     level = np.array([[threshold]], np.float32)

@@ -20,8 +20,8 @@ OUTLINE = (255, 230, 0)
 BESIDE = 128
 """Grey beside an image that is not square."""
 
-MARGIN = 0.25
-"""Width of the surroundings that a crop keeps, as a share of the active square's side."""
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The box of a whole image."""
 
 
 def read_picture(root: str, name: str, size: int) -> NDArray[np.uint8]:
@@ -38,8 +38,12 @@ def read_picture(root: str, name: str, size: int) -> NDArray[np.uint8]:
         return np.asarray(small)
 
 
-def draw(pixels: NDArray[np.uint8], active: NDArray[np.bool_], size: int, *, crop: bool = False) -> NDArray[np.uint8]:
+def draw(
+    pixels: NDArray[np.uint8], active: NDArray[np.bool_], size: int, *, box: tuple[float, float, float, float] = WHOLE
+) -> NDArray[np.uint8]:
     """A square picture (size, size, 3) of the image with its active pixels; the mask's grid covers the whole image.
+
+    `box` is the part shown: top, left, bottom and right as shares of the image, in [0, 1].
 
     Examples
     --------
@@ -47,20 +51,35 @@ def draw(pixels: NDArray[np.uint8], active: NDArray[np.bool_], size: int, *, cro
     >>> draw(white, left, 4)[0, :, 2].tolist()  # blue: bright inside, 0 on the outline, dimmed to 30 % outside
     [255, 0, 76, 76]
     """
-    top, left, bottom, right = _square(active, pixels.shape) if crop else (0.0, 0.0, 1.0, 1.0)
+    top, left, bottom, right = box
     tall, wide = (bottom - top) * pixels.shape[0], (right - left) * pixels.shape[1]
     rows = _centres(max(1, round(size * tall / max(tall, wide))), top, bottom)
     cols = _centres(max(1, round(size * wide / max(tall, wide))), left, right)
-    image, shown = (
-        part[np.ix_((rows * part.shape[0]).astype(int), (cols * part.shape[1]).astype(int))]
-        for part in (pixels, active)
-    )
+    image = pixels[_at(rows, cols, pixels.shape)]
+    shown = active[_at(rows, cols, active.shape)]
     masked = np.where(shown[..., None], image, (image * DIMMED).astype(np.uint8))
     masked[_edge(shown)] = OUTLINE
     canvas = np.full((size, size, 3), BESIDE, np.uint8)
     y, x = (size - rows.size) // 2, (size - cols.size) // 2
     canvas[y : y + rows.size, x : x + cols.size] = masked
     return canvas
+
+
+def around(values: NDArray[np.float64], shape: tuple[int, ...], side: float) -> tuple[float, float, float, float]:
+    """Box of a square around the highest of `values` (row, col), within the image of this (height, width).
+
+    `side` is its side as a share of the image's shorter side, in (0, 1].
+
+    >>> around(np.array([[0.0, 0.0, 0.0, 1.0]]), (100, 200), 0.5)
+    (0.25, 0.75, 0.75, 1.0)
+    """
+    row, col = np.unravel_index(int(np.argmax(values)), values.shape)
+    spans = []
+    for at, cells, length in zip((row, col), values.shape, shape, strict=False):
+        part = side * min(shape[:2]) / length
+        start = min(max(0.0, (float(at) + 0.5) / cells - part / 2), 1 - part)
+        spans.append((start, start + part))
+    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
 
 
 def _centres(pixels: int, first: float, last: float) -> NDArray[np.float64]:
@@ -78,19 +97,3 @@ def _edge(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
     around = np.pad(shown, 1, mode="edge")
     whole = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return np.asarray(shown & ~whole)
-
-
-def _square(active: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """Top, left, bottom and right, in [0, 1], of a square in pixels around the mask; the whole image without a mask."""
-    if not active.any():
-        return 0.0, 0.0, 1.0, 1.0
-    spans = []
-    for axis in (0, 1):
-        found = np.flatnonzero(active.any(axis=1 - axis))
-        spans.append(np.array([found[0], found[-1] + 1]) / active.shape[axis] * shape[axis])
-    side = max(1.0, (1 + MARGIN) * max(last - first for first, last in spans))
-    box = []
-    for (first, last), length in zip(spans, shape, strict=False):
-        start = min(max(0.0, (first + last - side) / 2), max(0.0, length - side))
-        box.append((start / length, min(1.0, (start + side) / length)))
-    return box[0][0], box[1][0], box[0][1], box[1][1]

@@ -16,6 +16,9 @@ READ = 24 * 2**20
 LABELS = 8 * 2**20
 """Raw labels of one read in bytes: they are read in smaller steps than activations, whose chunks can be long."""
 
+COPIES = 3
+"""Times a read is held at once: packed, unpacked, and the next one under way."""
+
 TASK = 2**30
 """Raw activations of one task in bytes at most: some seconds of work."""
 
@@ -47,7 +50,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may plan with: half of it for partial results, merged two at a time.
+        Bytes a task may plan with: half of it for partial results, merged two at a time, half for activations.
     workers
         Blocks are made until each worker has two.
     split_units
@@ -55,8 +58,9 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     """
     images, units = layer.shape[:2]
     chunk_images, chunk_units = layer.chunk
-    fit = memory // 4 // max(1, unit_bytes) // chunk_units * chunk_units
-    size = max(chunk_units, fit)
+    chunk_bytes = chunk_images * chunk_units * layer.cells * layer.itemsize
+    fit = min(memory // 4 // max(1, unit_bytes) // chunk_units, memory // 2 // (COPIES * chunk_bytes))
+    size = chunk_units * max(1, fit)
     if split_units:
         size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
     size = min(units, size)
@@ -84,8 +88,8 @@ def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int) 
     labels = min(images, label_step(label_bytes)) * label_bytes
     return Projection(
         (
-            ("activations, two reads, packed and unpacked", 3 * read),
-            ("labels, two reads, packed and unpacked", 3 * labels),
+            ("activations, two reads, packed and unpacked", COPIES * read),
+            ("labels, two reads, packed and unpacked", COPIES * labels),
             ("partial results, two", 2 * units * unit_bytes),
         )
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.dissection.blocks import Block
-from dissect_xr.dissection.kernels import histogram
+from dissect_xr.dissection.histograms import histogram
 from dissect_xr.dissection.layers import Layer, ahead, bits
 
 BIN_BITS = 16

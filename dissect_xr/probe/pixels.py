@@ -49,7 +49,10 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 def inside(root: str, relative: str, where: str) -> Path:
     """`root / relative`, which must lie inside `root`, links followed."""
     base = Path(root).resolve()
-    path = (base / relative).resolve()
+    try:
+        path = (base / relative).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a null character, a loop of links
+        raise DissectError(f"{where}: {relative!r} is no path: {error}.") from error
     if not path.is_relative_to(base):
         raise DissectError(f"{where}: '{relative}' lies outside {base}. Paths must stay inside the probe's folder.")
     return path

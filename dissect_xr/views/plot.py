@@ -126,7 +126,10 @@ def emergence(
     if per == "layer":
         lines, colors = _per_layer(ds, count, cutoff), layer_colors(ds)
     elif per == "category":
-        lines, colors = emergence_of(ds, count=count, cutoff=cutoff).compute(), category_colors(ds["category"].values.tolist())
+        lines, colors = (
+            emergence_of(ds, count=count, cutoff=cutoff).compute(),
+            category_colors(ds["category"].values.tolist()),
+        )
     else:
         raise DissectError(f"per is {per!r}: expected layer or category.")
     ax = new_axes(7.0, 4.2) if ax is None else ax
@@ -196,7 +199,9 @@ def _tally(category: str, group: list[tuple[str, int]]) -> str:
 def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
     """Unique detectors, (snapshot, layer) float64 in memory; NaN where the layer has no counts."""
     numbers = ds.groupby("layer").map(lambda part: unique_detectors(part, count=count, cutoff=cutoff).to_dataset())
-    return numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=ordered_layers(ds)).compute()
+    return (
+        numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=ordered_layers(ds)).compute()
+    )
 
 
 def _counted(ds: xr.Dataset) -> xr.DataArray:

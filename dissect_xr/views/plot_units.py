@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of
@@ -53,7 +52,7 @@ def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = N
     width = max(cutoff, highest / 40) / max(1, round(cutoff / (highest / 40)))
     colors = category_colors(categories)
     edges = np.arange(0, highest + 2 * width, width)
-    ax.hist(values, edges, stacked=True, color=[colors[c] for c in categories], label=categories, rwidth=0.9)
+    ax.hist(values, edges.tolist(), stacked=True, color=[colors[c] for c in categories], label=categories, rwidth=0.9)
     ax.axvline(cutoff, color="black", linestyle="--", linewidth=1)
     number = int((best["iou"] > cutoff).sum())
     text = f"cutoff {cutoff:g}: {number} of {best.sizes.get('unit', 1)} units above"
@@ -154,11 +153,11 @@ def gallery(
     *,
     k: int = TOP,
     size: int = 96,
-    crop: bool = False,
+    crop: float | None = None,
     show: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A contact sheet: a row per unit with its name, concept and IoU, and its top images with the mask in them; computes.
+    """A contact sheet: a row per unit with its name, concept and IoU, and its top images with its mask; computes.
 
     Parameters are those of :func:`dissect_xr.analysis.exemplars.exemplars`.
 
@@ -170,7 +169,9 @@ def gallery(
     if not units:
         raise DissectError("a gallery shows units; none were given.")
     best = best_concept(ds.isel(unit=[unit_place(ds, unit) for unit in units])).squeeze().compute()
-    rows = {str(shown["unit"].values): shown for shown in exemplars(ds, stores, units, k=k, size=size, crop=crop, show=show)}
+    rows = {
+        str(shown["unit"].values): shown for shown in exemplars(ds, stores, units, k=k, size=size, crop=crop, show=show)
+    }
     sheet = contact_sheet(rows[unit]["picture"].values for unit in units)
     ax = new_axes(2.2 + 0.85 * k, 0.3 + 0.92 * len(units)) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
@@ -210,7 +211,7 @@ def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequenc
             at = (steps[n], float(mine["iou"].values[n]))
             ax.annotate(
                 name, at, (0, -7), textcoords="offset points", ha="center", va="top", fontsize=7, color=shades[n],
-                rotation=0, bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             )  # fmt: skip
             before = name
 

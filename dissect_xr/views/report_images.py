@@ -25,8 +25,8 @@ from dissect_xr.probe.ingest import image_root
 PIXELS = 160
 """Side of a picture."""
 
-GAP = 3
-"""White pixels at the right of every picture but the last."""
+EDGE = 2
+"""White pixels at the left and right of every picture: they part it from the next, also where a browser rounds."""
 
 
 def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
@@ -73,9 +73,8 @@ def strips(one: xr.Dataset, stores: Stores, count: int) -> Iterator[tuple[str, l
         if active.size:
             strip = np.full((PIXELS, count * PIXELS, 3), 255, np.uint8)
             for place, rank in enumerate(active.tolist()):
-                gap = GAP if place < count - 1 else 0
-                picture = found["picture"].values[rank, :, : PIXELS - gap]
-                strip[:, place * PIXELS : (place + 1) * PIXELS - gap] = picture
+                left = place * PIXELS
+                strip[:, left + EDGE : left + PIXELS - EDGE] = found["picture"].values[rank, :, EDGE:-EDGE]
             yield str(found["unit"].values), found["image"].values[active].tolist(), strip
 
 

@@ -31,7 +31,9 @@
      x: {at, ticks: [[position, text]], label}; options: {title, yLabel, mark: [position, text], names: [text per i],
      integer} */
   function lines(place, series, x, options) {
-    const size = {width: 640, height: 300, left: 52, right: 16, top: 14, bottom: 44};
+    /* As wide as the place, so that text keeps its size; a place that is not shown yet has no width. */
+    const wide = place.clientWidth || window.innerWidth - 60;
+    const size = {width: Math.max(300, Math.min(640, wide)), height: 300, left: 52, right: 16, top: 14, bottom: 44};
     const svg = draw("svg", {class: "chart", viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": options.title});
     const low = Math.min(...x.at), high = Math.max(...x.at);
     const left = (at) => size.left + (high > low ? (at - low) / (high - low) : 0.5) * (size.width - size.left - size.right);
@@ -90,18 +92,20 @@
     });
   }
 
-  /* The name above a point wherever it differs from the one before. */
+  /* The name at a point wherever it differs from the one before: above, or below where another name is; or left out. */
   function named(svg, one, at, down, names, size) {
-    let last = -Infinity, above = true;
+    const taken = [];
     names.forEach((name, n) => {
       if (!name || (n && names[n - 1] === name)) return;
-      const end = n > names.length / 2;
-      const width = name.length * 6.2;
-      const from = end ? at[n] - width : at[n];
-      above = from < last + 8 ? !above : true;
-      last = from + width;
-      const y = Math.min(Math.max(down(one.values[n]) + (above ? -9 : 18), size.top + 2), size.height - size.bottom - 4);
-      svg.append(draw("text", {class: "name", x: at[n], y, "text-anchor": end ? "end" : "start"}, name));
+      const end = at[n] > size.width / 2, width = name.length * 6.8;
+      const left = end ? at[n] - width : at[n];
+      for (const shift of [-9, 18]) {
+        const y = Math.max(down(one.values[n]) + shift, size.top + 2);
+        if (y > size.height - size.bottom - 3 || taken.some((box) => left < box.right && left + width > box.left && Math.abs(y - box.y) < 12)) continue;
+        taken.push({left, right: left + width, y});
+        svg.append(draw("text", {class: "name", x: at[n], y, "text-anchor": end ? "end" : "start"}, name));
+        return;
+      }
     });
   }
 

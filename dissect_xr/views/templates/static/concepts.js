@@ -45,12 +45,13 @@
   function row(one, slugs) {
     const category = site.categories[site.concepts.category[one.place]];
     const share = category.area ? site.concepts.area[one.place] / category.area : 0;
-    return make("tr", {},
-      make("th", {scope: "row"}, one.name),
-      make("td", {}, swatch(category.color), category.name),
-      make("td", {class: "n"}, percent(share)),
-      make("td", {class: "n"}, String(one.mine.length)),
-      make("td", {}, chips(one.mine, slugs, false)));
+    /* Roles, because narrow windows show rows as blocks, which would end their being rows to a screen reader. */
+    return make("tr", {role: "row"},
+      make("th", {scope: "row", role: "rowheader"}, one.name),
+      make("td", {role: "cell"}, swatch(category.color), category.name),
+      make("td", {role: "cell", class: "n"}, percent(share)),
+      make("td", {role: "cell", class: "n"}, String(one.mine.length)),
+      make("td", {role: "cell"}, chips(one.mine, slugs, false)));
   }
 
   function draw() {

@@ -36,7 +36,7 @@
     let detectors = 0, dead = 0;
     for (const one of units) {
       if (one.dead) dead += 1;
-      if (one.iou > cutoff) {
+      if (one.iou >= cutoff) {
         detectors += 1;
         perConcept.set(one.concept, (perConcept.get(one.concept) || 0) + 1);
       }

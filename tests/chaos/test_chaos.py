@@ -1,0 +1,121 @@
+"""Whatever is killed, whenever: the same command again ends with the same bits, and nothing is done twice.
+
+CHAOS_ROUNDS and CHAOS_S3_ROUNDS are the rounds on a local disk and on an S3 endpoint (8 and 3 where they are not set),
+CHAOS_SEED the first round's seed.
+"""
+
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import runs
+import theatre
+
+from dissect_xr.integrity import verify
+from dissect_xr.probe.digits import write_digits
+
+pytestmark = pytest.mark.slow
+
+SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
+LOCAL = [SEED + n for n in range(int(os.environ.get("CHAOS_ROUNDS", "8")))]
+S3 = [SEED + 1000 + n for n in range(int(os.environ.get("CHAOS_S3_ROUNDS", "3")))]
+
+VICTIMS = ("plain", "gpu", "scheduler", "client")
+
+STAGES = {
+    "start": "recipe.yaml",
+    "probe": "markers/probe.zarr/blocks",
+    "activations": "markers/activations.zarr/first/blocks",
+    "thresholds": "markers/activations.zarr/first/first/done.json",
+    "counts": "markers/dissection.zarr/first",
+    "second": "markers/activations.zarr/second",
+    "end": "markers/dissection.zarr/second",
+}
+"""Stage -> what lies in the output directory once it is under way."""
+
+RECIPE = runs.RECIPE.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(recipe arguments, contents of the run that nothing happened to)."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_digits(folder / "digits", images=40, size=64)
+    arguments = [str(runs.write_recipe(folder / "recipe", RECIPE)), "--set", f"data={folder / 'digits'}"]
+    assert runs.call("run", *arguments, "--quiet", "--out", str(folder / "run")) == 0
+    return arguments, runs.contents(str(folder / "run"))
+
+
+def under_way(out: str, stage: str) -> bool:
+    """Whether a run has come to a stage."""
+    from dissect_xr import places
+
+    if places.is_local(out):
+        return Path(out, STAGES[stage]).exists()
+    name = STAGES[stage]
+    return bool(places.read(out, name) is not None or places.sizes(out, f"{name}/"))
+
+
+def round_of(seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, **extra: str) -> None:
+    """Kill one process at a random moment, give the command again, and compare."""
+    draw = random.Random(seed)
+    victim, stage, delay = draw.choice(VICTIMS), draw.choice(list(STAGES)), draw.random() * 0.6
+    print(f"seed {seed}: SIGKILL of {victim} {delay:.2f} s into {stage}")
+    stage_folder.mkdir(exist_ok=True)
+    play = theatre.Theatre(stage_folder, theatre.environment(SLOW_FORWARD="0.05", **extra))
+    try:
+        play.start_cluster()
+        play.start_client([*arguments, "--out", out])
+        deadline = time.monotonic() + 120
+        while not under_way(out, stage) and play.processes["client"].poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(delay)
+        play.kill(victim)
+        code = finished(play, victim)
+        print(f"seed {seed}: the client ended with {code}")
+        assert "Traceback" not in play.log("client"), play.log("client")
+        before = theatre.marked(out)
+        play.start_cluster()
+        play.start_client([*arguments, "--out", out])
+        assert play.wait(150) == 0, play.log("client")
+        after = theatre.marked(out)
+    finally:
+        play.close()
+    again = {key for key in before if after.get(key) != before[key]}
+    assert not again, f"done again after they were marked: {sorted(again)}"
+    assert verify(out)[0] == []
+    assert runs.contents(out) == wanted
+    if "://" not in out:
+        assert not list(Path(out).rglob("*.partial"))
+        assert not Path(out, "lock").exists()
+
+
+def finished(play: theatre.Theatre, victim: str) -> int:
+    """Exit code of the disturbed client: killed, done in spite of it, or ended by one clear error."""
+    if victim in ("plain", "gpu"):
+        play.start_cluster()  # someone starts another one
+    try:
+        code = play.wait(150)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the client hangs:\n{play.log('client')}")
+    expected = {"client": {-9, 0}, "scheduler": {2, 0}}.get(victim, {0})
+    assert code in expected, play.log("client")
+    return code
+
+
+@pytest.mark.parametrize("seed", LOCAL)
+def test_killed_at_any_moment(undisturbed, tmp_path, seed):
+    arguments, wanted = undisturbed
+    round_of(seed, str(tmp_path / "run"), tmp_path / "stage", arguments, wanted)
+
+
+@pytest.mark.parametrize("seed", S3)
+def test_killed_at_any_moment_on_an_object_store(undisturbed, tmp_path, s3, seed):
+    arguments, wanted = undisturbed
+    round_of(seed, f"{s3.bucket()}/run", tmp_path / "stage", arguments, wanted, **s3.environ)
