@@ -1,10 +1,13 @@
 """Network Dissection out of core: exact thresholds and concept IoU of every unit of every layer and snapshot.
 
-Names are imported when they are first used, so that `import dissect_xr` needs neither torch nor Numba.
+Names are imported when they are first used, so that `import dissect_xr` needs neither torch nor Numba. It registers
+`ds.dissect` with xarray (`views.accessor`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import dissect_xr.views.accessor  # noqa: F401  registers `ds.dissect`
 
 if TYPE_CHECKING:
     from dissect_xr.activations.images import Preprocess as Preprocess

@@ -39,17 +39,18 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
         except WriteError as error:
             return Failed(str(error), stop=True)
         except DissectError as error:
-            return Failed(f"{_what(args)}: {error}")
+            return Failed(f"{_what(function, args)}: {error}")
         except Exception as error:
             last = error
             if n + 1 < ATTEMPTS:
                 time.sleep(PAUSE * 2**n)
-    return Failed(f"{_what(args)}: failed {ATTEMPTS} times, {type(last).__name__}: {last}")
+    return Failed(f"{_what(function, args)}: failed {ATTEMPTS} times, {type(last).__name__}: {last}")
 
 
-def _what(args: tuple[Any, ...]) -> str:
-    named = getattr(args[0], "what", None) if args else None
-    return str(named or (type(args[0]).__name__ if args else "task"))
+def _what(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """What the task says it is, else what the function says."""
+    named = [getattr(thing, "what", None) for thing in (*args[:1], function)]
+    return str(next((name for name in named if name), getattr(function, "__name__", "task")))
 
 
 def check(result: Any, failures: list[str]) -> bool:

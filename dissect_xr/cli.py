@@ -273,7 +273,7 @@ def _show_results(out: str, url: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one message; exit code 2 for what the user can mend, 3 where blocks failed; traceback with --debug."""
+    """Entry point: one message; exit code 2: the user can mend it, 3: blocks failed; a traceback only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:

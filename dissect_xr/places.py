@@ -8,6 +8,7 @@ usual environment variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Any othe
 creation is not conditional.
 """
 
+import errno
 import functools
 import os
 import posixpath
@@ -127,7 +128,10 @@ def _create_object(store: Any, key: str, data: bytes) -> bool:
 
 
 def _write_file(path: Path, data: bytes, *, exclusive: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from error
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         partial.write_bytes(data)
@@ -190,7 +194,7 @@ def writing(url: str, key: str, nbytes: int) -> Iterator[None]:
     """What cannot be written inside becomes one message with the place and the bytes needed."""
     try:
         yield
-    except (DissectError, FileExistsError):
+    except DissectError:
         raise
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith("obstore"):

@@ -153,6 +153,8 @@ class Recipe(_Part):
     model: ModelPart
     layers: Literal["all"] | list[str] = "all"
     activations: ActivationsPart = ActivationsPart()
+    skip_bad_images: bool = False
+    """whether images that cannot be read are left out and recorded, rather than ending the run"""
     keep_activations: Literal["all", "none"] = "all"
     """none: a snapshot's activations are dropped once it is dissected"""
     dissect: DissectPart = DissectPart()

@@ -24,6 +24,7 @@ from dissect_xr.probe.digits import write_digits
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.masks import read_masks
 from dissect_xr.probe.plan import ProbePlan
+from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
 
 
@@ -129,7 +130,10 @@ class Run:
 
     def probe(self) -> None:
         """Write the probe."""
-        write_probe(self.plan_probe(), self.probe_url, pool=self.pool, show=self.show)
+        plan = self.plan_probe()
+        if self.recipe.skip_bad_images:
+            plan = without_bad_images(plan, self.probe_url, pool=self.pool, show=self.show)
+        write_probe(plan, self.probe_url, pool=self.pool, show=self.show)
 
     def plan_snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
         """What extracting one snapshot will do."""

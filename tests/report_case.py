@@ -31,17 +31,22 @@ SNAPSHOTS = (("early", 0), ("mid <i> &amp; 'way'", 10), ("late", 250))
 FRACTIONS = (0.05, 0.2)
 
 
-def write_run(out: Path, *, images: int = 24, units: int = 12, concepts: int = 6, size: int = 24) -> Path:
-    """The run directory `out`: three snapshots of `conv1` (6 units) and `conv2`, which the first snapshot lacks."""
+def write_run(
+    out: Path, *, images: int = 24, units: int = 12, concepts: int = 6, size: int = 24, noise: float = 1
+) -> Path:
+    """The run directory `out`: three snapshots of `conv1` (6 units) and `conv2`, which the first snapshot lacks.
+
+    Units are after concepts that occur; `noise` 0 makes a detector of every unit but the last, which is dead.
+    """
     generator = np.random.default_rng(0)
     labels = _write_images(out, images, concepts, size, generator)
     probe = read_masks(images=out / "images", masks=out / "masks", concepts=out / "concepts.yaml")
     write_probe(probe, str(out / "probe.zarr"), pool=Threads(1), show=False)
     names = [f"{i:03d}.png" for i in range(images)]
     for n, (name, step) in enumerate(SNAPSHOTS):
-        layers = {"conv1": _maps(labels, 6, 4, 0.3 * n, generator)}
+        layers = {"conv1": _maps(labels, 6, 4, (0.3 * n, noise), generator)}
         if n:
-            layers["conv2"] = _maps(labels, units, 8, 0.9 * n, generator)
+            layers["conv2"] = _maps(labels, units, 8, (0.9 * n, noise), generator)
         info = SnapshotInfo(name, step, {"accuracy": 0.1 + 0.2 * n})
         write_activations(str(out / "activations.zarr"), layers, images=names, snapshot=info)
     dissect(
@@ -78,12 +83,14 @@ def _write_images(out: Path, images: int, concepts: int, size: int, generator: n
     return labels
 
 
-def _maps(labels: np.ndarray, units: int, cells: int, signal: float, generator: np.random.Generator) -> np.ndarray:
-    """Maps (image, unit, y, x): noise, more of it where the unit's concept lies; the last unit is dead."""
+def _maps(
+    labels: np.ndarray, units: int, cells: int, loudness: tuple[float, float], generator: np.random.Generator
+) -> np.ndarray:
+    """Maps (image, unit, y, x): a signal where the unit's concept lies, and noise, this loud; the last unit is dead."""
     step = labels.shape[1] // cells
     seen = labels[:, step // 2 :: step, step // 2 :: step][:, :cells, :cells]
-    wanted = 1 + np.arange(units) % int(labels.max())
-    noise = generator.standard_normal((len(labels), units, cells, cells), dtype=np.float32)
-    maps = np.maximum(noise, 0) + signal * 3 * (seen[:, None] == wanted[:, None, None])
+    wanted = np.resize(np.unique(seen[seen > 0]), units)
+    random = generator.standard_normal((len(labels), units, cells, cells), dtype=np.float32)
+    maps = loudness[1] * np.maximum(random, 0) + loudness[0] * 3 * (seen[:, None] == wanted[:, None, None])
     maps[:, -1] = 0
     return maps.astype(np.float32)

@@ -42,7 +42,7 @@ def out(request, tmp_path):
 
 def test_the_second_run_is_refused_and_told_who_is_there(out):
     with locked(out, "dissect-xr run first.yaml"):
-        with pytest.raises(DissectError, match="dissect-xr run first.yaml") as caught, locked(out, "second"):
+        with pytest.raises(DissectError, match=r"dissect-xr run first\.yaml") as caught, locked(out, "second"):
             pass
         assert f"pid {os.getpid()}" in str(caught.value)
         assert lock.socket.gethostname() in str(caught.value)
@@ -71,7 +71,7 @@ def test_another_process_with_the_dead_ones_number_is_no_obstacle(tmp_path):
 
 def test_another_host_is_believed_unless_its_lock_is_broken(out):
     left(out, host="elsewhere", pid=dead_process())
-    with pytest.raises(DissectError, match="host elsewhere.*--break-lock"), locked(out, "mine"):
+    with pytest.raises(DissectError, match=r"host elsewhere.*--break-lock"), locked(out, "mine"):
         pass
     with locked(out, "mine", break_lock=True):
         assert b"mine" in (places.read(out, lock.KEY) or b"")

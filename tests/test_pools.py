@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
@@ -21,10 +22,10 @@ from hypothesis import strategies as st
 from strategies import ProbeCase
 
 import dissect_xr
-from dissect_xr import cluster
-from dissect_xr.cluster import TREE, DaskPool, Fold, Projection, Threads, fold_tasks, open_pool, run_tasks
+from dissect_xr import attempts, cluster
+from dissect_xr.cluster import TREE, DaskPool, Fold, Projection, Threads, fold_tasks, open_pool, run_blocks, run_tasks
 from dissect_xr.dissection.dissect import dissect
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import BlocksFailed, DissectError
 
 GPU_WORKERS = ("gpu0", "gpu1")
 
@@ -307,6 +308,54 @@ def test_errors_arrive_as_they_were_raised_and_stop_the_rest(pool, gpu, request,
     time.sleep(0.1)
     assert len(list(tmp_path.iterdir())) == ran
     assert sorted(result for _, result in run_tasks(pool, fails_at_three, (4, 5))) == [4, 5]
+
+
+def moody(task: tuple[int, list[int]]) -> int:
+    """Fails as often as `task` says, noting each try; 9 for ever, 7 with an error of the user's."""
+    fails, tries = task
+    tries.append(fails)
+    if fails == 7:
+        raise DissectError("image 7 is damaged: replace it.")
+    if len(tries) <= fails:
+        raise OSError(f"try {len(tries)}")
+    return fails
+
+
+@given(order=st.permutations([0, 1, 2, 7, 9]), seed=st.integers(0, 99))
+def test_blocks_that_fail_are_tried_again_and_all_named_at_the_end(order, seed):
+    tasks = [(fails, []) for fails in order]
+    results = []
+    with patch.object(attempts, "PAUSE", 0), pytest.raises(BlocksFailed) as raised:
+        results.extend(result for _, result in run_blocks(Shuffled(2, seed), moody, tasks))
+    assert sorted(results) == [0, 1, 2]
+    assert {fails: len(tries) for fails, tries in tasks} == {0: 1, 1: 2, 2: 3, 7: 1, 9: 3}
+    assert len(raised.value.failures) == 2
+    assert "image 7 is damaged: replace it." in str(raised.value)
+    assert "failed 3 times, OSError: try 3" in str(raised.value)
+
+
+@given(bad=st.integers(0, 12), seed=st.integers(0, 99))
+def test_other_folds_are_finished_when_one_fails(bad, seed):
+    folds = [Fold(n, [Leaf(n, v) for v in range(13)], partial(bad_leaf, bad), joined, finished) for n in range(3)]
+    pool, got = Shuffled(3, seed), {}
+    with pytest.raises(BlocksFailed, match="leaf is bad"):
+        got.update(fold_tasks(pool, folds))
+    assert pool.cancelled
+    assert not pool.waiting
+    for_each = dict(_until_failure(fold_tasks(Shuffled(3, seed), folds)))
+    assert for_each == {n: (n, list(range(13))) for n in (0, 2)}
+
+
+def bad_leaf(bad: int, leaf: Leaf) -> list[int]:
+    """One leaf of fold 1 that cannot be done."""
+    if leaf == Leaf(1, bad):
+        raise DissectError("leaf is bad.")
+    return [leaf.value]
+
+
+def _until_failure(results):
+    with suppress(BlocksFailed):
+        yield from results
 
 
 def list_but_three(leaf: Leaf) -> list[int]:

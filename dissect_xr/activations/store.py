@@ -183,6 +183,10 @@ def write_activations(
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
     info = SnapshotInfo(snapshot) if isinstance(snapshot, str) else snapshot
+    if wrong := [name for name in layers if not name or "/" in name or name.startswith((".", "__"))]:
+        raise DissectError(f"layer '{wrong[0]}': a name must not be empty, hold '/', or start with '.' or '__'.")
+    if len(set(images)) < len(images):
+        raise DissectError(f"images: expected distinct names, got {len(images) - len(set(images))} more than once.")
     if not storage.exists(url):
         storage.create(url, "", [], {"schema_version": SCHEMA_VERSION})
     for position, (name, values) in enumerate(layers.items()):

@@ -48,7 +48,7 @@ def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
     each = {None: best_concept(ds)} | {category: best_concept(ds, within=category) for category in categories}
     labels = [best[["concept", "iou"]].expand_dims(of=[n]) for n, best in enumerate(each.values())]
     computed = xr.concat(labels, "of", coords="minimal", compat="override", join="exact").compute()
-    by_unit, by_category = computed.isel(of=0), computed.isel(of=slice(1, None))
+    by_unit, by_category = computed.isel(of=0, drop=True), computed.isel(of=slice(1, None))
     curves = {
         "detectors": (by_unit["iou"] > levels).sum([dim for dim in ("unit",) if dim in by_unit.dims]),
         "unique_by_unit": _unique(by_unit, levels),

@@ -297,6 +297,11 @@ class StoreCounts:
     path: str
     fingerprint: str
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"counts of {self.path}"
+
     def __call__(self, units: tuple[int, int], counts: Counts) -> None:
         """Write the merged counts of units [first, last), unless a worker that died since has done so."""
         hits, areas = counts

@@ -41,6 +41,12 @@ class TallyTask:
     anchoring: str
     domain: Domain
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        (first, last), units = self.block.images, self.block.units
+        return f"counts of {self.layer.path}, images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
+
 
 def tally_block(task: TallyTask) -> Counts:
     """Counts of one block.

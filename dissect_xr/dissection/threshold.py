@@ -46,6 +46,13 @@ class HistogramTask:
     high: NDArray[np.int64]
     """(unit of the block,) highest code counted"""
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        (first, last), units = self.block.images, self.block.units
+        span = f"images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
+        return f"thresholds of {self.layer.path}, {span}"
+
 
 def rank(fraction: float, count: int) -> int:
     """Index of T among `count` values in descending order: floor(fraction * count), the fraction as written in decimal.

@@ -19,6 +19,9 @@ from dissect_xr.probe.tables import Line, read_table
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 """Columns of index.csv that are not categories."""
 
+LARGEST_SIDE = 65_535
+"""Pixels of a side of a label map at most."""
+
 _MEMBER = re.compile(r"^\s*([^();]+?)\s*(?:\(\s*\d*\s*\))?\s*$")
 
 
@@ -56,6 +59,8 @@ def read_broden(
         )
     there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"])]
     kept = list(categories) if categories is not None else there
+    if not kept:
+        raise DissectError(f"categories: expected at least one of {folder / 'category.csv'}: {there}.")
     if unknown := [name for name in kept if name not in there]:
         raise DissectError(f"categories: {', '.join(unknown)} not in {folder / 'category.csv'}; there are {there}.")
     members = _members(folder / "label.csv", there)
@@ -157,6 +162,17 @@ def _row(line: Line, columns: Sequence[str], planes: Sequence[str], known: set[i
         if unknown := [n for n in numbers if n not in known]:
             raise DissectError(f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv.")
         whole += [n for n in numbers if n in kept and n not in whole]
-    stated = [line.real(name) for name in ("sh", "sw")]
-    size = (int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None
+    stated = [_side(line, name) for name in ("sh", "sw")]
+    size = (stated[0], stated[1]) if stated[0] and stated[1] else None
     return Row(line.cells["image"], line.cells["split"], tuple(maps), tuple(whole), size, line.where)
+
+
+def _side(line: Line, column: str) -> int | None:
+    """Pixels of a side of the label maps, None where the cell is empty."""
+    value = line.real(column)
+    if value is not None and not (1 <= value <= LARGEST_SIDE and value == int(value)):
+        raise DissectError(
+            f"{line.where}, column '{column}': expected a whole number from 1 to {LARGEST_SIDE}, "
+            f"got '{line.cells[column]}'."
+        )
+    return None if value is None else int(value)

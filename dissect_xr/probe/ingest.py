@@ -117,7 +117,7 @@ def ingest_block(task: IngestTask) -> None:
     images, areas = np.zeros((2, len(plan.concepts)), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
     for i, row in enumerate(plan.rows):
-        raw = _read_maps(plan, row, pixels_digest, labels_digest)
+        raw = read_maps(plan, row, pixels_digest, labels_digest)
         planes[i, : len(raw)] = raw
         whole[i, : len(row.whole)] = row.whole
         area = label_image(planes[i], whole[i], tables)
@@ -134,7 +134,7 @@ def ingest_block(task: IngestTask) -> None:
         note["category_images"] = annotated.sum(0).tolist()
 
 
-def _read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
+def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
     """The row's label maps on the grid, (plane, row, col); checks all its files and adds them to the digests."""
     planes = np.zeros((len(plan.planes), *plan.label_size), np.uint16)
     path = inside(plan.images, row.image, row.where)

@@ -7,6 +7,7 @@ Does not know: what the columns mean.
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from dissect_xr.errors import DissectError
@@ -35,9 +36,12 @@ class Line:
         if not text:
             return None
         try:
-            return float(text)
+            value = float(text)
         except ValueError as error:
             raise DissectError(f"{self.where}, column '{column}': expected a number, got '{text}'.") from error
+        if not isfinite(value):
+            raise DissectError(f"{self.where}, column '{column}': expected a finite number, got '{text}'.")
+        return value
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[Line]:
@@ -59,6 +63,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[Line]:
         raise DissectError(f"{path}: not readable as CSV: {error}.") from error
     if missing := [name for name in required if name not in header]:
         raise DissectError(f"{path}, line 1: columns {', '.join(missing)} are missing; there are {', '.join(header)}.")
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise DissectError(f"{path}, line 1: columns {', '.join(twice)} occur more than once.")
     for number, cells in lines:
         if len(cells) != len(header):
             raise DissectError(f"{path}, line {number}: expected {len(header)} cells, got {len(cells)}.")

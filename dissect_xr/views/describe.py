@@ -60,6 +60,8 @@ def _probe(url: str) -> Iterator[str | Table]:
         f"probe: {sizes['image']} images, {sizes['plane']} planes of {sizes['row']} x {sizes['col']}, "
         f"{sizes['concept']} concepts in {sizes['category']} categories"
     )
+    if skipped := data.attrs["parameters"].get("skipped"):
+        yield f"{len(skipped)} images skipped: {escape(', '.join(image for image, _ in skipped[:10]))}"
     yield from concepts(data)
 
 

@@ -55,14 +55,13 @@ def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = N
     ax.hist(values, edges.tolist(), stacked=True, color=[colors[c] for c in categories], label=categories, rwidth=0.9)
     ax.axvline(cutoff, color="black", linestyle="--", linewidth=1)
     number = int((best["iou"] > cutoff).sum())
-    text = f"cutoff {cutoff:g}: {number} of {best.sizes.get('unit', 1)} units above"
-    ax.annotate(text, (cutoff, 0.97), (4, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top")
+    ax.set_title(f"{number} of {best.sizes.get('unit', 1)} units above the cutoff of {cutoff:g}", fontsize=10)
     ax.set_xlabel("IoU with the best concept")
     ax.set_ylabel("units")
     ax.set_xlim(0, edges[-1])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.9))
+    ax.legend(frameon=False, fontsize=8, loc="upper right")
     return ax
 
 
@@ -140,6 +139,7 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
     ax.axhline(cutoff, color="black", linestyle="--", linewidth=0.8, zorder=0)
     log_steps(ax, steps)
     ax.margins(x=0.12, y=0.18)
+    ax.set_ylim(bottom=0)
     ax.set_xlabel("training step")
     ax.set_ylabel("IoU with the best concept")
     ax.spines[["top", "right"]].set_visible(False)
@@ -168,18 +168,19 @@ def gallery(
     """
     if not units:
         raise DissectError("a gallery shows units; none were given.")
-    best = best_concept(ds.isel(unit=[unit_place(ds, unit) for unit in units])).squeeze().compute()
+    best = best_concept(ds.isel(unit=[unit_place(ds, unit) for unit in units])).compute()
+    best = best.squeeze([dim for dim in best.dims if dim != "unit"])
     rows = {
         str(shown["unit"].values): shown for shown in exemplars(ds, stores, units, k=k, size=size, crop=crop, show=show)
     }
     sheet = contact_sheet(rows[unit]["picture"].values for unit in units)
-    ax = new_axes(2.2 + 0.85 * k, 0.3 + 0.92 * len(units)) if ax is None else ax
+    titles = [_title(best.isel(unit=n)) for n in range(len(units))]
+    ax = sheet_axes(k, len(units), titles) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
     colors = category_colors(np.atleast_1d(ds["category"].values).tolist()) | {"": "0.4"}
-    best = best if "unit" in best.dims else best.expand_dims("unit")
     ax.set_xticks([])
     step = sheet.shape[0] / len(units)
-    ax.set_yticks([(n + 0.5) * step for n in range(len(units))], [_title(best.isel(unit=n)) for n in range(len(units))])
+    ax.set_yticks([(n + 0.5) * step for n in range(len(units))], titles)
     for label, category in zip(ax.get_yticklabels(), best["category"].values.tolist(), strict=True):
         label.set(color=colors[category], fontsize=8)
     ax.tick_params(length=0)
@@ -201,6 +202,12 @@ def contact_sheet(rows: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
             top, left = y * (size + gap) + gap // 2, x * (size + gap) + gap // 2
             sheet[top : top + size, left : left + size] = picture
     return sheet
+
+
+def sheet_axes(columns: int, rows: int, *labels: Sequence[str]) -> Axes:
+    """Axes of a new Figure for a contact sheet, wide enough for labels beside it: Figures give way to no label."""
+    characters = sum(max(len(line) for label in side for line in label.split("\n")) for side in labels)
+    return new_axes(0.7 + 0.075 * characters + 0.85 * columns, 0.5 + 0.87 * rows)
 
 
 def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
 /* A layer's page: the slider, the bars, the cards, and the dialog that #unit= opens. */
 "use strict";
 (function () {
-  const {get, load, fail, make, swatch, options, anchor, unitsOf, recount, select, card, detail} = window.dissect;
+  const {get, load, fail, make, swatch, options, anchor, unitsOf, recount, select, compare, card, cut, detail} = window.dissect;
   const site = get("site", "site");
   const here = document.body.dataset.slug;
   const byId = (id) => document.getElementById(id);
   const STEP = 48;
-  const state = {units: [], shown: [], limit: STEP, concept: null, cutoff: site.cutoff, counts: null};
+  const state = {units: [], shown: [], listed: [], limit: STEP, concept: null, cutoff: site.cutoff, counts: null};
+  const made = new Map();
   const row = site.slugs.find((slugs) => slugs.includes(here));
 
   /* --- counts and bars --- */
@@ -26,7 +27,7 @@
     const focused = document.activeElement && document.activeElement.dataset.concept;
     const groups = site.categories.map(function (category, place) {
       const found = [...state.counts.perConcept].filter(([concept]) => site.concepts.category[concept] === place)
-        .sort((a, b) => b[1] - a[1] || site.concepts.name[a[0]].localeCompare(site.concepts.name[b[0]]));
+        .sort((a, b) => b[1] - a[1] || compare(site.concepts.name[a[0]], site.concepts.name[b[0]]));
       return found.length ? group(category, found, most) : null;
     });
     const place = byId("bars");
@@ -40,21 +41,30 @@
     const noun = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
     return make("div", {},
       make("h3", {}, swatch(category.color), `${category.name}: ${noun(found.length, "concept")}, ${noun(units, "unit")}`),
-      make("ul", {}, ...found.map(([concept, n]) => make("li", {}, bar(concept, n, most, category.color)))));
+      make("ul", {}, ...found.map(([concept, n]) => bar(concept, n, most, category.color))));
   }
 
+  /* The bar of a concept is made once; a recount changes its length and its number. */
   function bar(concept, n, most, color) {
+    if (!made.has(concept)) made.set(concept, newBar(concept, color));
+    const {item, button, fill, text} = made.get(concept);
+    fill.style.setProperty("width", (100 * n / most).toFixed(1) + "%");
+    text.textContent = String(n);
+    button.setAttribute("aria-pressed", String(state.concept === concept));
+    return item;
+  }
+
+  function newBar(concept, color) {
     const name = site.concepts.name[concept];
-    const button = make("button", {type: "button", class: "bar", title: name, "data-concept": String(concept), "aria-pressed": String(state.concept === concept)},
-      make("span", {class: "bar-name"}, name),
-      make("span", {class: "bar-fill", style: {width: (100 * n / most).toFixed(1) + "%", background: color}}),
-      make("span", {class: "bar-n"}, String(n)));
+    const fill = make("span", {class: "bar-fill", style: {background: color}}), text = make("span", {class: "bar-n"});
+    const button = make("button", {type: "button", class: "bar", title: name, "data-concept": String(concept)},
+      make("span", {class: "bar-name"}, name), fill, text);
     button.addEventListener("click", function () {
       state.concept = state.concept === concept ? null : concept;
-      for (const other of byId("bars").querySelectorAll("button")) other.setAttribute("aria-pressed", String(state.concept === Number(other.dataset.concept)));
+      for (const [other, one] of made) one.button.setAttribute("aria-pressed", String(state.concept === other));
       list();
     });
-    return button;
+    return {item: make("li", {}, button), button, fill, text};
   }
 
   /* --- cards --- */
@@ -65,11 +75,16 @@
   }
 
   function cards() {
+    const before = state.listed;
     state.shown = select(state.units, {
       words: byId("search").value.trim().toLowerCase(), category: byId("category").value, concept: state.concept,
       show: byId("show").value, sort: byId("sort").value, cutoff: state.cutoff,
     });
-    byId("cards").replaceChildren(...state.shown.slice(0, state.limit).map((one) => card(one, state.cutoff)));
+    state.listed = state.shown.slice(0, state.limit);
+    if (before.length !== state.listed.length || before.some((one, n) => one !== state.listed[n])) {
+      byId("cards").replaceChildren(...state.listed.map(card));
+    }
+    cut(byId("cards"), state.listed, state.cutoff);
     const rest = state.shown.length - state.limit;
     byId("more").hidden = rest <= 0;
     byId("more").textContent = `Show ${Math.min(rest, STEP)} more of ${rest}`;
@@ -80,7 +95,9 @@
   function more() {
     const first = state.limit;
     state.limit += STEP;
-    byId("cards").append(...state.shown.slice(first, state.limit).map((one) => card(one, state.cutoff)));
+    state.listed = state.shown.slice(0, state.limit);
+    byId("cards").append(...state.listed.slice(first).map(card));
+    cut(byId("cards"), state.listed, state.cutoff);
     const rest = state.shown.length - state.limit;
     byId("more").hidden = rest <= 0;
     byId("more").textContent = `Show ${Math.min(rest, STEP)} more of ${rest}`;

@@ -10,16 +10,15 @@
   const shown = (one) => one.data.exemplars ? one.data.exemplars[one.row] : [];
   const color = (one) => one.category < 0 ? "#d5dae0" : site.categories[one.category].color;
 
-  function meter(one, cutoff) {
+  function meter(one) {
     return make("div", {class: "meter", "aria-hidden": "true"},
       make("span", {class: "m-ceiling", style: {width: width(one.best.ceiling)}}),
       make("span", {class: "m-iou", style: {width: width(one.best.iou)}}),
-      make("span", {class: "m-cutoff", style: {left: width(cutoff)}}));
+      make("span", {class: "m-cutoff"}));
   }
 
-  function card(one, cutoff) {
-    const below = one.iou <= cutoff;
-    const node = make("li", {class: below ? "card below" : "card", style: {"--color": color(one)}, "data-unit": one.id},
+  function card(one) {
+    const node = make("li", {class: "card", style: {"--color": color(one)}, "data-unit": one.id},
       make("div", {class: "card-head"},
         make("h3", {}, make("a", {href: anchor(one.id)}, one.best ? one.name : "no label", make("span", {class: "id"}, "  " + one.id)))));
     if (!one.best) {
@@ -28,8 +27,8 @@
     }
     const others = one.data.top[one.row].slice(1, 4).map((other) => site.concepts.name[other[0]] + " " + number(pair(one, other).iou));
     node.append(
-      make("p", {class: "facts-line"}, swatch(color(one)), site.categories[one.category].name, " · ", make("b", {class: "iou"}, "IoU " + number(one.iou)), below ? " · below the cutoff" : ""),
-      meter(one, cutoff),
+      make("p", {class: "facts-line"}, swatch(color(one)), site.categories[one.category].name, " · ", make("b", {class: "iou"}, "IoU " + number(one.iou)), make("span", {class: "below-text"}, " · below the cutoff")),
+      meter(one),
       make("p", {class: "facts-line"}, `share ${percent(one.best.share)} · ceiling ${number(one.best.ceiling)}`),
       others.length ? make("p", {class: "facts-line"}, "then " + others.join(", ")) : "");
     const images = shown(one);
@@ -40,6 +39,12 @@
       }));
     }
     return node;
+  }
+
+  /* Show on the cards of these units which lie below the cutoff, and where it is. */
+  function cut(place, units, cutoff) {
+    place.style.setProperty("--cutoff", width(cutoff));
+    units.forEach((one, n) => place.children[n].classList.toggle("below", one.iou <= cutoff));
   }
 
   /* The strip's pictures one by one: the image is shown so wide that only the picture wanted is in view. */
@@ -111,5 +116,5 @@
     });
   }
 
-  Object.assign(window.dissect, {card, detail});
+  Object.assign(window.dissect, {card, cut, detail});
 })();

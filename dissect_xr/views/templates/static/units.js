@@ -36,7 +36,7 @@
     let detectors = 0, dead = 0;
     for (const one of units) {
       if (one.dead) dead += 1;
-      if (one.iou >= cutoff) {
+      if (one.iou > cutoff) {
         detectors += 1;
         perConcept.set(one.concept, (perConcept.get(one.concept) || 0) + 1);
       }
@@ -45,9 +45,11 @@
     return {units: units.length, detectors, dead, byUnit: perConcept.size, byCategory: byCategory.size, perConcept};
   }
 
+  const compare = new Intl.Collator("en").compare;
+
   const ORDERS = {
     iou: (a, b) => b.iou - a.iou || a.layer - b.layer || a.channel - b.channel,
-    concept: (a, b) => (a.concept < 0) - (b.concept < 0) || a.name.localeCompare(b.name) || b.iou - a.iou,
+    concept: (a, b) => (a.concept < 0) - (b.concept < 0) || compare(a.name, b.name) || b.iou - a.iou,
     unit: (a, b) => a.layer - b.layer || a.channel - b.channel,
   };
 
@@ -59,5 +61,5 @@
     return found.sort(ORDERS[sort]);
   }
 
-  Object.assign(window.dissect, {unitsOf, pair, recount, select});
+  Object.assign(window.dissect, {unitsOf, pair, recount, select, compare});
 })();

@@ -1,0 +1,85 @@
+"""Two dissections side by side: what each detects, and what only one does.
+
+Knows: that concepts are the same where name and category are, whatever their numbers.
+Does not know: what the two are: networks, layers or snapshots.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from dissect_xr.analysis.detect import concept_histogram
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import CUTOFF
+
+
+def compare(
+    a: xr.Dataset, b: xr.Dataset, *, names: tuple[str, str] = ("this", "other"), cutoff: float = CUTOFF
+) -> xr.Dataset:
+    """Concepts that two dissections detect; computes the labels of both.
+
+    Variables ``units(network, concept)``, the units that detect each concept as their label;
+    ``unique_detectors(network, category)``, concepts with such a unit; ``only(concept)``, the one network that detects
+    it, "both" or "neither".
+
+    Parameters
+    ----------
+    a, b
+        Dissection Datasets of one snapshot and fraction each.
+    names
+        What the two are called.
+    cutoff
+        IoU that a detector exceeds.
+
+    Raises
+    ------
+    DissectError
+        If one holds several snapshots or fractions, or both have one name.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "category"), [[4], [4]]),
+    ...      "concept_area": ("concept", [4, 8])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> compare(ds, ds.isel(unit=[0])).only.to_series().to_dict()  # units are at their best on sky and on car
+    {'car': 'this', 'sky': 'both'}
+    """
+    if names[0] == names[1]:
+        raise DissectError(f"both are called '{names[0]}': give two names.")
+    units = [_units(ds, name, cutoff) for ds, name in zip((a, b), names, strict=True)]
+    keys = list(dict.fromkeys([*units[0], *units[1]]))
+    table = np.array([[found.get(key, 0) for key in keys] for found in units], np.int64).reshape(2, len(keys))
+    categories = list(dict.fromkeys(category for category, _ in keys))
+    kinds = np.array([category for category, _ in keys], dtype=str)
+    detected = table > 0
+    unique = [[int(row[kinds == category].sum()) for category in categories] for row in detected]
+    sides = np.select([detected.all(axis=0), detected[0], detected[1]], ["both", *names], "neither")
+    return xr.Dataset(
+        {
+            "units": (("network", "concept"), table),
+            "unique_detectors": (("network", "category"), np.array(unique, np.int64).reshape(2, len(categories))),
+            "only": ("concept", sides),
+        },
+        coords={
+            "network": list(names),
+            "concept": np.array([name for _, name in keys], dtype=str),
+            "concept_category": ("concept", kinds),
+            "category": categories,
+        },
+        attrs={"cutoff": cutoff},
+    )
+
+
+def _units(ds: xr.Dataset, name: str, cutoff: float) -> dict[tuple[str, str], int]:
+    """(category, concept name) -> units that detect it."""
+    for dim in ("snapshot", "fraction"):
+        if ds.sizes.get(dim, 1) != 1:
+            raise DissectError(f"'{name}' has {ds.sizes[dim]} places of {dim}: select one with ds.isel({dim}=0).")
+    units = concept_histogram(ds.squeeze([dim for dim in ("snapshot", "fraction") if dim in ds.dims]), cutoff=cutoff)
+    units = units.compute()
+    keys = zip(units["concept_category"].values.tolist(), units["concept_name"].values.tolist(), strict=True)
+    return dict(zip(keys, units.values.tolist(), strict=True))

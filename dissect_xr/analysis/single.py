@@ -1,0 +1,97 @@
+"""One concept over all units, one unit over its best concepts.
+
+Knows: which scores describe a pair.
+Does not know: how scores are computed, tables, figures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from dissect_xr.analysis import score
+from dissect_xr.analysis.detect import best_concept
+from dissect_xr.analysis.lookup import concept_place, unit_place
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import CUTOFF
+
+
+def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) -> xr.Dataset:
+    """What every unit says of one concept: ``iou``, ``precision``, ``recall``, ``label``, ``detector``, (…, unit).
+
+    ``label`` is whether the concept is the unit's best one, ``detector`` whether, besides, its IoU exceeds the cutoff.
+    Units for it: ``answer.where(answer.detector.compute(), drop=True)``.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset, or a selection that keeps the dimension ``concept``.
+    concept
+        Its name (case does not count) or number.
+    cutoff
+        IoU that a detector exceeds.
+
+    Raises
+    ------
+    DissectError
+        If there is no such concept; near names are listed.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "category"), [[4], [4]]),
+    ...      "concept_area": ("concept", [4, 8])},
+    ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
+    ...      "concept_category": ("concept", ["object", "object"])},
+    ... )
+    >>> car = of_concept(ds, "car")  # 1 / 7 and 3 / 5; the first unit is better at sky, 4 / 8
+    >>> car.label.values.tolist(), car.iou.values.round(3).tolist()
+    ([False, True], [0.143, 0.6])
+    """
+    place = concept_place(ds, concept)
+    pair = ds.isel(concept=[place])
+    answer = xr.Dataset({name: getattr(score, name)(pair).isel(concept=0) for name in ("iou", "precision", "recall")})
+    label = best_concept(ds)["concept"] == int(np.atleast_1d(ds["concept"].values)[place])
+    return answer.assign(label=label, detector=label & (answer["iou"] > cutoff)).assign_attrs(cutoff=cutoff)
+
+
+def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
+    """The best concepts of one unit, (…, rank), in every snapshot and fraction; computes.
+
+    Variables ``concept``, ``concept_name``, ``category`` and the scores ``iou``, ``precision``, ``recall``, ``share``
+    and ``ceiling``. Equal IoUs are in the order of concept numbers. Where there are no counts, all IoUs are NaN.
+
+    Raises
+    ------
+    DissectError
+        If there is no such unit; near ids are listed.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "category"), [[4]]),
+    ...      "concept_area": ("concept", [4, 8]), "category_area": ("category", [40])},
+    ...     {"unit": ["conv5/0"], "concept": [2, 5], "concept_name": ("concept", ["car", "sky"]),
+    ...      "concept_category": ("concept", ["object", "object"]), "category": ["object"]},
+    ... )
+    >>> best = of_unit(ds, "conv5/0")
+    >>> best.concept_name.values.tolist(), best.iou.values.round(3).tolist(), best.recall.values.tolist()
+    (['sky', 'car'], [0.5, 0.143], [0.5, 0.25])
+    """
+    if top < 1:
+        raise DissectError(f"top is {top}: expected at least one concept.")
+    place = unit_place(ds, unit)
+    one = (ds.isel(unit=place) if "unit" in ds.dims else ds).sortby("concept")
+    names = ("iou", "precision", "recall", "share", "ceiling")
+    scores = xr.Dataset({name: getattr(score, name)(one) for name in names}).compute()
+    order = scores["iou"].fillna(-1.0)
+    ranked = xr.apply_ufunc(
+        lambda values: np.argsort(-values, axis=-1, kind="stable")[..., :top],
+        order,
+        input_core_dims=[["concept"]],
+        output_core_dims=[["rank"]],
+        exclude_dims={"concept"},
+    )
+    found = scores.reset_coords(["concept_name", "concept_category"]).isel(concept=ranked)
+    found = found.rename(concept_category="category").reset_coords("concept")
+    return found.assign_coords(rank=np.arange(ranked.sizes["rank"]), unit=unit)

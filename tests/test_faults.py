@@ -1,0 +1,309 @@
+"""Failing writes and blocks, bad images: one clear error, the rest finished, a resume that does only what is left."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import runs
+
+from dissect_xr import attempts, places
+from dissect_xr.attempts import Failed, attempt
+from dissect_xr.cluster import Fold, Threads, fold_tasks, run_blocks
+from dissect_xr.errors import BlocksFailed, DissectError, WriteError
+from dissect_xr.integrity import verify
+from dissect_xr.probe.digits import write_digits
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of images with labels."""
+    folder = tmp_path_factory.mktemp("images")
+    write_digits(folder / "digits", images=20, size=64)
+    return folder / "digits"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images, tmp_path_factory):
+    """Contents of the run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert runs.call("run", *arguments(folder, images), "--out", str(folder / "run")) == 0
+    return runs.contents(str(folder / "run"))
+
+
+def arguments(folder: Path, images: Path, recipe: str = runs.RECIPE) -> list[str]:
+    return [str(runs.write_recipe(folder / "recipe", recipe)), "--set", f"data={images}", "--quiet"]
+
+
+# --- writes ---
+
+
+@contextlib.contextmanager
+def no_space_for(pattern: str, after: int = 0):
+    """Writing fails for objects whose path holds `pattern`, all but the first `after`."""
+    real, seen = places.writing, []
+
+    @contextlib.contextmanager
+    def failing(url, key, nbytes):
+        with real(url, key, nbytes):
+            if pattern in places.join(url, key):
+                seen.append(key)
+                if len(seen) > after:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield
+
+    with patch.object(places, "writing", failing):
+        yield
+
+
+WRITES = {
+    "metadata of the probe": ("probe.zarr/annotation/zarr.json", 0),
+    "labels": ("probe.zarr/annotation/c", 1),
+    "marker of labels": ("markers/probe.zarr/blocks", 1),
+    "end of the probe": ("markers/probe.zarr/done", 0),
+    "metadata of activations": ("activations.zarr/first/second/mean/zarr.json", 0),
+    "activations": ("second/second/activation/c", 0),
+    "marker of activations": ("markers/activations.zarr/first/blocks", 1),
+    "metadata of results": ("dissection.zarr/first/first/dead/zarr.json", 0),
+    "thresholds": ("dissection.zarr/first/first/threshold/c", 0),
+    "marker of thresholds": ("first/second/threshold.json", 0),
+    "counts": ("dissection.zarr/second/first/intersection/c", 0),
+    "marker of counts": ("markers/dissection.zarr/second/first/counts", 0),
+    "recipe": ("recipe.yaml", 0),
+    "lock": ("/lock", 0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_that_fails_is_one_error_and_leaves_nothing_half_marked(images, undisturbed, tmp_path, write, capsys):
+    given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
+    pattern, after = WRITES[write]
+    with no_space_for(pattern, after):
+        assert runs.call("run", *given) == 2
+    said = capsys.readouterr().err
+    assert pattern in said
+    assert "bytes: No space left on device" in said
+    assert "Traceback" not in said
+    assert said.count("cannot write") == 1
+    for url in runs.urls(str(tmp_path / "run")):
+        if places.sizes(url):
+            damages = [str(damage) for damage in verify(url)[0] if "nothing in it" not in str(damage)]
+            assert damages == []
+    assert runs.call("run", *given) == 0
+    assert runs.contents(str(tmp_path / "run")) == undisturbed
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("NOT RUN: mounting a tmpfs needs root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_space_is_all_that_is_needed(images, undisturbed, tmp_path, small_disk, capsys):
+    from dissect_xr import plans
+
+    given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
+    codes, ballast = [], small_disk / "ballast"
+    with patch.object(plans, "_free", lambda out: None):  # else the run is refused before it starts
+        for free in (64, 160, 256, 384):
+            with contextlib.suppress(OSError), ballast.open("wb") as file:
+                for _ in range(2048 // 4):
+                    file.write(bytes(4096))
+                    file.flush()
+            os.truncate(ballast, max(0, ballast.stat().st_size - free * 1024))
+            codes.append(runs.call("run", *given))
+        ballast.unlink()
+        assert runs.call("run", *given) == 0
+    assert codes[0] == 2
+    said = capsys.readouterr().err
+    assert f"{small_disk}/run" in said
+    assert "No space left on device" in said
+    assert "bytes are free there" in said
+    assert runs.contents(str(small_disk / "run")) == undisturbed
+    assert verify(str(small_disk / "run"))[0] == []
+
+
+def test_a_place_without_rights_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"file/key: cannot write 3 bytes: Not a directory"):
+        places.write(str(tmp_path / "file"), "key", b"abc")
+
+
+# --- blocks ---
+
+
+def sometimes(task: tuple[Path, int, int]) -> int:
+    """Fails as often as the task says."""
+    folder, number, failures = task
+    tries = folder / str(number)
+    tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+    if len(tries.read_text()) <= failures:
+        raise RuntimeError(f"try {len(tries.read_text())}")
+    return number
+
+
+def test_a_block_is_tried_three_times_and_the_rest_finishes(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    results = []
+    running = run_blocks(Threads(2), sometimes, [(tmp_path, n, n) for n in range(4)])
+    with pytest.raises(BlocksFailed, match=r"1 blocks failed.*\n.*failed 3 times, RuntimeError: try 3") as caught:
+        results.extend(result for _, result in running)
+    assert sorted(results) == [0, 1, 2]
+    assert len(caught.value.failures) == 1
+    assert [len((tmp_path / str(n)).read_text()) for n in range(4)] == [1, 2, 3, 3]
+
+
+def test_what_the_user_can_mend_is_not_tried_again(tmp_path):
+    calls = []
+
+    def wrong(task):
+        calls.append(task)
+        raise DissectError("mend it")
+
+    with pytest.raises(BlocksFailed, match="2 blocks failed"):
+        list(run_blocks(Threads(1), wrong, [1, 2]))
+    assert calls == [1, 2]
+
+
+def test_nothing_more_is_started_after_a_write_failed():
+    started = []
+
+    def full(task):
+        started.append(task)
+        raise WriteError("disk full")
+
+    with pytest.raises(WriteError, match=r"^disk full$"):
+        list(run_blocks(Threads(1), full, range(100)))
+    assert len(started) <= 4
+
+
+def test_a_failing_fold_does_not_stop_the_others(monkeypatch):
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+
+    def leaf(task):
+        if task == (1, 3):
+            raise RuntimeError("poison")
+        return task[1]
+
+    folds = [Fold(n, [(n, i) for i in range(20)], leaf, lambda *p: sum(p), lambda key, part: part) for n in range(3)]
+    found = {}
+    with pytest.raises(BlocksFailed, match="poison") as caught:
+        found.update(iter(fold_tasks(Threads(2), folds)))
+    assert found == {0: 190, 2: 190}
+    assert len(caught.value.failures) == 1
+
+
+def test_a_failure_passes_through_merges_and_is_not_computed_with():
+    failed = Failed("lost")
+    assert attempt(lambda *parts: 1 / 0, 3, failed) is failed
+
+
+def test_errors_travel_between_processes():
+    import pickle
+
+    for error in (BlocksFailed(["a", "b"]), WriteError("w"), DissectError("d")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+
+
+def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
+    images, undisturbed, tmp_path, capsys, monkeypatch
+):
+    from dissect_xr.activations import extract, stage
+
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
+    real, done = extract.extract_block, []
+
+    def poisoned(task):
+        if task.key == "first/blocks/16-20":
+            raise RuntimeError("device lost")
+        done.append(task.key)
+        real(task)
+
+    with patch.object(stage, "extract_block", poisoned):
+        assert runs.call("run", *given) == 3
+    said = capsys.readouterr().err
+    assert "1 blocks failed" in said
+    assert "failed 3 times, RuntimeError: device lost" in said
+    assert "activations of first, images " in said
+    assert set(done) == {"first/blocks/0-16", "second/blocks/0-16", "second/blocks/16-20"}
+    again = []
+    with patch.object(stage, "extract_block", lambda task: again.append(task.key) or real(task)):
+        assert runs.call("run", *given) == 0
+    assert again == ["first/blocks/16-20"]
+    assert runs.contents(str(tmp_path / "run")) == undisturbed
+
+
+def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(images, undisturbed, tmp_path, monkeypatch):
+    from dissect_xr.dissection import passes
+
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
+    for name in ("histogram_block", "tally_block"):
+        real = getattr(passes, name)
+
+        def poisoned(task, real=real):
+            if task.layer.path == "first/second":
+                raise RuntimeError("poison")
+            return real(task)
+
+        with patch.object(passes, name, poisoned):
+            assert runs.call("run", *given) == 3
+        done = {str(path.parent.relative_to(tmp_path / "run/markers/dissection.zarr")) for path in
+                (tmp_path / "run/markers/dissection.zarr").rglob("done.json")}  # fmt: skip
+        assert done == {"first/first", "second/first", "second/second"}
+    assert runs.call("run", *given) == 0
+    assert runs.contents(str(tmp_path / "run")) == undisturbed
+
+
+# --- bad images ---
+
+
+def test_bad_images_are_skipped_recorded_and_left_out_of_all_counts(images, tmp_path, capsys):
+    import shutil
+
+    bad = tmp_path / "bad"
+    shutil.copytree(images, bad)
+    lines = (bad / "index.csv").read_text().splitlines()
+    names = [line.split(",")[0] for line in lines[1:]]
+    (bad / "images" / names[3]).write_bytes(b"no image")
+    (bad / "images" / names[17]).unlink()
+    given = arguments(tmp_path, bad)
+    assert runs.call("run", *given, "--out", str(tmp_path / "run")) == 3
+    said = capsys.readouterr().err
+    assert names[3] in said
+    assert names[17] in said
+    skipping = [*given, "--set", "skip_bad_images=true", "--out", str(tmp_path / "skipped")]
+    assert runs.call("run", *skipping) == 0
+    assert runs.call("run", *skipping) == 0
+    good = tmp_path / "good"
+    shutil.copytree(images, good)
+    kept = [line for line in lines if line.split(",")[0] not in (names[3], names[17])]
+    (good / "index.csv").write_text("\n".join(kept) + "\n")
+    assert runs.call("run", *arguments(tmp_path / "g", good), "--out", str(tmp_path / "wanted")) == 0
+    got, wanted = runs.contents(str(tmp_path / "skipped")), runs.contents(str(tmp_path / "wanted"))
+    skipped = got["probe.zarr:"]["parameters"].pop("skipped")
+    assert {image for image, _ in skipped} == {names[3], names[17]}
+    for name in wanted:
+        if isinstance(wanted[name], tuple):
+            assert got[name] == wanted[name], name
+    capsys.readouterr()
+    assert runs.call("info", str(tmp_path / "skipped" / "probe.zarr")) == 0
+    assert "2 images skipped" in capsys.readouterr().out
+    assert np.prod(got["probe.zarr:annotation"][1][:1]) == 18
