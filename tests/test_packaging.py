@@ -13,7 +13,7 @@ CONDA_NAMES = {"torch": "pytorch"}
 
 def split(requirement: str) -> tuple[str, str]:
     """Name and lower bound of a requirement."""
-    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)\s*", requirement)
+    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)(?:\[[a-z]+\])?\s*>=\s*([0-9.]+)\s*", requirement)
     assert match, f"{requirement} has no lower bound"
     return match.group(1), match.group(2)
 

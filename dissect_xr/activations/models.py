@@ -95,8 +95,12 @@ def cached_model(spec: ModelSpec, device: str) -> nn.Module:
 
     Threads share one model: keep to one forward pass at a time per model, and leave its weights alone.
     """
+    stamp = None
+    if spec.weights is not None and Path(spec.weights).is_file():
+        # A file that was written again is read again.
+        stamp = (Path(spec.weights).stat().st_mtime_ns, Path(spec.weights).stat().st_size)
     with _BUILDING:
-        return _model_on(spec, device)
+        return _model_on(spec, device, stamp)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -183,7 +187,7 @@ def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _model_on(spec: ModelSpec, device: str) -> nn.Module:
+def _model_on(spec: ModelSpec, device: str, stamp: tuple[int, int] | None) -> nn.Module:
     model = load_model(spec)
     try:
         return model.to(device)

@@ -208,6 +208,8 @@ def _write_layer(
     first = next(blocks, None)
     if first is None:
         raise DissectError(f"layer {name}: no activations came, expected {len(images)} images.")
+    if 0 in first.shape[1:]:
+        raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape[1:]}.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=_power_of_two(2 * len(images) - 1, 1024))
     objects = create_layer(url, shape, snapshot, images, attrs)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
@@ -221,6 +223,8 @@ def _write_layer(
                 f"layer {name}: expected {len(images)} maps of {first.shape[1:]}, got {start + len(block)} or more, "
                 f"the last of {block.shape[1:]}."
             )
+        if len(block) < shape.shard_images and start + len(block) != len(images):
+            raise DissectError(f"layer {name}: expected {len(images)} images, got {start + len(block)}.")
         with np.errstate(over="ignore"):
             stored = block.astype(dtype)
         check_finite(stored, name, images[start:], dtype)
