@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-storage lint clean
+.PHONY: demo test test-storage lint chaos fuzz clean
 
 demo: $(INSTALLED)
 	$(BIN)/python pipelines/train_digits.py --probe demo/digits --out demo/snapshots
@@ -37,6 +37,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+# Rounds of killing processes of a run, and cases of broken inputs; the tests run 8 + 3 rounds and 1,000 cases of them.
+chaos: $(INSTALLED)
+	CHAOS_ROUNDS=30 CHAOS_S3_ROUNDS=5 $(BIN)/python -m pytest -s tests/chaos
+
+fuzz: $(INSTALLED)
+	FUZZ_CASES=10000 $(BIN)/python -m pytest tests/fuzz
 
 clean:
 	rm -rf $(VENV) .venv-storage demo

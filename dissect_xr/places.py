@@ -42,6 +42,15 @@ def join(url: str, *parts: str) -> str:
     return str(Path(url, *parts)) if is_local(url) else posixpath.join(url, *parts)
 
 
+def key(path: str, name: str) -> str:
+    """Key of the object `name` of the group at `path`.
+
+    >>> key("", "zarr.json"), key("first/conv1", "zarr.json")
+    ('zarr.json', 'first/conv1/zarr.json')
+    """
+    return f"{path}/{name}" if path else name
+
+
 def split(url: str) -> tuple[str, str]:
     """The place that holds `url`, and its name there."""
     if is_local(url):

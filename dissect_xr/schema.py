@@ -4,8 +4,9 @@ Knows: what the three stores hold and how to say that a Dataset does not hold it
 Does not know: shapes, chunks, or how anything is computed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 
@@ -71,6 +72,22 @@ DISSECTION = _table(
     Variable("concept_area", ("concept",), "int64", "label pixels", "pixels that carry the concept"),
     Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
 )
+
+
+def check_version(attrs: Mapping[str, Any], where: str) -> None:
+    """Raise unless what these attributes belong to was written in this package's schema.
+
+    Raises
+    ------
+    DissectError
+        With the version found and the one that is read.
+    """
+    found = attrs.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise DissectError(
+            f"{where}: schema_version was {found}, is {SCHEMA_VERSION}: written by another version of this package. "
+            "Make it again with this one, or read it with the one that wrote it."
+        )
 
 
 def check(data: xr.Dataset, table: dict[str, Variable], names: Iterable[str], where: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from unittest.mock import patch
 
 import numpy as np
@@ -141,6 +142,43 @@ def test_counts_are_exact_for_any_finite_bits(tmp_path, dtype):
     acts[~np.isfinite(acts)] = 0
     got = stores.dissected(tmp_path, case, acts, [0.05, 0.5, 0.9])
     stores.assert_same(got, stores.expected(acts, case, [0.05, 0.5, 0.9], stores.HALF_PIXEL, "annotated"))
+
+
+@pytest.mark.parametrize(("dtype", "unit", "steepest"), [(np.float16, 2.0**-9, 3), (np.float32, 2.0**-22, 29_000)])
+def test_ties_that_float64_misses_are_not_active(tmp_path, dtype, unit, steepest):
+    """Each image is a slope through the threshold, T exactly at one label pixel whose weights are no binary numbers."""
+    random, images, size, grid_size, level = np.random.default_rng(0), 200, (5, 4), (7, 9), 3.0
+    rows, cols = stores.axes_of(stores.HALF_PIXEL, size, grid_size)
+    y, x = np.mgrid[: size[0], : size[1]]
+    acts, rounded = np.empty((images, 1, *size), dtype), []
+    for image in range(images):
+        row, col = random.integers(1, grid_size[0] - 1), random.integers(1, grid_size[1] - 1)
+        down, right = random.integers(1, steepest + 1, 2) * random.choice([-1, 1], 2) * unit
+        away = down * (y * 14 - int(rows.positions[row] * 14)) + right * (x * 18 - int(cols.positions[col] * 18))
+        acts[image, 0] = level + away
+        assert (acts[image, 0] == level + away).all()
+        rounded.append(float(oracle.upsample(acts[image, 0], rows, cols)[row, col]))
+    assert max(rounded) > level > min(rounded)
+    acts = np.concatenate([acts, np.full_like(acts, level)])
+    case = noisy_probe(2 * images, grid_size)
+    got = stores.dissected(tmp_path, case, acts, [0.5])
+    assert got["threshold"].tolist() == [[level]]
+    stores.assert_same(got, stores.expected(acts, case, [0.5], stores.HALF_PIXEL, "annotated"))
+
+
+@pytest.mark.parametrize("level", [1.5, 0.1, 1 / 3])
+@pytest.mark.parametrize("jump", [Fraction(16), Fraction(223, 17), Fraction(223, 111)])
+def test_ties_are_exact_for_weights_of_more_bits_than_a_value_leaves(tmp_path, level, jump):
+    """Weights of both axes take 31 and 32 bits, values 24: their product is no float64 any more."""
+    anchoring = strategies.AnchoringCase((227, 211), (Fraction(35, 2), jump), (Fraction(1, 3), jump))
+    axes = stores.axes_of(anchoring, (9, 8), (113, 97))
+    if jump != 16:
+        assert axes[0].denominator * axes[1].denominator > 2 ** (53 - 24)
+    case, random = noisy_probe(4, (113, 97)), np.random.default_rng(0)
+    acts = np.float32(level) * random.choice([0, 1, 1, 1, 1, 1, 1, 2], (4, 2, 9, 8)).astype(np.float32)
+    got = stores.dissected(tmp_path, case, acts, [0.3], anchoring=anchoring)
+    assert got["threshold"].tolist() == [[np.float32(level)] * 2]
+    stores.assert_same(got, stores.expected(acts, case, [0.3], anchoring, "annotated"))
 
 
 @settings(max_examples=20)

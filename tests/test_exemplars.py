@@ -25,6 +25,7 @@ from dissect_xr.analysis.masks import Stores, mask, open_view, upsampled
 from dissect_xr.analysis.pictures import OUTLINE, around, draw, read_picture
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.ingest import open_probe
 
@@ -70,11 +71,11 @@ def noisy(images: int = 7, units: int = 5, seed: int = 0) -> tuple[ProbeCase, ND
 @given(st.data())
 def test_images_add_up_to_the_stored_counts(data: st.DataObject) -> None:
     case = data.draw(probes())
-    activation = data.draw(activations(len(case.annotation), max_units=3))
+    activation = data.draw(activations(len(case.annotation), max_units=3)).activation
     anchoring = data.draw(anchorings())
     domain = data.draw(st.sampled_from(["annotated", "touched", "all"]))
-    unit = data.draw(st.integers(0, activation.activation.shape[1] - 1))
-    with dissected(case, activation.activation, data.draw(fractions())[:1], anchoring, domain) as run:
+    unit = data.draw(st.integers(0, activation.shape[1] - 1))
+    with dissected(case, activation, data.draw(fractions())[:1], anchoring, domain) as run:
         one = run.ds.isel(snapshot=0, fraction=0, unit=unit).load()
         for number, kind in zip(case.concept.tolist(), case.concept_category.tolist(), strict=True):
             counts = iou_images(run.ds, run.stores, str(one["unit"].values), number, show=False).sum("image")
@@ -91,11 +92,9 @@ def test_masks_are_the_oracles(data: st.DataObject) -> None:
     size = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     level = float(np.float32(data.draw(st.sampled_from(sorted(map(float, np.unique(values)))))))
     axes = stores.axes_of(anchoring, values.shape, size)
-    layer = masks.Layer("", "", "", (1, 1, *values.shape), str(values.dtype), (1, 1), "", anchoring.input_size, None)
-    half = anchoring.rows == "half_pixel"
-    attrs = stores.geometry_attrs(anchoring)
-    layer = masks.Layer(**(layer.__dict__ | {"geometry": attrs.get("geometry")}))
-    rows, cols = layer.axes("half_pixel" if half else "receptive_field", size)
+    geometry = stores.geometry_attrs(anchoring).get("geometry")
+    layer = Layer("", "", "", (1, 1, *values.shape), str(values.dtype), (1, 1), "", anchoring.input_size, geometry)
+    rows, cols = layer.axes("receptive_field" if geometry else "half_pixel", size)
     expected = oracle.masks(values[None], np.array([level]), *axes)[0]
     np.testing.assert_array_equal(mask(values, level, rows, cols), expected)
     np.testing.assert_allclose(

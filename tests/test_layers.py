@@ -13,14 +13,14 @@ ROOMS = ["foundations", "probe", "activations", "dissection", "analysis", "views
 """Rooms import downward only: each may import itself and those before it."""
 
 FOUNDATIONS = {
-    "errors", "schema", "places", "markers", "guard", "lazy", "storage", "integrity", "lock", "attempts", "workers",
+    "errors", "schema", "places", "markers", "guard", "lazy", "reading", "storage", "integrity", "lock", "attempts", "workers",
     "cluster", "progress",
 }  # fmt: skip
 FRONT = {"recipe", "stages", "plans", "safety", "starting", "cli", "__main__", "__init__"}
 
 ONLY_IN = {
     "numba": {"dissection/kernels.py", "dissection/histograms.py"},
-    "zarr": {"storage.py", "places.py", "guard.py"},
+    "zarr": {"storage.py", "places.py", "guard.py", "reading.py"},
     "dask": {"workers.py"},
     "distributed": {"cluster.py", "workers.py"},
     "google_crc32c": {"places.py"},

@@ -16,7 +16,7 @@ CASES = [(seed, missing) for seed in range(6) for missing in (False, True)]
 
 
 def held(ds: xr.Dataset) -> dict[str, list[tuple[int, str, tuple[str, str, float] | None]]]:
-    """Unit -> (step, snapshot, (name, category, IoU)) of snapshots with counts; names are "" where it is no detector."""
+    """Unit -> (step, snapshot, (name, category, IoU)) of snapshots with counts; "" for no detector."""
     best = best_concept(ds)
     found: dict[str, list[Any]] = {}
     for u, unit in enumerate(ds["unit"].values.tolist()):

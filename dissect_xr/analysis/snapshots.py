@@ -101,6 +101,9 @@ def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
     held = path["category"].where(path["detector"], "")
     # float64 counts exactly up to 2**53 and multiplies matrices much faster than int64
     member = ((held == kinds) & path["counted"]).astype(np.float64)
+    if member.chunks is not None:
+        # One block of snapshots: pairs of them would be a block each. `member.chunk` would cut the coordinates too.
+        member = member.copy(data=member.variable.chunk(snapshot=-1, category=-1).data)
     after = member.rename(snapshot="to_snapshot", category="to_category")
     after = after.drop_vars([name for name in after.coords if name not in after.dims and name != "fraction"])
     number: xr.DataArray = xr.dot(member, after, dim="unit").astype(np.int64).rename("units")

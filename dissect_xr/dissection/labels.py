@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.errors import DissectError
+from dissect_xr.schema import check_version
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def open_labels(url: str) -> Labels:
     done = storage.marker(url, "done") if storage.exists(url) else None
     if done is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
+    attrs = storage.read_attrs(url)
+    check_version(attrs, url)
     categories = tuple(storage.read(url, "category")[:].tolist())
     names = storage.read(url, "concept_category")[:].tolist()
     array = storage.read(url, "annotation")
@@ -68,7 +71,7 @@ def open_labels(url: str) -> Labels:
         category=np.array([categories.index(name) for name in names], np.int64),
         categories=categories,
         fingerprint=done["fingerprint"],
-        images_sha256=storage.read_attrs(url)["images_sha256"],
+        images_sha256=attrs["images_sha256"],
     )
 
 

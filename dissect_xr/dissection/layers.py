@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dissect_xr import storage
 from dissect_xr.dissection import upsample
 from dissect_xr.errors import DissectError
+from dissect_xr.schema import check_version
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,6 +94,7 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
     if done is None:
         raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")
     array, attrs = storage.read(url, f"{path}/activation"), storage.read_attrs(url, path)
+    check_version(attrs, f"{url}, {path}")
     size = attrs.get("input_size")
     return Layer(
         url=url,

@@ -5,6 +5,7 @@ Does not know: foreign layouts (`broden`, `masks`) or what is done with a probe.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from dissect_xr.probe.labels import Tables, label_image
 from dissect_xr.probe.pixels import inside, nearest, open_image
 from dissect_xr.probe.plan import ProbePlan, Row
 from dissect_xr.progress import track
-from dissect_xr.schema import PROBE, SCHEMA_VERSION
+from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
 """A probe is cut into about this many image blocks, of 16 to 256 images."""
@@ -64,14 +65,17 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
     plan, pool = plan.check(), pool or Threads()
     made_by = plan_fingerprint(plan)
     if (stored := storage.marker(url, "plan")) is not None and stored["fingerprint"] != made_by:
-        raise DissectError(f"{url}: holds a probe of other images or parameters. Use another path, or delete this one.")
+        changed = "; ".join(_differences(stored["note"], _summary(plan)))
+        raise DissectError(
+            f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
+        )
     if storage.marker(url, "done") is not None:
         return
     length = block_length(len(plan.rows))
     slots = max(1, max(len(row.whole) for row in plan.rows))
     if stored is None:
         _check_ours(url, made_by)
-        storage.mark(url, "plan", made_by=made_by, objects=_create(plan, url, length, slots))
+        storage.mark(url, "plan", made_by=made_by, objects=_create(plan, url, length, slots), note=_summary(plan))
     tasks = [
         IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, made_by)
         for i in range(0, len(plan.rows), length)
@@ -82,6 +86,26 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
         for task, _ in run_blocks(pool, ingest_block, missing):
             bar.advance(len(task.plan.rows))
     _finish(plan, url, [storage.marker(url, task.key, made_by=made_by) or {} for task in tasks])
+
+
+def _summary(plan: ProbePlan) -> dict[str, Any]:
+    """What a probe is made from, short enough to be compared in a message."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "images": len(plan.rows),
+        "concepts": len(plan.concepts),
+        "categories": list(plan.categories),
+        "label_size": list(plan.label_size),
+        "colors": plan.colors,
+        "rows_sha256": storage.fingerprint({"rows": [asdict(replace(row, where="")) for row in plan.rows]})[:12],
+        "concepts_sha256": storage.fingerprint({"concepts": [asdict(concept) for concept in plan.concepts]})[:12],
+    } | {f"parameters.{name}": value for name, value in plan.parameters.items()}
+
+
+def _differences(was: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    now = json.loads(json.dumps(given))
+    keys = dict.fromkeys([*was, *now])
+    return [f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)]
 
 
 def _check_ours(url: str, made_by: str) -> None:
@@ -238,7 +262,9 @@ def open_probe(url: str) -> xr.Dataset:
     """The probe at `url` as a lazy Dataset (`schema.PROBE`), with coordinates in memory."""
     if storage.marker(url, "done") is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
-    return storage.open_lazy(url)
+    data = storage.open_lazy(url)
+    check_version(data.attrs, url)
+    return data
 
 
 def image_root(url: str) -> str:

@@ -42,7 +42,9 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise DissectError(f"{path}: not an image that Pillow reads.") from error
     except DissectError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DissectError(f"{path}: more than {MAX_PIXELS:,} pixels: {error}. Downscale it first.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DissectError(f"{path}: damaged or truncated image: {error}.") from error
 
 

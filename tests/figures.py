@@ -1,0 +1,53 @@
+"""The figures that are compared with `tests/baseline/`, drawn from a seed. `python tests/figures.py` draws them anew.
+
+Knows: which figure is drawn of what.
+Does not know: what is tested on them. Look at new ones before they are committed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from trained import CUTOFF, dissection
+
+from dissect_xr.views import plot, plot_compare, plot_units
+
+BASELINE = Path(__file__).parent / "baseline"
+DPI = 60
+
+
+def _of_one(function: Callable[..., Axes]) -> Axes:
+    return function(dissection(units=40).isel(snapshot=3), cutoff=CUTOFF)
+
+
+def _networks() -> Axes:
+    networks = {f"network {n}": dissection(n, units=40).isel(snapshot=n) for n in range(4)}
+    return plot_compare.networks_compared(networks, count="by_category", cutoff=CUTOFF)
+
+
+FIGURES: dict[str, Callable[[], Axes]] = {
+    "concept_bars": lambda: _of_one(plot.concept_bars),
+    "emergence": lambda: plot.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
+    "iou_histogram": lambda: _of_one(plot_units.iou_histogram),
+    "cutoff_curve": lambda: _of_one(plot_units.cutoff_curve),
+    "evolution": lambda: plot_units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),
+    "layers_compared": lambda: _of_one(plot_compare.layers_compared),
+    "networks_compared": _networks,
+    "fine_tuning": lambda: plot_compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
+}
+
+
+def save(name: str, path: Path) -> None:
+    """Draw one figure with matplotlib's own settings and font, whatever is configured on this machine."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        axes = FIGURES[name]()
+        assert isinstance(axes.figure, Figure)
+        axes.figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    for figure in FIGURES:
+        save(figure, BASELINE / f"{figure}.png")

@@ -1,0 +1,71 @@
+"""A run whose output is a URL: the same bits as on a disk, taken up where it stopped, one writer at a time."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from unittest.mock import patch
+
+import runs
+
+from dissect_xr import places
+from dissect_xr.integrity import verify
+from dissect_xr.lock import locked
+from dissect_xr.probe.digits import write_digits
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(arguments, contents of the run on a disk)."""
+    folder = tmp_path_factory.mktemp("disk")
+    write_digits(folder / "digits", images=20, size=64)
+    arguments = [str(runs.write_recipe(folder / "recipe")), "--set", f"data={folder / 'digits'}", "--quiet"]
+    assert runs.call("run", *arguments, "--out", str(folder / "run")) == 0
+    return arguments, runs.contents(str(folder / "run"))
+
+
+def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, s3, capsys):
+    from dissect_xr.dissection import dissect
+
+    arguments, wanted = undisturbed
+    out = f"{s3.bucket()}/some/where"
+    with patch.object(dissect, "_thresholds", side_effect=KeyboardInterrupt):
+        assert runs.call("run", *arguments, "--out", out) == 130
+    assert places.read(out, "lock") is None
+    before = places.sizes(out, "markers/probe.zarr/")
+    assert before
+    assert runs.call("run", *arguments, "--out", out) == 0
+    assert runs.contents(out) == wanted
+    assert places.read(out, "recipe.yaml")
+    assert verify(out)[0] == []
+    for store in ("probe", "activations", "dissection"):
+        assert runs.call("info", f"{out}/{store}.zarr") == 0
+    assert "detectors" in capsys.readouterr().out
+
+
+def test_damage_on_an_object_store_is_mended(undisturbed, s3):
+    arguments, wanted = undisturbed
+    out = f"{s3.bucket()}/run"
+    assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
+    url = f"{out}/dissection.zarr"
+    key = "first/first/intersection/c/0/0/0"
+    places.write(url, key, (places.read(url, key) or b"")[:-1])
+    places.delete(f"{out}/probe.zarr", "annotation/c/0/0/0/0")
+    assert runs.call("verify", out) == 2
+    assert runs.call("run", *arguments, "--out", out, "--verify") == 0
+    assert verify(out)[0] == []
+    assert runs.contents(out) == wanted
+
+
+def test_a_second_run_on_an_object_store_is_refused(undisturbed, s3, capsys):
+    arguments, _ = undisturbed
+    out = f"{s3.bucket()}/run"
+    with locked(out, "the first"):
+        assert runs.call("run", *arguments, "--out", out) == 2
+    assert "the first" in capsys.readouterr().err
+
+
+def test_the_built_in_probe_needs_a_local_folder(tmp_path, s3, capsys):
+    recipe = runs.write_recipe(tmp_path, runs.RECIPE.replace('{kind: broden, folder: "${data}"}', "{kind: digits}"))
+    assert runs.call("run", str(recipe), "--out", f"{s3.bucket()}/run") == 2
+    assert "probe.folder" in capsys.readouterr().err
