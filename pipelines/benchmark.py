@@ -373,10 +373,9 @@ def compile_seconds() -> list[Row]:
     import subprocess
     import sys
 
-    code = "import time; t=time.perf_counter(); import benchmark as b; from pathlib import Path; b.warm(); print(time.perf_counter()-t)"
-    seconds = float(
-        subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True).stdout
-    )
+    code = "import time; t = time.perf_counter(); import benchmark; benchmark.warm(); print(time.perf_counter() - t)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+    seconds = float(run.stdout)
     return [Row("imports and cached kernels of a new process", f"{seconds:.1f} s", "", None)]
 
 
@@ -390,7 +389,8 @@ def warm() -> None:
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return {
         "processor": f"{model}, {os.cpu_count()} cores",

@@ -13,8 +13,8 @@ ROOMS = ["foundations", "probe", "activations", "dissection", "analysis", "views
 """Rooms import downward only: each may import itself and those before it."""
 
 FOUNDATIONS = {
-    "errors", "schema", "places", "markers", "guard", "lazy", "reading", "storage", "integrity", "lock", "attempts", "workers",
-    "cluster", "progress",
+    "errors", "schema", "places", "markers", "guard", "lazy", "reading", "storage", "integrity", "lock", "attempts",
+    "workers", "cluster", "progress",
 }  # fmt: skip
 FRONT = {"recipe", "stages", "plans", "safety", "starting", "cli", "__main__", "__init__"}
 

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from dissect_xr import storage
 from dissect_xr.activations.extract import ExtractTask, extract_block
-from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.images import Preprocess, to_input
 from dissect_xr.activations.models import ModelSpec, cached_model, weights_sha256
 from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
 from dissect_xr.activations.taps import map_layers, select_layers
@@ -72,10 +73,11 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = cached_model(spec, device)
     size = recording.preprocess.size
-    available = map_layers(model, torch.zeros((1, 3, *size), device=device))
+    example = to_input(recording.preprocess, np.zeros((1, *size, 3), np.uint8), device=device)
+    available = map_layers(model, example)
     patterns = "all" if recording.layers == ("all",) else list(recording.layers)
     names = select_layers(available, patterns)
-    traced = trace_geometry(model, names, size)
+    traced = trace_geometry(model, names, size, channels=example.shape[1])
     geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
     return Described({name: available.maps[name] for name in names}, geometry, weights_sha256(spec, model))
 

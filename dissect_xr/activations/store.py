@@ -209,7 +209,7 @@ def _write_layer(
     if first is None:
         raise DissectError(f"layer {name}: no activations came, expected {len(images)} images.")
     if 0 in first.shape[1:]:
-        raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape[1:]}.")
+        raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape}.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=_power_of_two(2 * len(images) - 1, 1024))
     objects = create_layer(url, shape, snapshot, images, attrs)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of
@@ -204,10 +206,19 @@ def contact_sheet(rows: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
     return sheet
 
 
-def sheet_axes(columns: int, rows: int, *labels: Sequence[str]) -> Axes:
-    """Axes of a new Figure for a contact sheet, wide enough for labels beside it: Figures give way to no label."""
-    characters = sum(max(len(line) for label in side for line in label.split("\n")) for side in labels)
-    return new_axes(0.7 + 0.075 * characters + 0.85 * columns, 0.5 + 0.87 * rows)
+def sheet_axes(columns: int, rows: int, left: Sequence[str], right: Sequence[str] = ()) -> Axes:
+    """Axes of a new Figure for a contact sheet, with room for labels of 8 points beside it and a line above."""
+    # Constrained layout loses labels beside Axes whose aspect is fixed: they grow after it has measured.
+    before, after = (0.1 + max([0.0, *map(_inches, labels)]) for labels in (left, right))
+    wide, tall = 0.85 * columns, 0.87 * rows
+    width, height = before + wide + after, tall + 0.35
+    figure = Figure(figsize=(width, height))
+    return figure.add_axes((before / width, 0.1 / height, wide / width, tall / height))
+
+
+def _inches(label: str) -> float:
+    """Width of a label of 8 points, with the space beside it."""
+    return 0.08 + max(float(TextPath((0, 0), line, size=8).get_extents().width) for line in label.split("\n")) / 72
 
 
 def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequence[str]) -> None:
