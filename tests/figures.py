@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from trained import CUTOFF, dissection
@@ -22,16 +23,20 @@ def _of_one(function: Callable[..., Axes]) -> Axes:
     return function(dissection(units=40).isel(snapshot=3), cutoff=CUTOFF)
 
 
+def _fainter(ds: xr.Dataset) -> xr.Dataset:
+    return ds.assign(intersection=ds["intersection"] // 3)
+
+
 def _networks() -> Axes:
-    networks = {f"network {n}": dissection(n, units=40).isel(snapshot=n) for n in range(4)}
-    return plot_compare.networks_compared(networks, count="by_category", cutoff=CUTOFF)
+    networks = {f"network {n}": _fainter(dissection(n, units=40).isel(snapshot=n)) for n in range(4)}
+    return plot_compare.networks_compared(networks, cutoff=0.17)
 
 
 FIGURES: dict[str, Callable[[], Axes]] = {
     "concept_bars": lambda: _of_one(plot.concept_bars),
     "emergence": lambda: plot.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
     "iou_histogram": lambda: _of_one(plot_units.iou_histogram),
-    "cutoff_curve": lambda: _of_one(plot_units.cutoff_curve),
+    "cutoff_curve": lambda: plot_units.cutoff_curve(_fainter(dissection(units=40).isel(snapshot=3))),
     "evolution": lambda: plot_units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),
     "layers_compared": lambda: _of_one(plot_compare.layers_compared),
     "networks_compared": _networks,

@@ -144,22 +144,32 @@ def test_counts_are_exact_for_any_finite_bits(tmp_path, dtype):
     stores.assert_same(got, stores.expected(acts, case, [0.05, 0.5, 0.9], stores.HALF_PIXEL, "annotated"))
 
 
-@pytest.mark.parametrize(("dtype", "unit", "steepest"), [(np.float16, 2.0**-9, 3), (np.float32, 2.0**-22, 29_000)])
-def test_ties_that_float64_misses_are_not_active(tmp_path, dtype, unit, steepest):
-    """Each image is a slope through the threshold, T exactly at one label pixel whose weights are no binary numbers."""
-    random, images, size, grid_size, level = np.random.default_rng(0), 200, (5, 4), (7, 9), 3.0
+def tie(random, weights, largest):
+    """Whole numbers n of four corners, not above `largest`, with sum(weights * n) == 0."""
+    while True:
+        free = random.integers(-max(1, largest // 250), largest // 250 + 2, 3)
+        corners = np.append(weights[3] * free, -(weights[:3] * free).sum())
+        if 0 < np.abs(corners).max() <= largest:
+            return corners
+
+
+@pytest.mark.parametrize(("dtype", "unit", "level"), [(np.float16, 1.0, 1536.0), (np.float32, 2.0**-22, 3.0)])
+def test_ties_that_float64_misses_are_not_active(tmp_path, dtype, unit, level):
+    """In each image the weighted mean of four cells is T exactly at a pixel whose weights are no binary numbers."""
+    random, images, size, grid_size = np.random.default_rng(0), 300, (5, 4), (7, 9)
     rows, cols = stores.axes_of(stores.HALF_PIXEL, size, grid_size)
-    y, x = np.mgrid[: size[0], : size[1]]
-    acts, rounded = np.empty((images, 1, *size), dtype), []
+    acts, rounded = np.full((2 * images, 1, *size), level, dtype), []
     for image in range(images):
-        row, col = random.integers(1, grid_size[0] - 1), random.integers(1, grid_size[1] - 1)
-        down, right = random.integers(1, steepest + 1, 2) * random.choice([-1, 1], 2) * unit
-        away = down * (y * 14 - int(rows.positions[row] * 14)) + right * (x * 18 - int(cols.positions[col] * 18))
-        acts[image, 0] = level + away
-        assert (acts[image, 0] == level + away).all()
+        row, col = random.choice([1, 2, 4, 5]), random.choice([2, 3, 5, 6])
+        down, right = (
+            np.array([axis.lower_weight[at], axis.upper_weight[at]]) for axis, at in ((rows, row), (cols, col))
+        )
+        corners = tie(random, np.outer(down, right).ravel().astype(np.int64), 500 if dtype == np.float16 else 4_000_000)
+        y, x = rows.lower[row], cols.lower[col]
+        acts[image, 0, y : y + 2, x : x + 2] = (level + corners * unit).reshape(2, 2)
+        assert (acts[image, 0, y : y + 2, x : x + 2].ravel() == level + corners * unit).all()
         rounded.append(float(oracle.upsample(acts[image, 0], rows, cols)[row, col]))
     assert max(rounded) > level > min(rounded)
-    acts = np.concatenate([acts, np.full_like(acts, level)])
     case = noisy_probe(2 * images, grid_size)
     got = stores.dissected(tmp_path, case, acts, [0.5])
     assert got["threshold"].tolist() == [[level]]
@@ -300,6 +310,15 @@ def test_float32_thresholds_are_told_apart_in_their_last_bits(tmp_path):
     got = stores.dissected(tmp_path, case, acts, fractions)
     stores.assert_same(got, stores.expected(acts, case, fractions, stores.HALF_PIXEL, "annotated"))
     assert got["exceedance"].tolist() == [[0] * 3, [24] * 3, [48] * 3]
+
+
+@pytest.mark.parametrize("fraction", [0.29, 0.57, 0.58])
+def test_fraction_is_read_as_a_decimal(tmp_path, fraction):
+    assert math.floor(fraction * 100) == round(fraction * 100) - 1  # what binary arithmetic would take
+    acts = np.random.default_rng(0).permutation(100).astype(np.float16).reshape(4, 1, 5, 5)
+    got = stores.dissected(tmp_path, noisy_probe(4), acts, [fraction])
+    assert got["threshold"].tolist() == [[99 - round(fraction * 100)]]
+    assert got["exceedance"].tolist() == [[round(fraction * 100)]]
 
 
 # --- the sampled bound ---

@@ -71,7 +71,8 @@ def noisy(images: int = 7, units: int = 5, seed: int = 0) -> tuple[ProbeCase, ND
 @given(st.data())
 def test_images_add_up_to_the_stored_counts(data: st.DataObject) -> None:
     case = data.draw(probes())
-    activation = data.draw(activations(len(case.annotation), max_units=3)).activation
+    drawn = data.draw(activations(len(case.annotation), max_units=3)).activation
+    activation = np.concatenate([drawn, drawn[:, :1]], axis=1)
     anchoring = data.draw(anchorings())
     domain = data.draw(st.sampled_from(["annotated", "touched", "all"]))
     unit = data.draw(st.integers(0, activation.shape[1] - 1))

@@ -97,6 +97,7 @@ def networks_compared(
         left = left + widths
     ax.set_yticks(range(len(networks)), list(networks), fontsize=8)
     ax.invert_yaxis()
+    ax.set_xlim(0, max(1, left.max()) * 1.04)
     ax.set_xlabel(f"unique detectors ({count.replace('_', ' ')}, IoU > {cutoff:g})")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)

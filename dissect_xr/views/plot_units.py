@@ -79,13 +79,14 @@ def cutoff_curve(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     """
     ds = one_place(ds, "snapshot", "fraction")
     ax = new_axes(7.0, 4.2) if ax is None else ax
-    colors = layer_colors(ds)
+    colors, end = layer_colors(ds), 2 * cutoff
     for layer in ordered_layers(ds):
         curve = curve_of(ds.isel(unit=np.flatnonzero(ds["layer"].values == layer)))
         ax.plot(curve["cutoff"], curve["unique_by_unit"], color=colors[layer], label=layer)
         ax.plot(curve["cutoff"], curve["unique_by_category"], color=colors[layer], linestyle=":")
+        end = max([end, *curve["cutoff"].values[curve["unique_by_category"].values > 0]])
     ax.axvline(cutoff, color="black", linestyle="--", linewidth=1)
-    ax.set_xlim(0, 0.3)
+    ax.set_xlim(0, end + 0.01)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("cutoff (IoU)")
     ax.set_ylabel("unique detectors")
