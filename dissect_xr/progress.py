@@ -7,6 +7,7 @@ Does not know: which stages there are.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import (
@@ -60,5 +61,13 @@ def track(stage: str, blocks: int = 0, *, show: bool = True, console: Console | 
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(stderr=True), disable=not show) as progress:
+    with Progress(*columns, console=console or _console(), disable=not show) as progress:
         yield Bar(progress, progress.add_task(stage, total=blocks, images=0))
+
+
+def _console() -> Console:
+    """Standard error, in a terminal or notebook; plain text in a notebook without ipywidgets, where rich only warns."""
+    console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        return Console(stderr=True, force_jupyter=False)
+    return console
