@@ -61,7 +61,7 @@ def track(stage: str, blocks: int = 0, *, show: bool = True, console: Console | 
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or _console(), disable=not show) as progress:
+    with Progress(*columns, console=console or _console(), refresh_per_second=4, disable=not show) as progress:
         yield Bar(progress, progress.add_task(stage, total=blocks, images=0))
 
 

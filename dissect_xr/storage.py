@@ -142,7 +142,7 @@ def lay_out(
     for spec in [*arrays, *(spec for spec, _ in coordinates)]:
         _create_array(group, spec)
     for spec, values in coordinates:
-        group[spec.name][:] = values
+        group[spec.name].with_config({"write_empty_chunks": True})[:] = values
     own = f"{path}/" if path else ""
     made = {key: buffer.to_bytes() for key, buffer in memory._store_dict.items() if key.startswith(own)}
     objects = {key: (len(data), places.checksum(data)) for key, data in made.items()}

@@ -81,7 +81,7 @@ def spied(module, name) -> Iterator[list]:
 # --- equal to the oracle ---
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_thresholds_and_counts_are_the_oracles(data):
     case = data.draw(strategies.probes(max_images=8, max_size=data.draw(st.sampled_from([12, 40]))))
@@ -191,7 +191,7 @@ def test_ties_are_exact_for_weights_of_more_bits_than_a_value_leaves(tmp_path, l
     stores.assert_same(got, stores.expected(acts, case, [0.3], anchoring, "annotated"))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.data())
 def test_several_fractions_in_one_pass_are_those_of_several_passes(data):
     case = data.draw(strategies.probes(max_images=3))
