@@ -20,7 +20,7 @@ lint: $(INSTALLED)
 
 # Storage, probe, dissection and scores need no torch: their tests run on another Python, which gets another zarr.
 NO_TORCH := tests/test_storage.py tests/test_probe.py tests/test_dissect.py tests/test_score.py tests/test_netdissect_csv.py \
-	tests/test_oracle.py tests/test_digits.py tests/test_colors.py tests/test_plot.py \
+	tests/test_digits.py tests/test_colors.py tests/test_plot.py \
 	tests/test_concurrency.py tests/test_lock.py tests/test_snapshots.py tests/test_accessor.py tests/test_exemplars.py \
 	tests/test_plot_units.py tests/test_progress.py
 test-storage: .venv-storage/installed

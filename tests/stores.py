@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 import oracle
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from strategies import AnchoringCase, ProbeCase
@@ -215,6 +216,14 @@ def expected(
         "concept_area": counts.concept_area,
         "category_area": counts.category_area,
     }
+
+
+def lose_markers(url: str, data: st.DataObject) -> set[str]:
+    """Delete any of a store's markers; those that are gone."""
+    lost = data.draw(st.sets(st.sampled_from(sorted(storage.markers(url)))), "lost markers")
+    for key in lost:
+        (Path(url).parent / "markers" / Path(url).name / f"{key}.json").unlink()
+    return lost
 
 
 def digest(store_folder: Path) -> str:

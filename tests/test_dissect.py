@@ -15,7 +15,7 @@ import pytest
 import stores
 import strategies
 import xarray as xr
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from strategies import ProbeCase
 
@@ -615,6 +615,28 @@ def test_run_taken_up_with_other_memory_gives_the_same_counts(layers, tmp_path):
     dissect(activations, probe, out, method=method, pool=Threads(3), show=False)
     for name in wanted:
         stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_markers_are_lost_the_same_counts_come_back(layers, data):
+    activations, probe, wanted = layers
+    method = stores.method([0.1])
+    with stores.scratch() as folder, stores.tiny_chunks():
+        out = str(folder / "out.zarr")
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+        stores.lose_markers(out, data)
+        dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
+        for name in wanted:
+            stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
+
+
+def test_counts_of_many_concepts_are_written_in_chunks(tmp_path):
+    case, acts = noisy_probe(concepts=10), noise()
+    with patch("dissect_xr.dissection.dissect.CONCEPT_CHUNK", 3):
+        got = stores.dissected(tmp_path, case, acts, [0.1, 0.4])
+    assert storage.read(str(tmp_path / "dissection.zarr"), "s/conv/intersection").chunks[2] == 3
+    stores.assert_same(got, stores.expected(acts, case, [0.1, 0.4], stores.HALF_PIXEL, "annotated"))
 
 
 def test_layers_of_a_later_snapshot_are_added(layers, tmp_path):

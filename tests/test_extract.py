@@ -9,7 +9,7 @@ import pytest
 import stores
 import torch
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from strategies import SEEDS, activations
@@ -209,6 +209,19 @@ def test_an_interrupted_recording_is_taken_up(url, probe):
     assert_recorded(url, by_torch(probe))
 
 
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_markers_are_lost_the_same_activations_come_back(probe, data):
+    with stores.scratch() as folder:
+        url = str(folder / "activations.zarr")
+        run(url, probe)
+        before = stores.digest(Path(url))
+        lost = stores.lose_markers(url, data)
+        run(url, probe)
+        assert storage.markers(url) >= lost
+        assert stores.digest(Path(url)) == before
+
+
 def test_blocks_and_shards_are_powers_of_two_that_divide_each_other(url, probe):
     with stores.tiny_chunks(chunk=4000, shard=9000, units=32):
         plan = run(url, probe, recording=replace(RECORDING, memory=16_000))
@@ -363,6 +376,62 @@ def test_changed_weights_are_refused(url, probe, weights):
     run(url, probe, spec=spec)
     write(2)
     with pytest.raises(DissectError, match="holds snapshot s made from something else: weights_sha256 was"):
+        run(url, probe, spec=spec)
+
+
+def test_weights_that_change_under_way_are_refused(url, probe, weights):
+    path, write = weights
+    spec, block = ModelSpec.of(f"{__name__}:Net", weights=path), extract_block
+
+    def meanwhile(task):
+        block(task)
+        write(2)
+
+    with patch.object(stage, "extract_block", meanwhile), pytest.raises(DissectError, match="weights"):
+        run(url, probe, spec=spec)
+    assert not open_activations(url).children
+
+
+CODE = """
+from torch import nn
+
+class Edited(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 2, 3)
+        self.second = nn.Identity()
+
+    def forward(self, x):
+        return self.second(self.first(x) * FACTOR)
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    """A file with a network, and a function that edits it."""
+    path = tmp_path / "network.py"
+
+    def write(factor):
+        path.write_text(CODE.replace("FACTOR", str(factor)))
+
+    write(1)
+    return ModelSpec.of(f"{path}:Edited"), write
+
+
+def test_edited_code_is_what_runs(url, probe, code):
+    spec, write = code
+    run(url, probe, spec=spec, snapshot="one")
+    write(-1)
+    run(url, probe, spec=spec, snapshot="two")
+    np.testing.assert_array_equal(recorded(url, "first", "one"), recorded(url, "first", "two"))
+    np.testing.assert_array_equal(recorded(url, "second", "one"), -recorded(url, "second", "two"))
+
+
+def test_edited_code_is_another_model(url, probe, code):
+    spec, write = code
+    run(url, probe, spec=spec)
+    write(-1)
+    with pytest.raises(DissectError, match="made from something else"):
         run(url, probe, spec=spec)
 
 

@@ -15,7 +15,7 @@ import oracle
 import pytest
 import stores
 import strategies
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -175,6 +175,14 @@ def test_numbers_paths_planes_and_zeros_of_a_hand_made_set(folder, tmp_path):
     assert probe["concept_images"].values.tolist() == [2, 2, 1, 2]
     assert probe["annotated"].values.tolist() == [[True, True, True], [True, True, False], [False, False, True]]
     assert probe["category_area"].values.tolist() == [24, 24, 24]
+
+
+def test_a_whole_image_label_named_twice_counts_once(folder, tmp_path):
+    text = TABLES["index.csv"].replace("1_object.png;1,,0", "1_object.png;1;1,1,7;0;7")
+    (folder / "index.csv").write_text(text)
+    probe = written(read_broden(folder), tmp_path)
+    assert [numbers[numbers > 0].tolist() for numbers in probe["whole_image"].values] == [[7], [1, 7], [7]]
+    assert_counts_are_the_labels(probe)
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
@@ -621,7 +629,7 @@ def test_categories_of_masks_must_exist(masks):
 def many(tmp_path):
     """A plan of 40 images: three blocks."""
     labels = np.random.default_rng(0).integers(0, 5, (40, 2, 6, 5)).astype(np.uint16)
-    whole = np.random.default_rng(1).integers(0, 5, (40, 2)).astype(np.uint16)
+    whole = np.random.default_rng(1).permuted([[1, 2, 3, 4, 0]] * 40, axis=1)[:, :2].astype(np.uint16)
     case = strategies.ProbeCase(labels, whole, np.arange(1, 5), np.array([0, 0, 1, 2]), ("a", "b", "c"))
     return stores.plan_of(case, tmp_path / "images")
 
@@ -665,6 +673,15 @@ def test_an_ingest_interrupted_before_its_first_block_is_taken_up(many, tmp_path
     with patch.object(storage, "mark", side_effect=Interrupted), pytest.raises(Interrupted):
         written(many, tmp_path)
     assert_counts_are_the_labels(written(many, tmp_path))
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_markers_are_lost_the_same_probe_comes_back(many, data):
+    with stores.scratch() as folder:
+        wanted = written(many, folder)
+        stores.lose_markers(str(folder / "probe.zarr"), data)
+        assert written(many, folder).identical(wanted)
 
 
 def test_another_probe_at_the_same_place_is_refused(many, tmp_path):
