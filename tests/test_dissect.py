@@ -617,7 +617,7 @@ def test_run_taken_up_with_other_memory_gives_the_same_counts(layers, tmp_path):
         stores.assert_same(stores.stored(out, f"s/{name}"), wanted[name])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_markers_are_lost_the_same_counts_come_back(layers, data):
     activations, probe, wanted = layers

@@ -209,7 +209,7 @@ def test_an_interrupted_recording_is_taken_up(url, probe):
     assert_recorded(url, by_torch(probe))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_markers_are_lost_the_same_activations_come_back(probe, data):
     with stores.scratch() as folder:

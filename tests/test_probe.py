@@ -617,6 +617,12 @@ def test_a_bad_set_of_masks_is_named(masks, tmp_path, case):
         written(read_masks(**masks, ignore=[255]), tmp_path)
 
 
+@pytest.mark.parametrize("number", [-1, 65536])
+def test_ignored_numbers_are_numbers_that_masks_can_hold(masks, tmp_path, number):
+    with pytest.raises(DissectError, match=str(number)):
+        written(read_masks(**masks, ignore=[255, number]), tmp_path)
+
+
 def test_categories_of_masks_must_exist(masks):
     with pytest.raises(DissectError, match=r"categories: sky not in .*concepts\.yaml; there are \['object', 'part'\]"):
         read_masks(**masks, categories=["part", "sky"])
@@ -675,7 +681,7 @@ def test_an_ingest_interrupted_before_its_first_block_is_taken_up(many, tmp_path
     assert_counts_are_the_labels(written(many, tmp_path))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_markers_are_lost_the_same_probe_comes_back(many, data):
     with stores.scratch() as folder:
