@@ -622,7 +622,7 @@ def test_run_taken_up_with_other_memory_gives_the_same_counts(layers, tmp_path):
 def test_whatever_markers_are_lost_the_same_counts_come_back(layers, data):
     activations, probe, wanted = layers
     method = stores.method([0.1])
-    with stores.scratch() as folder, stores.tiny_chunks():
+    with stores.scratch() as folder, stores.tiny_chunks(read=4000, labels=4000, task=10**9):
         out = str(folder / "out.zarr")
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
         stores.lose_markers(out, data)

@@ -7,7 +7,7 @@ Does not know: what a task computes. The cut never changes a result: counts are 
 from dataclasses import dataclass
 from math import ceil
 
-from dissect_xr.cluster import Projection
+from dissect_xr.cluster import TREE, Projection
 from dissect_xr.dissection.layers import Layer
 
 READ = 24 * 2**20
@@ -50,7 +50,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may plan with: half of it for partial results, merged two at a time, half for activations.
+        Bytes a task may plan with: it must hold what one merge does, or half of it the reads.
     workers
         Blocks are made until each worker has two.
     split_units
@@ -59,7 +59,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     images, units = layer.shape[:2]
     chunk_images, chunk_units = layer.chunk
     chunk_bytes = chunk_images * chunk_units * layer.cells * layer.itemsize
-    fit = min(memory // 4 // max(1, unit_bytes) // chunk_units, memory // 2 // (COPIES * chunk_bytes))
+    fit = min(memory // (TREE + 2) // max(1, unit_bytes) // chunk_units, memory // 2 // (COPIES * chunk_bytes))
     size = chunk_units * max(1, fit)
     if split_units:
         size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
