@@ -70,6 +70,8 @@ class Fold:
     """several partial results -> one; associative and commutative"""
     finish: Callable[[Any, Any], Any]
     """(key, merged result) -> what `fold_tasks` yields; runs on a worker"""
+    width: int = TREE
+    """partial results merged by one task, at least 2"""
 
 
 def run_tasks(
@@ -133,8 +135,8 @@ class _Open:
     def advance(self, stream: Stream) -> None:
         """Merge, or finish, when enough partial results are there."""
         last = self.left == 0 and self.merging == 0
-        if len(self.ready) >= TREE or (last and len(self.ready) > 1):
-            parts, self.ready = self.ready[:TREE], self.ready[TREE:]
+        if len(self.ready) >= self.fold.width or (last and len(self.ready) > 1):
+            parts, self.ready = self.ready[: self.fold.width], self.ready[self.fold.width :]
             self.merging += 1
             stream.add((self, "merge"), attempt, self.fold.merge, *parts)
         elif last and self.ready:
@@ -146,8 +148,8 @@ def fold_tasks(
 ) -> Iterator[tuple[Any, Any]]:
     """Run every fold; yields (key, result of `finish`) as they finish.
 
-    Partial results stay where they were computed and are merged by trees of `TREE`; only what `finish` returns comes
-    here. At most the stream's window of leaf tasks is in flight, whatever the number of folds.
+    Partial results stay where they were computed and are merged by trees of their `width`; only what `finish` returns
+    comes here. At most the stream's window of leaf tasks is in flight, whatever the number of folds.
 
     Raises
     ------

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from dissect_xr import storage
 from dissect_xr.activations.images import Preprocess, read_image, to_input
-from dissect_xr.activations.models import ModelSpec, cached_model
+from dissect_xr.activations.models import ModelSpec, cached_model, cached_weights
 from dissect_xr.activations.store import LayerShape, check_finite
 from dissect_xr.activations.taps import forward
+from dissect_xr.errors import DissectError
 from dissect_xr.probe.pixels import inside
 
 DECODERS = 2
@@ -46,6 +47,8 @@ class ExtractTask:
     threads: int | None
     """torch threads; None leaves torch's own choice"""
     fingerprint: str
+    weights: str
+    """sha256 of the weights that the fingerprint stands for"""
 
     @property
     def key(self) -> str:
@@ -69,6 +72,11 @@ def extract_block(task: ExtractTask) -> None:
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _torch_threads(task.threads), storage.marked(task.url, task.key, made_by=task.fingerprint) as (writer, note):
         model = cached_model(task.spec, device)
+        if cached_weights(task.spec, device) != task.weights:
+            raise DissectError(
+                f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
+                "Keep a snapshot's weights in a file that is not written again, and run again under another name."
+            )
         host = HostMaps(task, pinned=device.startswith("cuda"))
         with ThreadPoolExecutor(1) as background:
             written: list[Future[None]] = []

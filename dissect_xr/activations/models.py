@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dissect_xr.activations.references import resolve, shortlist
+from dissect_xr.activations.references import resolve, shortlist, source_sha256
 from dissect_xr.errors import DissectError
 
 # Building draws from the process-wide generators; two builds at once would mix their random weights.
@@ -93,12 +93,21 @@ def load_model(spec: ModelSpec) -> nn.Module:
 def cached_model(spec: ModelSpec, device: str) -> nn.Module:
     """Model of a spec on a device, kept by this process: at most two, the least recently used goes first.
 
-    Threads share one model: keep to one forward pass at a time per model, and leave its weights alone.
+    Files, of weights or of code, that were written again are read again. Threads share one model: keep to one forward
+    pass at a time per model, and leave its weights alone.
     """
-    stamp = None
+    return _cached(spec, device)[0]
+
+
+def cached_weights(spec: ModelSpec, device: str) -> str:
+    """`weights_sha256` of what `cached_model` returns, taken when it was loaded."""
+    return _cached(spec, device)[1]
+
+
+def _cached(spec: ModelSpec, device: str) -> tuple[nn.Module, str]:
+    stamp: tuple[object, ...] = (source_sha256(spec.factory),)
     if spec.weights is not None and Path(spec.weights).is_file():
-        # A file that was written again is read again.
-        stamp = (Path(spec.weights).stat().st_mtime_ns, Path(spec.weights).stat().st_size)
+        stamp += (Path(spec.weights).stat().st_mtime_ns, Path(spec.weights).stat().st_size)
     with _BUILDING:
         return _model_on(spec, device, stamp)
 
@@ -187,10 +196,11 @@ def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _model_on(spec: ModelSpec, device: str, stamp: tuple[int, int] | None) -> nn.Module:
+def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[nn.Module, str]:
     model = load_model(spec)
+    digest = weights_sha256(spec, model)
     try:
-        return model.to(device)
+        return model.to(device), digest
     except (RuntimeError, AssertionError) as error:
         raise DissectError(f"the model cannot be moved to device {device!r}: {_detail(error)}") from error
 

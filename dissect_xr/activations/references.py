@@ -56,6 +56,12 @@ def resolve(reference: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # callable() narrows Any no further
 
 
+def source_sha256(reference: str | None) -> str | None:
+    """sha256 of the file that a reference names; None for a module's function, or where there is no such file."""
+    path = Path((reference or "").rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else None
+
+
 def shortlist(names: Iterable[str], limit: int = 12) -> str:
     """Names for an error message: the first `limit` and how many more.
 

@@ -15,7 +15,8 @@ import torch
 from dissect_xr import storage
 from dissect_xr.activations.extract import ExtractTask, extract_block
 from dissect_xr.activations.images import Preprocess, to_input
-from dissect_xr.activations.models import ModelSpec, cached_model, weights_sha256
+from dissect_xr.activations.models import ModelSpec, cached_model, cached_weights
+from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
 from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.activations.tracing import trace_geometry
@@ -79,7 +80,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     names = select_layers(available, patterns)
     traced = trace_geometry(model, names, size, channels=example.shape[1])
     geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
-    return Described({name: available.maps[name] for name in names}, geometry, weights_sha256(spec, model))
+    return Described({name: available.maps[name] for name in names}, geometry, cached_weights(spec, device))
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class Extraction:
             "factory": self.spec.factory.rpartition("/")[2],
             "kwargs": json.loads(self.spec.kwargs),
             "weights_sha256": self.described.weights,
+            "code_sha256": [source_sha256(self.spec.factory), source_sha256(self.recording.preprocess.callable)],
             "preprocess": asdict(self.recording.preprocess) | {"size": list(self.recording.preprocess.size)},
             "dtype": self.recording.dtype,
             "images_sha256": self.images_sha256,
@@ -166,7 +168,7 @@ class Extraction:
             ExtractTask(
                 self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
                 self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
-                made_by,
+                made_by, self.described.weights,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip

@@ -50,7 +50,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may plan with: it must hold what one merge does, or half of it the reads.
+        Bytes a task may plan with: a quarter of it for a partial result, half for activations.
     workers
         Blocks are made until each worker has two.
     split_units
@@ -59,7 +59,7 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     images, units = layer.shape[:2]
     chunk_images, chunk_units = layer.chunk
     chunk_bytes = chunk_images * chunk_units * layer.cells * layer.itemsize
-    fit = min(memory // (TREE + 2) // max(1, unit_bytes) // chunk_units, memory // 2 // (COPIES * chunk_bytes))
+    fit = min(memory // 4 // max(1, unit_bytes) // chunk_units, memory // 2 // (COPIES * chunk_bytes))
     size = chunk_units * max(1, fit)
     if split_units:
         size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
@@ -70,6 +70,11 @@ def cut(layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units
     ranges = max(ceil(images * per_image / TASK), ceil(2 * workers / len(spans)))
     length = max(step, ceil(ceil(images / ranges) / step) * step)
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
+
+
+def merge_width(part_bytes: int, memory: int) -> int:
+    """Partial results of `part_bytes` that one task may merge: they and their sum fit the memory."""
+    return int(min(TREE, max(2, memory // max(1, part_bytes) - 1)))
 
 
 def label_step(label_bytes: int) -> int:

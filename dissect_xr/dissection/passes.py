@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.cluster import Fold, Pool, fold_tasks, run_tasks
-from dissect_xr.dissection.blocks import Block, cut, projected
+from dissect_xr.dissection.blocks import Block, cut, merge_width, projected
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.tally import Domain, TallyTask, merge_counts, tally_block
@@ -189,6 +189,9 @@ def count(
             tally_block,
             merge_counts,
             finish(job),
+            merge_width(
+                labels.unit_bytes(len(job.thresholds)) * (blocks[0].units[1] - blocks[0].units[0]), pool.memory
+            ),
         )
         for job in jobs
         for blocks in job.blocks

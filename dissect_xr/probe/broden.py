@@ -161,7 +161,7 @@ def _row(line: Line, columns: Sequence[str], planes: Sequence[str], known: set[i
         maps += [(planes.index(column) + n, path) for n, path in enumerate(paths)]
         if unknown := [n for n in numbers if n not in known]:
             raise DissectError(f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv.")
-        whole += [n for n in numbers if n in kept and n not in whole]
+        whole += [n for n in dict.fromkeys(numbers) if n in kept and n not in whole]
     stated = [_side(line, name) for name in ("sh", "sw")]
     size = (stated[0], stated[1]) if stated[0] and stated[1] else None
     return Row(line.cells["image"], line.cells["split"], tuple(maps), tuple(whole), size, line.where)

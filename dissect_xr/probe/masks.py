@@ -54,6 +54,8 @@ def read_masks(
     DissectError
         Where a mask is missing or the table is malformed.
     """
+    if wrong := [number for number in ignore if not 0 <= number <= LARGEST]:
+        raise DissectError(f"ignore: {wrong[0]} is no number that a mask can hold; expected 0 to {LARGEST}.")
     images, masks = Path(images), Path(masks)
     table = _concepts(Path(concepts))
     there = list(dict.fromkeys(c.category for c in table))
