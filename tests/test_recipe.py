@@ -66,7 +66,7 @@ def test_an_override_reaches(recipe: Path, override: str, read: object) -> None:
         ("probe.kind=imagenet", "probe"),
         ("nonsense", "expected KEY=VALUE"),
         ("model.input_size.x=1", "no group of fields"),
-        ("layers=[${nowhere}]", "none of data, here, out"),
+        ('layers=["${nowhere}"]', "none of data, here, out"),
         ("data=[", "not readable as YAML"),
     ],
 )
