@@ -4,7 +4,7 @@
 
 Runs the entry points that `dissect-xr run` runs, on stores with the statistics of real ones (synthetic.py). Everything
 that is compared is measured in one run, in turn, and medians are quoted; every counted result is checked. Writes
-benchmarks.json into DIR and, without --short, the table into pipelines/benchmarks.md.
+benchmarks.json into DIR and prints the table.
 """
 
 import argparse
