@@ -6,24 +6,10 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from runs import NETWORK, call
 
-from dissect_xr.cli import main, parse_bytes
+from dissect_xr.cli import parse_bytes
 from dissect_xr.errors import DissectError
-
-NETWORK = """
-from torch import nn
-
-
-class Small(nn.Module):
-    def __init__(self, width=6):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 2), nn.ReLU())
-        self.head = nn.Linear(width, 2)
-
-    def forward(self, x):
-        return self.head(self.second(self.first(x)).mean((2, 3)))
-"""
 
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
@@ -52,15 +38,6 @@ def recipe(tmp_path: Path, digits: Path) -> list[str]:
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return [str(tmp_path / "recipe.yaml"), "--set", f"data={digits}", "--out", str(tmp_path / "run")]
-
-
-def call(*arguments: str) -> int:
-    """Exit code of the command in this process."""
-    try:
-        main(list(arguments))
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def counts(folder: Path) -> xr.Dataset:
