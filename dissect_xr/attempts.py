@@ -7,10 +7,9 @@ Does not know: what a task computes, or where it runs.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from dissect_xr.errors import BlocksFailed, DissectError, WriteError
+from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
 
 ATTEMPTS = 3
 """Times a task is tried, where the error may pass: not for a `DissectError`, which says what the user can mend."""
@@ -19,32 +18,24 @@ PAUSE = 0.2
 """Seconds before the second try; twice as long before the third."""
 
 
-@dataclass(frozen=True)
-class Failed:
-    """Stands for the result of a task that failed."""
-
-    message: str
-    stop: bool = False
-    """whether nothing more can succeed"""
-
-
 def attempt(function: Callable[..., Any], *args: Any) -> Any:
     """The result of `function(*args)`, or `Failed`; runs on a worker."""
     failed = next((arg for arg in args if isinstance(arg, Failed)), None)
     if failed is not None:
         return failed
+    what = _what(function, args)
     for n in range(ATTEMPTS):
         try:
             return function(*args)
         except WriteError as error:
-            return Failed(str(error), stop=True)
+            return Failed(str(error), what, stop=True)
         except DissectError as error:
-            return Failed(f"{_what(function, args)}: {error}")
+            return Failed(f"{what}: {error}", what, damaged=error.place if isinstance(error, DamagedError) else None)
         except Exception as error:
             last = error
             if n + 1 < ATTEMPTS:
                 time.sleep(PAUSE * 2**n)
-    return Failed(f"{_what(function, args)}: failed {ATTEMPTS} times, {type(last).__name__}: {last}")
+    return Failed(f"{what}: failed {ATTEMPTS} times, {type(last).__name__}: {last}", what)
 
 
 def _what(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -53,7 +44,7 @@ def _what(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
     return str(next((name for name in named if name), getattr(function, "__name__", "task")))
 
 
-def check(result: Any, failures: list[str]) -> bool:
+def check(result: Any, failures: list[Failed]) -> bool:
     """Whether `result` is one; a failure is noted, or raised where nothing more can succeed.
 
     Raises
@@ -64,12 +55,12 @@ def check(result: Any, failures: list[str]) -> bool:
         return True
     if result.stop:
         raise WriteError(result.message)
-    failures.append(result.message)
+    failures.append(result)
     return False
 
 
 @contextmanager
-def kept_failures(failures: list[str]) -> Iterator[None]:
+def kept_failures(failures: list[Failed]) -> Iterator[None]:
     """Failures of blocks inside are added to `failures`, and what follows goes on."""
     try:
         yield

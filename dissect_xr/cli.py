@@ -5,13 +5,13 @@ Does not know: how anything is computed; torch is imported only by the commands 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from dissect_xr.errors import BlocksFailed, DissectError
@@ -26,11 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-if not console.is_terminal:
-    # A file or a pipe has no width; 80 would cut the summary's last column.
-    console = Console(width=120)
-errors = Console(stderr=True)
+# A file or a pipe has no width; 80 would cut the summary's last column.
+console, errors = (
+    Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120) for stderr in (False, True)
+)
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe (YAML).")]
 Out = Annotated[str, typer.Option(help="Output directory (path or URL).")]
@@ -67,12 +66,21 @@ def parse_bytes(text: str) -> int:
 def _start(
     recipe: Path, out: str, overrides: list[str] | None, pool: dict[str, Any], *, quiet: bool, safety: Safety | None
 ) -> Iterator["Run"]:
+    from dissect_xr.outcome import unfinished
     from dissect_xr.starting import open_run
 
     with open_run(recipe, out, overrides or (), pool, show=not quiet, safety=safety) as (started, damages):
         for damage in damages:
-            errors.print(f"damaged, will be done again: {escape(str(damage))}", soft_wrap=True)
-        yield started
+            _tell(damage)
+        try:
+            yield started
+        except BlocksFailed as error:
+            errors.print(unfinished(started, error.failures))
+            raise
+
+
+def _tell(damage: object) -> None:
+    errors.print(f"damaged, will be done again: {escape(str(damage))}", soft_wrap=True)
 
 
 def _pool(workers: int | None, gpus: int, scheduler: str | None, memory: str) -> dict[str, Any]:
@@ -96,6 +104,8 @@ def run(
     ] = False,
 ) -> None:
     """Probe, activations and dissection of every snapshot, resuming what is done; then the table and figures."""
+    from dissect_xr.mending import mended
+    from dissect_xr.outcome import results
     from dissect_xr.plans import check_fits, plan_run
 
     pool = _pool(workers, gpus, scheduler, memory)
@@ -107,8 +117,12 @@ def run(
         check_fits(started, plans)
         if dry_run:
             return
-        started.run()
-    _show_results(out, started.dissection_url)
+
+        def finished() -> list[RenderableType]:
+            started.run()
+            return results(out, started.dissection_url)
+
+        _show(mended(finished, _tell))
 
 
 @app.command()
@@ -170,11 +184,13 @@ def dissect(
     break_lock: BreakLock = False,
 ) -> None:
     """Only compute thresholds and counts of the activations there are, into dissection.zarr."""
+    from dissect_xr.outcome import results
+
     with _start(
         recipe, out, overrides, _pool(workers, 0, scheduler, memory), quiet=quiet, safety=Safety(break_lock=break_lock)
     ) as started:
         started.dissect()
-    _show_results(out, started.dissection_url)
+        _show(results(out, started.dissection_url))
 
 
 @app.command()
@@ -182,8 +198,7 @@ def info(path: Annotated[str, typer.Argument(help="A store: probe, activations o
     """What a store holds: a probe's concepts, a model's layers, or what its units detect."""
     from dissect_xr.views.describe import describe_store
 
-    for part in describe_store(path):
-        console.print(part)
+    _show(describe_store(path))
 
 
 @app.command()
@@ -255,21 +270,9 @@ def _show_plans(plans: Any) -> None:
     console.print(table)
 
 
-def _show_results(out: str, url: str) -> None:
-    from dissect_xr.analysis.results import open_dissection
-    from dissect_xr.views.describe import anchoring_notes
-    from dissect_xr.views.figures import save_figures
-    from dissect_xr.views.tables import summary
-
-    results = open_dissection(url)
-    for table in summary(results):
-        console.print(table)
-    for note in anchoring_notes(url):
-        console.print(note)
-    if "://" not in out:
-        for path in save_figures(results, Path(out) / "figures"):
-            console.print(f"figure: {escape(str(path))}")
-    console.print(f"results: {escape(url)}")
+def _show(parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        console.print(part)
 
 
 def main(arguments: list[str] | None = None) -> None:

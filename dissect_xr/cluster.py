@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dissect_xr.attempts import Failed, attempt, check, kept_failures
-from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.attempts import attempt, check, kept_failures
+from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.workers import MEMORY, DaskPool, connect, local
 
 __all__ = [
@@ -96,7 +96,7 @@ def run_blocks(
     WriteError
         At once: where one block cannot be written, no other can.
     """
-    failures: list[str] = []
+    failures: list[Failed] = []
     for task, result in _run(pool.stream(gpu=gpu), (attempt, function), tasks):
         if check(result, failures):
             yield task, result
@@ -159,7 +159,7 @@ def fold_tasks(
         At once: where one result cannot be written, no other can.
     """
     stream = pool.stream()
-    failures: list[str] = []
+    failures: list[Failed] = []
     leaves = ((fold, task) for fold in folds for task in fold.tasks)
     opened: dict[int, _Open] = {}
     in_flight = 0

@@ -5,6 +5,7 @@ Does not know: where it is shown; the command line exits with 2, or 3 for `Block
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class DissectError(ValueError):
@@ -15,17 +16,42 @@ class WriteError(DissectError):
     """Something could not be written: a full disk, missing rights. Nothing more is started."""
 
 
+class DamagedError(DissectError):
+    """What is stored is not what was written; `run` makes it again."""
+
+    def __init__(self, message: str, url: str, below: str) -> None:
+        super().__init__(message)
+        self.place = url, below
+        """the store, and the key of the object, or of the group or array that it belongs to"""
+
+    def __reduce__(self) -> tuple[type["DamagedError"], tuple[str, str, str]]:
+        return type(self), (str(self), *self.place)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Stands for the result of a task that failed."""
+
+    message: str
+    what: str = ""
+    """the stage and, after a comma, which images of it"""
+    stop: bool = False
+    """whether nothing more can succeed"""
+    damaged: tuple[str, str] | None = None
+    """`DamagedError.place`, where that is why"""
+
+
 class BlocksFailed(DissectError):
     """Some blocks failed, the rest is finished and kept."""
 
-    def __init__(self, failures: Sequence[str]) -> None:
+    def __init__(self, failures: Sequence[Failed]) -> None:
         self.failures = list(failures)
-        shown = "\n".join(f"  {failure}" for failure in self.failures[:20])
+        shown = "\n".join(f"  {failure.message}" for failure in self.failures[:20])
         more = f"\n  and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
         super().__init__(
             f"{len(self.failures)} blocks failed, all others are finished and kept:\n{shown}{more}\n"
             "Mend what is named and give the same command again: it does only these."
         )
 
-    def __reduce__(self) -> tuple[type["BlocksFailed"], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[type["BlocksFailed"], tuple[list[Failed]]]:
         return type(self), (self.failures,)

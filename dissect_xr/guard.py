@@ -13,7 +13,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
 from dissect_xr import places
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError
 from dissect_xr.markers import Objects, marker
 
 METADATA = "zarr.json"
@@ -23,7 +23,7 @@ VOUCHING = ("plan", "created", "done")
 
 _CHUNK = re.compile(r"(^|/)c(/\d+)*$")
 
-MEND = "`dissect-xr verify` names all damage; the `run` command with --verify does the damaged blocks again."
+MEND = "`dissect-xr verify` names all damage; the `run` command does damaged blocks again."
 
 
 class CheckedStore(WrapperStore[Any]):
@@ -58,7 +58,8 @@ class CheckedStore(WrapperStore[Any]):
         if value is not None:
             check_metadata(self.url, key, value.to_bytes())
         elif _vouch(self.url).finished(key):
-            raise DissectError(f"{places.join(self.url, key)}: is missing, though its array is finished. {MEND}")
+            message = f"{places.join(self.url, key)}: is missing, though its array is finished. {MEND}"
+            raise DamagedError(message, self.url, key)
 
 
 def _in_question(key: str, value: Buffer | None) -> bool:
@@ -147,7 +148,7 @@ def check_metadata(url: str, key: str, data: bytes) -> None:
 
     Raises
     ------
-    DissectError
+    DamagedError
         Naming the object.
     """
     known, found = _vouch(url), [len(data), places.checksum(data)]
@@ -157,7 +158,7 @@ def check_metadata(url: str, key: str, data: bytes) -> None:
     known.objects.pop(key, None)
     known.load(key)
     if known.objects.get(key, found) != found:
-        raise DissectError(f"{places.join(url, key)}: is damaged: not what was written. {MEND}")
+        raise DamagedError(f"{places.join(url, key)}: is damaged: not what was written. {MEND}", url, key)
 
 
 def forget(url: str) -> None:

@@ -30,7 +30,8 @@ class Damage:
     """of the object in its store; None for a marker"""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}"
+        again = f" ({', '.join(self.markers)})" if self.markers else ""
+        return f"{self.place}: {self.what}{again}"
 
 
 @dataclass
@@ -68,7 +69,7 @@ def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
     """The marker, or what is wrong with it."""
     try:
         return marker(url, key) or "was removed meanwhile"
-    except DissectError:
+    except (DissectError, OSError):
         return "damaged marker"
 
 
@@ -97,12 +98,15 @@ def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage 
         if found != size:
             wrong = "missing" if found is None else f"{found:,} bytes, {size:,} were written"
     else:
-        data = places.read(known.url, key)
+        try:
+            data = places.read(known.url, key)
+        except OSError as error:
+            data, wrong = b"", f"cannot be read: {error.strerror}"
         if data is None:
             wrong = "missing"
-        elif len(data) != size:
+        elif wrong is None and len(data) != size:
             wrong = f"{len(data):,} bytes, {size:,} were written"
-        elif places.checksum(data) != crc:
+        elif wrong is None and places.checksum(data) != crc:
             wrong = "damaged: the checksum is not that of what was written"
     return Damage(places.join(known.url, key), wrong, tuple(known.by[key]), key) if wrong else None
 
@@ -136,13 +140,19 @@ def verify(path: str) -> tuple[list[Damage], int]:
     return damages, objects
 
 
-def repair(url: str, *, full: bool = False) -> list[Damage]:
+def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None) -> list[Damage]:
     """Remove what is damaged, and the markers that vouch for it, so that just those blocks are done again.
 
-    Looks at sizes and metadata; with `full` at every byte.
+    Looks at sizes and metadata; with `full` at every byte. `below` are keys of objects, groups and arrays: only what
+    belongs to them, and the markers, is looked at.
     """
     known = expected(url)
-    damages = list(inspect(known, full=full))
+    if below is None:
+        damages = list(inspect(known, full=full))
+    else:
+        within = tuple(f"{key}/" if key else "" for key in below)
+        only = [key for key in known.objects if f"{key}/".startswith(within)]
+        damages = [*known.damages, *inspect(known, full=full, only=only)]
     if damages:
         drop(url, {key for damage in damages for key in damage.markers})
         for damage in damages:

@@ -4,10 +4,9 @@ Knows: the object `lock`, created only where there is none, that names who holds
 Does not know: what the run does.
 """
 
+import hashlib
 import json
-import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,9 @@ from dissect_xr import places
 from dissect_xr.errors import DissectError
 
 KEY = "lock"
+
+TRIES = 3
+"""Looks at a lock that changes meanwhile."""
 
 
 @contextmanager
@@ -32,24 +34,37 @@ def locked(out: str, command: str, *, break_lock: bool = False) -> Iterator[None
     DissectError
         Where another run holds it: who, where, since when.
     """
-    mine = _mine(command)
-    for _ in range(3):
-        if places.create(out, KEY, mine):
+    with _held(out, KEY, _mine(command), break_lock=break_lock):
+        yield
+
+
+@contextmanager
+def _held(out: str, key: str, mine: bytes, *, break_lock: bool) -> Iterator[None]:
+    """Have `mine` stand under `key` inside, where nobody else's does.
+
+    What a dead one left is replaced under a claim, which is an object like the lock itself, named by the digest of what
+    it replaces: it can be created by one only, and who is late finds another content than the one it claimed.
+    """
+    for _ in range(TRIES):
+        if places.create(out, key, mine):
             break
-        held = places.read(out, KEY)
+        held = places.read(out, key)
         if held is None:  # let go of meanwhile
             continue
         if not (break_lock or _left_behind(held)):
             raise DissectError(_refusal(out, held))
-        if _take(out, held, mine):
-            break
+        claim = f"{KEY}.{hashlib.sha256(held).hexdigest()[:32]}{places.PARTIAL}"
+        with _held(out, claim, mine, break_lock=break_lock):
+            if places.read(out, key) == held:
+                places.write(out, key, mine)
+                break
     else:
         raise DissectError(f"{places.join(out, KEY)}: other runs are starting here as well. Try again.")
     try:
         yield
     finally:
-        if places.read(out, KEY) == mine:
-            places.delete(out, KEY)
+        if places.read(out, key) == mine:
+            places.delete(out, key)
 
 
 def _mine(command: str) -> bytes:
@@ -84,28 +99,6 @@ def _left_behind(held: bytes) -> bool:
     except psutil.NoSuchProcess:
         return True
     return bool(abs(born - float(content.get("born", born))) > 2)
-
-
-def _take(out: str, held: bytes, mine: bytes) -> bool:
-    """Replace the lock `held` by `mine`, unless someone else was quicker."""
-    if not places.is_local(out):
-        # Deleting is not conditional on an object store: wait, so that of two that take over one sees the other.
-        places.delete(out, KEY)
-        time.sleep(0.5)
-        return places.create(out, KEY, mine)
-    path, aside = places.join(out, KEY), places.join(out, f"{KEY}.{os.getpid()}{places.PARTIAL}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return False
-    with open(aside, "rb") as file:
-        taken = file.read()
-    os.unlink(aside)
-    if taken != held:
-        # It was not the dead one's any more, but that of a run that took over before us.
-        places.create(out, KEY, taken)
-        return False
-    return places.create(out, KEY, mine)
 
 
 def _refusal(out: str, held: bytes) -> str:

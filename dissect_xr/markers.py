@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dissect_xr import places
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError, DissectError
 
 Objects = dict[str, tuple[int, int]]
 """Object key -> (bytes, crc32c)."""
@@ -45,7 +45,7 @@ def marker(url: str, key: str, *, made_by: str | None = None) -> dict[str, Any] 
     Raises
     ------
     DissectError
-        If it is damaged, or was written under another fingerprint than `made_by`.
+        If it is damaged (`DamagedError`), or was written under another fingerprint than `made_by`.
     """
     place, name = _beside(url, key)
     raw = places.read(place, name)
@@ -53,8 +53,10 @@ def marker(url: str, key: str, *, made_by: str | None = None) -> dict[str, Any] 
         return None
     body, _, checksum = raw.rpartition(b"\n")
     if checksum.decode("ascii", "replace") != f"{places.checksum(body):08x}":
-        raise DissectError(
-            f"{places.join(place, name)}: the marker is damaged. Give the `run` command again: it does its block again."
+        raise DamagedError(
+            f"{places.join(place, name)}: is a damaged marker. Give the `run` command again: it does its block again.",
+            url,
+            f"{key}.json",
         )
     content: dict[str, Any] = json.loads(body)
     if made_by is not None and content["fingerprint"] != made_by:

@@ -4,7 +4,7 @@ Knows: how a group, an array and a Dataset are opened through the checks of `gua
 Does not know: how they were written, or what they mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
 from dissect_xr import places
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.guard import MEND, METADATA, CheckedStore
 from dissect_xr.lazy import lazily
 
@@ -30,20 +30,19 @@ def _group(url: str, path: str) -> Any:
         return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
     except (GroupNotFoundError, FileNotFoundError):
         return None
-    except DissectError:
+    except (DissectError, MemoryError):
         raise
     except Exception as error:
-        raise _damaged(url, path, error) from error
+        raise _damaged(url, places.key(path, METADATA), error) from error
 
 
 def _checked(url: str) -> CheckedStore:
     return CheckedStore(places.open_store(url), url)
 
 
-def _damaged(url: str, path: str, error: Exception) -> DissectError:
-    return DissectError(
-        f"{places.join(url, path) if path else url}: cannot be read ({type(error).__name__}: {error}). {MEND}"
-    )
+def _damaged(url: str, below: str, error: Exception) -> DamagedError:
+    place = places.join(url, below) if below else url
+    return DamagedError(f"{place}: cannot be read ({type(error).__name__}: {error}). {MEND}", url, below)
 
 
 def read_attrs(url: str, path: str = "") -> dict[str, Any]:
@@ -57,18 +56,14 @@ def read_attrs(url: str, path: str = "") -> dict[str, Any]:
 class StoredArray:
     """An array of a store, for slicing: the slice is what is read."""
 
-    def __init__(self, url: str, path: str) -> None:
-        self.url, self.path = url, path
-        try:
-            self._array: Any = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
-        except (DissectError, FileNotFoundError):
-            raise
-        except Exception as error:
-            raise _damaged(url, path, error) from error
-        self.shape: Any = self._array.shape
-        self.dtype: np.dtype[Any] = self._array.dtype
-        self.chunks: tuple[int, ...] = self._array.chunks
-        self.shards: tuple[int, ...] | None = self._array.shards
+    def __init__(self, url: str, path: str, opened: Any) -> None:
+        self.url, self.path, self._array = url, path, opened
+        self.shape: Any = opened.shape
+        self.dtype: np.dtype[Any] = opened.dtype
+        self.chunks: tuple[int, ...] = opened.chunks
+        self.shards: tuple[int, ...] | None = opened.shards
+        self.dims: tuple[str, ...] = opened.metadata.dimension_names
+        self.attrs: dict[str, Any] = dict(opened.attrs.asdict())
 
     def __getitem__(self, key: Any) -> Any:
         return self._read(lambda: self._array[key])
@@ -80,7 +75,7 @@ class StoredArray:
     def _read(self, function: Any) -> Any:
         try:
             return function()
-        except (DissectError, IndexError):
+        except (DissectError, IndexError, MemoryError):
             raise
         except Exception as error:
             raise _damaged(self.url, self.path, error) from error
@@ -91,10 +86,16 @@ def read(url: str, path: str) -> StoredArray:
 
     Raises
     ------
-    DissectError
+    DamagedError
         On opening or slicing, where what is stored is not what was written.
     """
-    return StoredArray(url, path)
+    try:
+        array = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
+    except (DissectError, FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:
+        raise _damaged(url, places.key(path, METADATA), error) from error
+    return StoredArray(url, path, array)
 
 
 def groups(url: str, path: str = "") -> list[str]:
@@ -102,21 +103,40 @@ def groups(url: str, path: str = "") -> list[str]:
     return sorted(name for name, _ in zarr.open_group(_checked(url), path=path, mode="r").groups())
 
 
-def open_lazy(url: str, path: str = "", *, chunks: Mapping[str, int] | None = None) -> xr.Dataset:
-    """The group at `path` as a Dataset whose coordinates are in memory and whose variables are lazy."""
-    if not exists(url, path):
+def open_lazy(
+    url: str, path: str = "", *, chunks: Mapping[str, int] | None = None, coordinates: Collection[str] | None = None
+) -> xr.Dataset:
+    """The group at `path` as a Dataset whose coordinates are in memory and whose variables are lazy.
+
+    Parameters
+    ----------
+    chunks
+        Dim -> length of a lazy block, where it is another than the stored chunk's.
+    coordinates
+        Names of those to read; all where none is given. A coordinate costs a millisecond in each group.
+    """
+    group = _group(url, path)
+    if group is None:
         raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
     try:
-        data: xr.Dataset = xr.open_zarr(_checked(url), group=path or None, consolidated=False, chunks=None)
-        coords = {name: (coord.dims, _plain(coord), coord.attrs) for name, coord in data.coords.items()}
-    except DissectError:
+        opened = dict(group.arrays())
+    except (DissectError, MemoryError):
         raise
     except Exception as error:
-        raise _damaged(url, path, error) from error
-    arrays = {str(name): read(url, places.key(path, str(name))) for name in data.data_vars}
-    return lazily(data, arrays, dict(chunks or {})).assign_coords(coords)
+        raise _damaged(url, places.key(path, METADATA), error) from error
+    arrays = {name: StoredArray(url, places.key(path, name), array) for name, array in sorted(opened.items())}
+    attrs = dict(group.attrs.asdict())
+    named = set(attrs.pop("coordinates", "").split())
+    coords, variables = {}, {}
+    for name, array in arrays.items():
+        if name not in named and array.dims != (name,):
+            variables[name] = lazily(array, array.dims, array.attrs, places.join(url, array.path), chunks or {})
+        elif coordinates is None or name in coordinates:
+            coords[name] = xr.Variable(array.dims, _plain(array), array.attrs)
+    return xr.Dataset(variables, coords, attrs)
 
 
-def _plain(coord: xr.DataArray) -> NDArray[Any]:
+def _plain(array: StoredArray) -> NDArray[Any]:
     """Values; text with the fixed length that NumPy compares fastest."""
-    return coord.values if coord.dtype.kind in "iufbM" else np.asarray(coord.values.tolist(), dtype=str)
+    values = array[...]
+    return np.asarray(values) if array.dtype.kind in "iufbM" else np.asarray(values.tolist(), dtype=str)

@@ -83,6 +83,9 @@ Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe, Field(discriminator="k
 class PreprocessPart(_Part):
     """Pixels to input: ``(pixel / scale - mean) / std`` per channel, or a callable."""
 
+    resize: int | None = Field(default=None, ge=1)
+    """shorter side before the centre of the input's size is cropped; None: the whole image is resized to the input"""
+
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     scale: float = 255.0

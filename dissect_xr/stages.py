@@ -16,7 +16,7 @@ from dissect_xr.activations.stage import Extraction, Recording, check_same, extr
 from dissect_xr.activations.store import SnapshotInfo
 from dissect_xr.cluster import Pool, kept_failures
 from dissect_xr.dissection.dissect import Method, dissect, is_dissected
-from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.integrity import Damage, repair, sweep
 from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.colors import COLOR_NAMES
@@ -125,7 +125,7 @@ class Run:
                 if not (folder / "index.csv").exists():
                     write_digits(folder, images=part.count, size=part.size, seed=part.seed)
                 plan = read_broden(folder, categories=part.categories, label_size=part.label_size)
-        plan = plan.subset(split=part.images.split, limit=part.images.limit)
+        plan = plan.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
         return plan.with_colors(COLOR_NAMES) if part.colors else plan
 
     def probe(self) -> None:
@@ -164,7 +164,7 @@ class Run:
             When all that does not need a failing block is finished.
         """
         self.probe()
-        failures: list[str] = []
+        failures: list[Failed] = []
         for snapshot, spec in self.snapshots:
             with kept_failures(failures):
                 self._snapshot(snapshot, spec)

@@ -12,8 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
-from dissect_xr.attempts import Failed
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, Failed
 
 MEMORY = 512 * 2**20
 """Bytes a task may plan with, unless the caller says otherwise."""
@@ -30,7 +29,7 @@ _LOST = (
 )
 
 _KILLED = (
-    "{times} workers died while doing this. Did they run out of memory? Give workers more, or plan with less "
+    "{times} workers died while doing only this. Did they run out of memory? Give workers more, or plan with less "
     "(--memory, activations.memory, batch)."
 )
 
@@ -56,34 +55,48 @@ class DaskPool:
         return _DaskStream(self.client, None, 2 * self.workers)
 
 
+_Call = tuple[Any, Callable[..., Any], tuple[Any, ...]]
+"""Tag, function and arguments of a task."""
+
+
 class _DaskStream:
     def __init__(self, client: Any, resources: dict[str, int] | None, window: int) -> None:
         self.window = window
         self._client, self._resources = client, resources
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._waiting: dict[str, tuple[Any, Any]] = {}
+        self._waiting: dict[str, tuple[_Call, Any, bool]] = {}
+        self._suspects: list[_Call] = []
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
+        self._submit((tag, function, args))
+
+    def _submit(self, call: "_Call", *, alone: bool = False) -> None:
         with self._scheduler():
-            future = self._client.submit(function, *args, pure=False, resources=self._resources)
-        self._waiting[future.key] = tag, future
+            future = self._client.submit(call[1], *call[2], pure=False, resources=self._resources)
+        self._waiting[future.key] = call, future, alone
         future.add_done_callback(self._finished.put)
 
     def next(self) -> tuple[Any, Any]:
         while True:
+            if not self._waiting:
+                self._submit(self._suspects.pop(), alone=True)
             future = self._wait()
             # A future that finished, was lost with its worker and was done again comes here twice.
-            if future.key in self._waiting:
-                break
-        tag, _ = self._waiting.pop(future.key)
-        if future.status == "finished":
-            return tag, future
-        if future.status in ("cancelled", "lost"):
-            raise DissectError(_LOST)
-        error = future.exception()
-        if type(error).__name__ == "KilledWorker":
-            return tag, Failed(f"{_described(tag)}: {_KILLED.format(times=error.allowed_failures + 1)}")
-        raise error
+            if future.key not in self._waiting:
+                continue
+            call, _, alone = self._waiting.pop(future.key)
+            if future.status == "finished":
+                return call[0], future
+            if future.status in ("cancelled", "lost"):
+                raise DissectError(_LOST)
+            error = future.exception()
+            if type(error).__name__ != "KilledWorker":
+                raise error
+            if alone:
+                what = _described(call[0])
+                return call[0], Failed(f"{what}: {_KILLED.format(times=error.allowed_failures + 1)}", what)
+            # Dask blames all tasks that a dead worker had, also those that had not begun.
+            self._suspects.append(call)
 
     def _wait(self) -> Any:
         """The next future; raises where nothing can come any more."""
@@ -128,7 +141,7 @@ class _DaskStream:
             raise DissectError(_LOST) from error
 
     def cancel(self) -> None:
-        futures = [future for _, future in self._waiting.values()]
+        futures = [future for _, future, _ in self._waiting.values()]
         self._waiting.clear()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
@@ -167,12 +180,26 @@ def _quiet(connected: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _environment() -> dict[str, Any]:
+    """Dask's environment for worker processes, less its MALLOC_TRIM_THRESHOLD_.
+
+    That gives every freed array back to the system, whose pages are then faulted in anew for the next: reading a store
+    of 400 MB took 0.79 s with it and 0.47 s without, peak memory 330 and 370 MiB.
+    """
+    import dask
+    import distributed  # noqa: F401  (its settings are there once it is imported)
+
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ")
+    return {name: value for name, value in environment.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+
+
 @contextmanager
 def local(workers: int, gpus: int) -> Iterator[Any]:
     """A client of local processes, on loopback only."""
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    # On loopback only, and the HTTP server that every scheduler and worker has on a free port without pages.
+    # On loopback only; the HTTP server that Dask gives every scheduler and worker stays, on a free port, without pages.
     local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     common = local | {"nthreads": 1, "memory_limit": 0, "silence_logs": 40}
     specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
@@ -181,6 +208,12 @@ def local(workers: int, gpus: int) -> Iterator[Any]:
         specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
     build: Any = SpecCluster  # untyped in distributed
-    with build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster, connect(Client, cluster) as client:
+    settings: dict[str, Any] = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}
+    settings["distributed.nanny.pre-spawn-environ"] = _environment()
+    with (
+        dask.config.set(settings),
+        build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster,
+        connect(Client, cluster) as client,
+    ):
         client.wait_for_workers(workers + gpus)
         yield client

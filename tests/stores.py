@@ -49,7 +49,7 @@ def tiny_chunks(
     with ExitStack() as stack:
         for module, sizes in (
             (store, {"CHUNK": chunk, "SHARD": shard, "UNIT_CHUNK": units}),
-            (blocks, {"READ": read, "LABELS": labels, "TASK": task}),
+            (blocks, {"READ": read, "LABELS": labels, "TASK": task, "COUNTED": units}),
         ):
             stack.enter_context(patch.multiple(module, **sizes))
         yield

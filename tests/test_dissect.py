@@ -685,7 +685,8 @@ def test_a_tally_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
         ((block, *_),) = tally_blocks(layer, label_set, 1, (memory, 1))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
-        task = TallyTask(layer, label_set, block, levels, "half_pixel", "annotated")
+        step = blocks.label_step(label_set, memory)
+        task = TallyTask(layer, label_set, block, levels, "half_pixel", "annotated", step)
         tally_block(replace(task, block=replace(block, images=(0, block.step))))  # compiles, imports
         tracemalloc.start()
         hits, _ = tally_block(task)
@@ -731,8 +732,9 @@ def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, 
     spec = LayerShape("conv", shape, dtype, 256).specs()[0]
     layer = Layer("", "s", "conv", shape, dtype, spec.chunks[:2], "", None, None)
     sizes = {"unit_bytes": 8 * counts[0] * (counts[1] + 2), "label_bytes": 2 * labels[0] * labels[1] ** 2}
-    plan = blocks.cut(layer, unit_bytes=sizes["unit_bytes"], memory=memory, workers=workers, split_units=False)
-    least = blocks.Block((0, min(shape[1], spec.chunks[1])), (0, shape[0]), spec.chunks[0])
+    plan = blocks.cut(layer, **sizes, memory=memory, workers=workers, split_units=False)
+    units = min(shape[1], blocks.counted_units(layer, sizes["unit_bytes"]))
+    least = blocks.Block((0, units), (0, shape[0]), spec.chunks[0])
     assert blocks.projected(layer, plan[0][0], **sizes).total <= max(
         memory, blocks.projected(layer, least, **sizes).total
     )

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ import pytest
 pytest.importorskip("torch")
 
 import runs
+from rich.console import Console
 
 from dissect_xr import attempts, places
-from dissect_xr.attempts import Failed, attempt
+from dissect_xr.attempts import attempt
 from dissect_xr.cluster import Fold, Threads, fold_tasks, run_blocks
-from dissect_xr.errors import BlocksFailed, DissectError, WriteError
+from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
 from dissect_xr.integrity import verify
 from dissect_xr.probe.digits import write_digits
 
@@ -147,6 +148,11 @@ def test_a_place_without_rights_is_named(tmp_path):
 # --- blocks ---
 
 
+def rows(text: str) -> set[str]:
+    """Lines, each with single spaces between its words."""
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
 def sometimes(task: tuple[Path, int, int]) -> int:
     """Fails as often as the task says."""
     folder, number, failures = task
@@ -213,10 +219,23 @@ def test_a_failure_passes_through_merges_and_is_not_computed_with():
     assert attempt(lambda *parts: 1 / 0, 3, failed) is failed
 
 
+def test_many_failures_are_counted_and_some_named():
+    from dissect_xr.outcome import NAMED, unfinished
+
+    run = Mock(probe_url="memory://p", activations_url="memory://a", dissection_url="memory://d", snapshots=[])
+    failures = [Failed("...", f"counts of a/[b], images number {n} to {n}") for n in range(NAMED + 7)]
+    console = Console(width=120)
+    with patch("dissect_xr.storage.marker", return_value=None), patch("dissect_xr.storage.markers", return_value=set()):
+        table = unfinished(run, failures)
+    with console.capture() as shown:
+        console.print(table)
+    assert rows(shown.get()) >= {"labels not begun", "counts of a/[b] 10 images number 0 to 0", "and 7 more"}
+
+
 def test_errors_travel_between_processes():
     import pickle
 
-    for error in (BlocksFailed(["a", "b"]), WriteError("w"), DissectError("d")):
+    for error in (BlocksFailed([Failed("a"), Failed("b")]), WriteError("w"), DamagedError("d", "store", "key")):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (type(error), str(error))
 
@@ -242,6 +261,13 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
     assert "1 blocks failed" in said
     assert "failed 3 times, RuntimeError: device lost" in said
     assert "activations of first, images " in said
+    assert rows(said) >= {
+        "labels 2 of 2 blocks",
+        "activations of first 1 of 2 blocks 1 images digits/00016.png to digits/00019.png (4)",
+        "thresholds of first 0 of 2 layers",
+        "counts of first 0 of 2 layers",
+        "second finished",
+    }
     assert set(done) == {"first/blocks/0-16", "second/blocks/0-16", "second/blocks/16-20"}
     again = []
     with patch.object(stage, "extract_block", lambda task: again.append(task.key) or real(task)):
@@ -250,12 +276,14 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
     assert runs.contents(str(tmp_path / "run")) == undisturbed
 
 
-def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(images, undisturbed, tmp_path, monkeypatch):
+def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
+    images, undisturbed, tmp_path, capsys, monkeypatch
+):
     from dissect_xr.dissection import passes
 
     monkeypatch.setattr(attempts, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
-    for name in ("histogram_block", "tally_block"):
+    for name, what, finished in (("histogram_block", "thresholds", 1), ("tally_block", "counts", 2)):
         real = getattr(passes, name)
 
         def poisoned(task, real=real):
@@ -268,6 +296,13 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(images, un
         done = {str(path.parent.relative_to(tmp_path / "run/markers/dissection.zarr")) for path in
                 (tmp_path / "run/markers/dissection.zarr").rglob("done.json")}  # fmt: skip
         assert done == {"first/first", "second/first", "second/second"}
+        assert rows(capsys.readouterr().err) >= {
+            "activations of first 2 of 2 blocks",
+            f"thresholds of first {finished} of 2 layers",
+            "counts of first 1 of 2 layers",
+            f"{what} of first/second 1 images number 0 to 19, units 0 to 5",
+            "second finished",
+        }
     assert runs.call("run", *given) == 0
     assert runs.contents(str(tmp_path / "run")) == undisturbed
 
@@ -289,6 +324,8 @@ def test_bad_images_are_skipped_recorded_and_left_out_of_all_counts(images, tmp_
     said = capsys.readouterr().err
     assert names[3] in said
     assert names[17] in said
+    assert {"first not begun", "second not begun"} <= rows(said)
+    assert "labels 0 of 2 blocks 2 images" in " ".join(said.split())
     skipping = [*given, "--set", "skip_bad_images=true", "--out", str(tmp_path / "skipped")]
     assert runs.call("run", *skipping) == 0
     assert runs.call("run", *skipping) == 0

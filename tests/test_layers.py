@@ -14,9 +14,9 @@ ROOMS = ["foundations", "probe", "activations", "dissection", "analysis", "views
 
 FOUNDATIONS = {
     "errors", "schema", "places", "markers", "guard", "lazy", "reading", "storage", "integrity", "lock", "attempts",
-    "workers", "cluster", "progress",
+    "workers", "cluster", "progress", "mending",
 }  # fmt: skip
-FRONT = {"recipe", "stages", "plans", "safety", "starting", "cli", "__main__", "__init__"}
+FRONT = {"recipe", "stages", "plans", "safety", "starting", "outcome", "cli", "__main__", "__init__"}
 
 ONLY_IN = {
     "numba": {"dissection/kernels.py", "dissection/histograms.py"},

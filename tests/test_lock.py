@@ -5,7 +5,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -107,17 +112,93 @@ def contender(out: str, start: object, log: str) -> None:
 
 
 @pytest.mark.parametrize("before", ["nothing", "dead"])
-def test_of_many_that_start_at_once_one_gets_it(tmp_path, before):
-    out, log = tmp_path / "out", tmp_path / "log"
-    out.mkdir()
+def test_of_many_that_start_at_once_one_gets_it(out, tmp_path_factory, before):
+    log = tmp_path_factory.mktemp("log") / "log"
     if before == "dead":
-        left(str(out), pid=dead_process())
+        left(out, pid=dead_process())
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(5)
-    processes = [context.Process(target=contender, args=(str(out), barrier, str(log))) for _ in range(5)]
+    processes = [context.Process(target=contender, args=(out, barrier, str(log))) for _ in range(5)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert log.read_text() == "in\n"
-    assert list(out.iterdir()) == []
+    assert places.sizes(out) == {}
+
+
+def race(out: str, names: list[str], judged: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """What the threads `names` were told, "in" where they got the lock, each doing `judged` after its judgement."""
+    told, real, one = {}, lock._left_behind, threading.local()
+
+    def judging(held):
+        gone = real(held)
+        if gone and one.first:
+            one.first = False
+            judged[one.name]()
+        return gone
+
+    def take(name):
+        one.name, one.first = name, True
+        try:
+            with locked(out, f"run {name}"):
+                told[name] = "in"
+                ended.wait(30)
+        except DissectError as error:
+            told[name] = str(error)
+
+    ended = threading.Event()
+    with patch.object(lock, "_left_behind", judging), ThreadPoolExecutor(len(names)) as executor:
+        taking = [executor.submit(take, name) for name in names]
+        while len(told) < len(names) and not any(one.done() and one.exception() for one in taking):
+            time.sleep(0.01)
+        ended.set()
+    assert [one.exception() for one in taking] == [None] * len(names)
+    return told
+
+
+def test_of_those_that_judged_a_holder_dead_at_once_one_gets_the_lock(out):
+    for _ in range(5):
+        left(out, pid=dead_process())
+        barrier = threading.Barrier(4)
+        told = race(out, list("abcd"), dict.fromkeys("abcd", lambda barrier=barrier: barrier.wait(30)))
+        assert sorted(said == "in" for said in told.values()) == [False, False, False, True], told
+        winner = next(name for name, said in told.items() if said == "in")
+        losers = [said for said in told.values() if said != "in"]
+        assert all(f"`run {winner}`" in said or "starting here as well" in said for said in losers), losers
+        assert places.sizes(out) == {}
+
+
+def test_who_judged_early_and_claims_late_takes_the_lock_from_nobody(out):
+    left(out, pid=dead_process())
+    judged, taken = threading.Event(), threading.Event()
+
+    def wait_for_the_other():
+        judged.set()
+        assert taken.wait(30)
+
+    def delete(url, key, real=places.delete):
+        real(url, key)
+        taken.set()  # the quick one's claim is gone: it can be created again
+
+    with patch.object(places, "delete", delete):
+        told = race(out, ["early", "quick"], {"early": wait_for_the_other, "quick": lambda: judged.wait(30)})
+    assert told["quick"] == "in"
+    assert "`run quick`" in told["early"]
+
+
+def test_a_claim_left_by_one_that_died_while_taking_over_is_no_obstacle(out):
+    left(out, pid=dead_process())
+    with (
+        patch.object(places, "write", side_effect=KeyboardInterrupt),
+        patch.object(places, "delete"),  # killed: nothing is cleaned up
+        pytest.raises(KeyboardInterrupt),
+        locked(out, "killed"),
+    ):
+        pass
+    (claim,) = set(places.sizes(out)) - {lock.KEY}
+    dead = json.loads(places.read(out, claim) or b"") | {"pid": dead_process()}
+    places.write(out, claim, json.dumps(dead).encode())
+    with locked(out, "next"):
+        assert b"next" in (places.read(out, lock.KEY) or b"")
+    assert places.sizes(out) == {}

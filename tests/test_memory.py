@@ -35,7 +35,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     from dissect_xr.dissection import blocks
     from dissect_xr.dissection.labels import open_labels
     from dissect_xr.dissection.layers import open_layer
-    from dissect_xr.dissection.passes import tally_blocks
+    from dissect_xr.dissection.passes import tally_blocks, tally_sizes
 
     size = Size(images=13_500, units=512, cells=7, concepts=300, planes=2, labels=56)
     write_synthetic_probe(str(tmp_path / "probe.zarr"), size)
@@ -48,7 +48,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     run = subprocess.run([*command, str(MEMORY)], capture_output=True, text=True, check=True)
     before, peak = map(int, run.stdout.split())
     block = tally_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
-    projection = blocks.projected(layer, block, unit_bytes=labels.unit_bytes(1), label_bytes=labels.image_bytes).total
+    projection = blocks.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total
     assert projection <= MEMORY
     # What the process has before it does anything, kernels and zarr's threads included, is RESIDENT.
     assert peak <= 1.2 * (max(before, blocks.RESIDENT) + projection), (before, peak, projection)

@@ -55,6 +55,11 @@ def test_damage_on_an_object_store_is_mended(undisturbed, s3):
     assert runs.call("run", *arguments, "--out", out, "--verify") == 0
     assert verify(out)[0] == []
     assert runs.contents(out) == wanted
+    content = places.read(url, key) or b""
+    places.write(url, key, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    assert runs.call("run", *arguments, "--out", out) == 0
+    assert verify(out)[0] == []
+    assert runs.contents(out) == wanted
 
 
 def test_a_second_run_on_an_object_store_is_refused(undisturbed, s3, capsys):

@@ -30,6 +30,7 @@ def finished(tmp_path_factory):
 CHANGES = {
     "weights": (["model.snapshots.0.seed=7"], "weights_sha256 was '"),
     "preprocessing": (["model.preprocess.mean=[0.5, 0.5, 0.5]"], "preprocess was {"),
+    "crop": (["model.preprocess.resize=30"], "parameters.crop was None, is {'resize': 30, 'size': [24, 24]}"),
     "input size": (["model.input_size=20"], "preprocess was {"),
     "layers": (["layers=[first]"], "layers was {"),
     "dtype": (["activations.dtype=float32"], "dtype was 'float16', is 'float32'"),

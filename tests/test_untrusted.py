@@ -141,11 +141,20 @@ def listening(process: psutil.Process) -> set[str]:
     return found
 
 
+PAGES = (
+    "status", "workers", "tasks", "graph", "health", "metrics", "info/main/workers.html", "info/call-stacks/x.html",
+    "json/counts.json", "json/identity.json", "proxy/80/127.0.0.1/", "statics/css/base.css",
+)  # fmt: skip
+"""What Dask's HTTP servers have, with the dashboard and without."""
+
+
 def test_nothing_listens_on_other_interfaces_and_no_dashboard():
     with open_pool(workers=1) as pool:
         assert listening(psutil.Process()) <= {"127.0.0.1", "::1"}
         assert listening(psutil.Process()), "expected a scheduler that listens on loopback"
-        port = pool.client.scheduler_info()["services"]["dashboard"]
-        for page in ("status", "workers", "tasks", "graph"):
-            with pytest.raises(urllib.error.HTTPError, match="404"):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}")
+        info = pool.client.scheduler_info()
+        for part in (info, *info["workers"].values()):
+            port = part["services"]["dashboard"]
+            for page in PAGES:
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}")

@@ -160,7 +160,7 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(first image, pixels) of each batch; the next one is decoded while the caller works on this one."""
 
     def decode(name: str) -> NDArray[np.uint8]:
-        return read_image(inside(task.root, name, name), task.preprocess.size)
+        return read_image(inside(task.root, name, name), task.preprocess.size, crop=task.preprocess.crop)
 
     with ThreadPoolExecutor(DECODERS) as executor:
         waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]

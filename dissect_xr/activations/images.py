@@ -4,9 +4,9 @@ Knows: how to decode a file into 8-bit RGB of one size, and the arithmetic befor
 Does not know: which images there are, which model follows.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dissect_xr.activations.references import resolve
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import Crop
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Preprocess:
     """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
 
     size: tuple[int, int]
-    """(H, W) of the input; the whole image is resized to it, nothing is cropped."""
+    """(H, W) of the input; without `resize` the whole image is resized to it, and nothing is cropped."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted after `scale`, in the channel order of `channels`."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -34,6 +35,8 @@ class Preprocess:
     """Channel order that the model takes."""
     callable: str | None = None
     """Reference to a function used instead of the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
+    resize: int | None = None
+    """Shorter side before the central `size` is cropped, as torchvision's Resize and CenterCrop do."""
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -44,9 +47,23 @@ class Preprocess:
             raise DissectError(f"scale and std divide and must not be 0: scale {self.scale}, std {self.std}")
         if self.channels not in ("RGB", "BGR"):
             raise DissectError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
+        _ = self.crop  # raises where `resize` is smaller than the input
+
+    @property
+    def crop(self) -> Crop | None:
+        """The part of an image that is seen, None for all of it."""
+        return None if self.resize is None else Crop(self.resize, self.size)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As recorded."""
+        found = asdict(self) | {"size": list(self.size)}
+        return {name: value for name, value in found.items() if name != "resize" or value is not None}
 
 
-def read_image(path: str | Path, size: tuple[int, int], *, max_pixels: int = 64_000_000) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path, size: tuple[int, int], *, crop: Crop | None = None, max_pixels: int = 64_000_000
+) -> NDArray[np.uint8]:
     """Pixels of an image file as RGB, uint8 (H, W, 3); safe to call from threads.
 
     Grey becomes three equal channels, 16-bit grey keeps its high byte, an alpha channel is dropped. An image of another
@@ -58,6 +75,8 @@ def read_image(path: str | Path, size: tuple[int, int], *, max_pixels: int = 64_
         Image file in a format that Pillow reads.
     size
         (H, W) of the result.
+    crop
+        The part of the image that is shown, of this size.
     max_pixels
         An image that declares more pixels is refused before it is decoded.
 
@@ -73,6 +92,8 @@ def read_image(path: str | Path, size: tuple[int, int], *, max_pixels: int = 64_
                     f"image {path} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed"
                 )
             rgb = _rgb(image, path)
+            if crop is not None:
+                rgb = crop.cut(rgb)
             if rgb.size != (size[1], size[0]):
                 rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.array(rgb, dtype=np.uint8)

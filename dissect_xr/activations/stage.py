@@ -5,7 +5,7 @@ Does not know: how a block is computed (`extract`).
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.activations.tracing import trace_geometry
 from dissect_xr.cluster import Pool, Projection, Threads, run_blocks, run_tasks
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.ingest import block_length, image_root
 from dissect_xr.progress import track
 from dissect_xr.schema import SCHEMA_VERSION
@@ -148,7 +149,7 @@ class Extraction:
             "kwargs": json.loads(self.spec.kwargs),
             "weights_sha256": self.described.weights,
             "code_sha256": [source_sha256(self.spec.factory), source_sha256(self.recording.preprocess.callable)],
-            "preprocess": asdict(self.recording.preprocess) | {"size": list(self.recording.preprocess.size)},
+            "preprocess": self.recording.preprocess.parameters,
             "dtype": self.recording.dtype,
             "images_sha256": self.images_sha256,
             "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
@@ -186,6 +187,12 @@ def plan_extraction(
     """
     if storage.marker(probe, "done") is None:
         raise DissectError(f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it resumes.")
+    shown, seen = stored_crop(storage.read_attrs(probe)["parameters"]), recording.preprocess.crop
+    if shown != seen:
+        raise DissectError(
+            f"{probe}: its labels are of {shown or 'whole images'}, the preprocessing shows the model "
+            f"{seen or 'whole images'}. Write the probe for this preprocessing (`ProbePlan.cropped`), or mend `resize`."
+        )
     images = tuple(storage.read(probe, "image")[:].tolist())
     ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
     plan = Extraction(url, probe, snapshot, spec, recording, described, images)

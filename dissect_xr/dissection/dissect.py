@@ -12,12 +12,13 @@ import numpy as np
 
 from dissect_xr import storage
 from dissect_xr.cluster import Pool, Threads, kept_failures
+from dissect_xr.dissection.blocks import counted_units
 from dissect_xr.dissection.labels import Labels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks
 from dissect_xr.dissection.tally import DOMAINS, Counts, Domain
 from dissect_xr.dissection.upsample import Anchoring
-from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.progress import track
 from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
 
@@ -107,7 +108,7 @@ def dissect(
     pairs = list(only) if only is not None else complete_pairs(activations)
     if not pairs:
         raise DissectError(f"{activations}: holds no complete layer. Run `dissect-xr extract` first.")
-    failures: list[str] = []
+    failures: list[Failed] = []
     for snapshot in dict.fromkeys(name for name, _ in pairs):
         layers = [open_layer(activations, snapshot, name) for s, name in pairs if s == snapshot]
         jobs = [job for layer in layers if (job := _prepare(layer, labels, out, method)) is not None]
@@ -200,7 +201,7 @@ def _create(job: _Job, labels: Labels, out: str) -> None:
     layer, units = job.layer, job.layer.shape[1]
     sizes = {
         "fraction": (len(job.attrs["fractions"]),) * 2,
-        "unit": (units, layer.chunk[1]),
+        "unit": (units, min(units, counted_units(layer, labels.unit_bytes(len(job.attrs["fractions"]))))),
         "concept": (labels.concepts.size, min(labels.concepts.size, CONCEPT_CHUNK)),
         "category": (len(labels.categories),) * 2,
     }
@@ -237,7 +238,7 @@ def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show
         return
     layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
     with track(f"thresholds {layers[0].snapshot}", show=show) as bar:
-        failures: list[str] = []
+        failures: list[Failed] = []
         try:
             levels = find_thresholds(pool, layers, method.fractions, plan, bar)
         except BlocksFailed:

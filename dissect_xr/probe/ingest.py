@@ -19,6 +19,7 @@ from dissect_xr import storage
 from dissect_xr.cluster import Pool, Threads, run_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.colors import color_labels
+from dissect_xr.probe.crop import WHOLE
 from dissect_xr.probe.labels import Tables, label_image
 from dissect_xr.probe.pixels import inside, nearest, open_image
 from dissect_xr.probe.plan import ProbePlan, Row
@@ -49,7 +50,7 @@ class IngestTask:
     def what(self) -> str:
         """For messages."""
         rows = self.plan.rows
-        return f"labels of images {rows[0].image} to {rows[-1].image} ({len(rows)})"
+        return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
 
 
 def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
@@ -121,6 +122,12 @@ def block_length(images: int) -> int:
     return int(min(256, max(16, 2 ** round(np.log2(max(1, images / BLOCKS))))))
 
 
+def label_chunks(length: int) -> tuple[int, int]:
+    """Images of a chunk and of a shard of label maps written in blocks of `length` images; the same without shards."""
+    chunk = min(16, length)
+    return chunk, chunk if length % chunk else length
+
+
 def plan_fingerprint(plan: ProbePlan) -> str:
     """sha256 of all that makes a probe but the files' contents; where the folders lie does not count."""
     content = asdict(replace(plan, images="", maps="", rows=tuple(replace(row, where="") for row in plan.rows)))
@@ -163,6 +170,7 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
     planes = np.zeros((len(plan.planes), *plan.label_size), np.uint16)
     path = inside(plan.images, row.image, row.where)
     with open_image(path) as image:
+        part = plan.crop.part(image.height, image.width) if plan.crop else WHOLE
         rgb = np.asarray(image.convert("RGB")) if plan.colors else None
     pixels_digest.update(path.read_bytes())
     known = np.zeros(1 << 16, np.bool_)
@@ -178,10 +186,10 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
             )
         if not known[labels].all():
             raise DissectError(f"{path}: holds label {labels[~known[labels]][0]}, which is no concept of the probe.")
-        planes[plane] = nearest(labels, plan.label_size)
+        planes[plane] = nearest(labels, plan.label_size, part)
     if rgb is not None:
         first = next(c.number for c in plan.concepts if c.category == "color")
-        planes[-1] = color_labels(nearest(rgb, plan.label_size)).astype(np.uint16) - 1 + first
+        planes[-1] = color_labels(nearest(rgb, plan.label_size, part)).astype(np.uint16) - 1 + first
     return planes
 
 
@@ -197,11 +205,11 @@ def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objec
         block = tuple(
             min(length, size) if dim == "image" else size for dim, size in zip(variable.dims, shape, strict=True)
         )
-        inner = (min(16, block[0]), *block[1:]) if variable.name == "annotation" else block
+        inner, outer = label_chunks(block[0]) if variable.name == "annotation" else (block[0], block[0])
         arrays.append(
             storage.ArraySpec(
-                variable.name, variable.dims, shape, variable.dtype, inner, attrs=variable.attrs,
-                shards=block if inner != block and not block[0] % inner[0] else None,
+                variable.name, variable.dims, shape, variable.dtype, (inner, *block[1:]), attrs=variable.attrs,
+                shards=(outer, *block[1:]) if outer != inner else None,
             )
         )  # fmt: skip
     coordinates = [
@@ -249,7 +257,8 @@ def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> N
         kind: storage.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
     }
-    images_sha256 = storage.fingerprint({"pixels": digests["pixels_sha256"], "images": [r.image for r in plan.rows]})
+    seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in plan.rows]}
+    images_sha256 = storage.fingerprint(seen | ({"crop": plan.crop.parameters} if plan.crop else {}))
     made_by = storage.fingerprint(digests | {"plan": plan_fingerprint(plan)})
     with storage.marked(url, "done", made_by=made_by, rests_on=storage.markers(url)) as (w, _):
         w.vouch(storage.write_group(url, "", _attrs(plan, url) | {"images_sha256": images_sha256}))

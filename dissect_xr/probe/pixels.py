@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import WHOLE, Part
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused before they are decoded."""
@@ -60,16 +61,19 @@ def inside(root: str, relative: str, where: str) -> Path:
     return path
 
 
-def nearest(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Pixels (row, col, ...) sampled to `size` at half-pixel centres, nearest neighbour, never interpolated.
+def nearest(pixels: NDArray[Any], size: tuple[int, int], part: Part = WHOLE) -> NDArray[Any]:
+    """A part of pixels (row, col, ...) sampled to `size` at half-pixel centres, nearest neighbour, never interpolated.
 
     >>> nearest(np.arange(4).reshape(1, 4), (1, 2))
     array([[1, 3]])
+    >>> nearest(np.arange(8).reshape(1, 8), (1, 2), ((0, 1, 1), (1, 2, 4)))  # the middle half
+    array([[3, 5]])
     """
-    height, width = pixels.shape[:2]
-    if (height, width) == size:
+    if pixels.shape[:2] == size and part == WHOLE:
         return pixels
-    rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])
-    cols = (2 * np.arange(size[1]) + 1) * width // (2 * size[1])
+    rows, cols = (
+        ((2 * np.arange(wanted) + 1) * length + 2 * wanted * first) * there // (2 * wanted * whole)
+        for wanted, there, (first, length, whole) in zip(size, pixels.shape[:2], part, strict=True)
+    )
     sampled: NDArray[Any] = pixels[rows[:, None], cols]
     return sampled

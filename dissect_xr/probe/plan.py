@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import Crop, stored_crop
 
 Decode = Callable[[Path], NDArray[np.uint16]]
 """Reads one label map as concept numbers (row, col), 0 = none; a top-level function, since it travels to workers."""
@@ -88,6 +89,15 @@ class ProbePlan:
             rows = rows[:limit]
         chosen = {"split": sorted(wanted) if split is not None else None, "limit": limit}
         return replace(self, rows=rows, parameters=self.parameters | {"images": chosen})
+
+    @property
+    def crop(self) -> Crop | None:
+        """The part of every image that is shown, None for all of it."""
+        return stored_crop(self.parameters)
+
+    def cropped(self, crop: Crop | None) -> "ProbePlan":
+        """The plan for a model that sees this part of every image: labels outside it are in no count."""
+        return self if crop is None else replace(self, parameters=self.parameters | {"crop": crop.parameters})
 
     def with_colors(self, names: Sequence[str]) -> "ProbePlan":
         """The plan with a generated colour plane: `names` become concepts after the largest number."""

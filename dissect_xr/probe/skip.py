@@ -28,7 +28,7 @@ class CheckTask:
     @property
     def what(self) -> str:
         """For messages."""
-        return f"check of images {self.plan.rows[0].image} to {self.plan.rows[-1].image}"
+        return f"check, images {self.plan.rows[0].image} to {self.plan.rows[-1].image}"
 
 
 def without_bad_images(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bool = True) -> ProbePlan:

@@ -1,0 +1,60 @@
+"""Work that makes again what turns out to be damaged while it is read.
+
+Knows: which errors say so, where to look then, when to give up.
+Does not know: how anything is made: what is dropped is missing, and the work makes what is missing.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dissect_xr import places
+from dissect_xr.errors import BlocksFailed, DamagedError, DissectError
+from dissect_xr.integrity import Damage, repair
+
+Result = TypeVar("Result")
+
+
+def mended(work: Callable[[], Result], tell: Callable[[Damage], None]) -> Result:
+    """The result of `work`, called again whenever it has read something damaged, which is dropped before.
+
+    At most one call per object that can be damaged: the second time ends it.
+
+    Parameters
+    ----------
+    work
+        Keeps what is finished and makes what is missing.
+    tell
+        Takes every damage that was dropped, as soon as it was.
+
+    Raises
+    ------
+    DissectError
+        Where an object is damaged again after it was made again, or cannot be read again though it is intact.
+    """
+    seen = set[str]()
+    while True:
+        try:
+            return work()
+        except (DamagedError, BlocksFailed) as error:
+            unread, why = _unread(error), error
+        if not unread:
+            raise why
+        damages = [damage for url, keys in unread.items() for damage in repair(url, full=True, below=keys)]
+        found = {damage.place for damage in damages} or {places.join(url, key) for url in unread for key in unread[url]}
+        if again := sorted(found & seen):
+            raise DissectError(
+                f"{again[0]}: cannot be read again, though it was mended since. Is a disk failing, or the memory of a "
+                f"worker? {why}"
+            ) from why
+        seen |= found
+        for damage in damages:
+            tell(damage)
+
+
+def _unread(error: DamagedError | BlocksFailed) -> dict[str, set[str]]:
+    """Store -> keys of what could not be read."""
+    lost = [failure.damaged for failure in error.failures] if isinstance(error, BlocksFailed) else [error.place]
+    unread: dict[str, set[str]] = {}
+    for url, key in filter(None, lost):
+        unread.setdefault(url, set()).add(key)
+    return unread

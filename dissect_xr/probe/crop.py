@@ -1,0 +1,76 @@
+"""The part of an image that a model sees: its centre, after a resize that keeps its proportions.
+
+Knows: sizes and corners as torchvision's `Resize` and `CenterCrop` choose them.
+Does not know: files, labels, models; who reads images and who reads labels both take the part from here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from dissect_xr.errors import DissectError
+
+Part = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""(first, length, whole) of rows and of columns: `length` pixels from `first` of an image of `whole` pixels."""
+
+WHOLE: Part = ((0, 1, 1), (0, 1, 1))
+"""All of an image."""
+
+MAX_PIXELS = 64_000_000
+"""A resized image may not have more."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The central `size` of an image whose shorter side was made `resize`."""
+
+    resize: int
+    size: tuple[int, int]
+    """(height, width)"""
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or self.resize < max(self.size):
+            raise DissectError(
+                f"preprocess.resize {self.resize}: expected the shorter side before the crop, at least the input's "
+                f"longer side, {max(self.size)}."
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As stored with a probe."""
+        return {"resize": self.resize, "size": list(self.size)}
+
+    def part(self, height: int, width: int) -> Part:
+        """The part of an image of this size.
+
+        >>> Crop(256, (224, 224)).part(480, 640)
+        ((16, 224, 256), (58, 224, 341))
+        """
+        longer = int(self.resize * max(height, width) / min(height, width))
+        resized = (self.resize, longer) if height <= width else (longer, self.resize)
+        rows, cols = (
+            (round((whole - length) / 2), length, whole) for whole, length in zip(resized, self.size, strict=True)
+        )
+        return rows, cols
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """The part of an image, resized by Pillow's bilinear filter.
+
+        Raises
+        ------
+        DissectError
+            Where the image is so long that it would become too large.
+        """
+        (top, height, rows), (left, width, cols) = self.part(image.height, image.width)
+        if rows * cols > MAX_PIXELS:
+            raise DissectError(f"{cols} x {rows} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand.")
+        resized = image.resize((cols, rows), Image.Resampling.BILINEAR)
+        return resized.crop((left, top, left + width, top + height))
+
+
+def stored_crop(parameters: Mapping[str, Any]) -> Crop | None:
+    """The crop among the parameters of a probe, None where it shows whole images."""
+    found = parameters.get("crop")
+    return Crop(found["resize"], (found["size"][0], found["size"][1])) if found else None

@@ -1,0 +1,116 @@
+"""Tasks that kill their worker, and workers that are gone for good: one message, the rest done."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import distributed
+import pytest
+import theatre
+
+from dissect_xr import workers
+from dissect_xr.cluster import Fold, fold_tasks, open_pool, run_blocks, run_tasks
+from dissect_xr.errors import BlocksFailed, DissectError
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A task that kills its worker where its number is 2."""
+
+    folder: Path
+    number: int
+
+    @property
+    def what(self) -> str:
+        return f"activations of first, images number {self.number}"
+
+
+def run_deadly(task: Deadly) -> int:
+    with (task.folder / str(task.number)).open("a") as file:
+        file.write("x")
+    if task.number == 2:
+        os._exit(1)
+    return task.number
+
+
+@pytest.fixture
+def killed_twice():
+    """A pool of a worker that is started again when it dies; two deaths are enough to give a task up."""
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), open_pool(workers=1) as pool:
+        yield pool
+
+
+def test_a_block_that_kills_its_worker_is_named_and_the_others_are_done(killed_twice, tmp_path):
+    done = []
+    with pytest.raises(BlocksFailed) as caught:
+        done.extend(
+            result for _, result in run_blocks(killed_twice, run_deadly, [Deadly(tmp_path, n) for n in range(9)])
+        )
+    (failure,) = caught.value.failures
+    assert failure.what == "activations of first, images number 2"
+    assert failure.message.startswith("activations of first, images number 2: 2 workers died while doing only this.")
+    assert "--memory" in failure.message
+    assert sorted(done) == [0, 1, 3, 4, 5, 6, 7, 8]
+    # Twice beside others, which Dask blames as well, and twice alone.
+    assert (tmp_path / "2").read_text() == "xxxx"
+
+
+def joined(*parts: int) -> int:
+    return sum(parts)
+
+
+def finish(key: str, total: int) -> tuple[str, int]:
+    return key, total
+
+
+def test_a_fold_whose_task_kills_its_worker_fails_and_the_others_do_not(killed_twice, tmp_path):
+    folds = [
+        Fold(name, [Deadly(tmp_path, n) for n in numbers], run_deadly, joined, finish)
+        for name, numbers in (("good", (0, 1, 3)), ("bad", (2,)))
+    ]
+    found = {}
+    with pytest.raises(BlocksFailed, match="2 workers died while doing only this"):
+        found.update(fold_tasks(killed_twice, folds))
+    assert found == {"good": ("good", 4)}
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """A scheduler and two workers in processes of their own, and a wait of 2 s for workers."""
+    monkeypatch.setattr(workers, "PATIENCE", 2.0)
+    monkeypatch.setattr(workers, "POLL", 0.2)
+    found = theatre.Theatre(tmp_path, theatre.environment())
+    try:
+        found.start_cluster()
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def pool(play):
+    """A pool of its workers."""
+    with distributed.Client(scheduler_file=str(play.address), set_as_default=False, timeout="60s") as client:
+        client.wait_for_workers(len(theatre.WORKERS), timeout=60)
+        address = client.scheduler.address
+    with open_pool(scheduler=address) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("lost", "gpu", "said"), [(("gpu",), True, "GPU worker"), (theatre.WORKERS, False, "worker")])
+def test_without_workers_a_run_ends_after_a_wait(play, pool, lost, gpu, said):
+    assert dict(run_tasks(pool, abs, range(4), gpu=gpu)) == {n: n for n in range(4)}
+    for name in lost:
+        play.kill(name)
+    with pytest.raises(DissectError, match=rf"^no {said} has been there for 2 s\. Start one; what is finished is kept"):
+        list(run_tasks(pool, abs, range(4), gpu=gpu))
+
+
+def test_a_worker_that_comes_in_time_is_enough(play, pool, monkeypatch):
+    for name in theatre.WORKERS:
+        play.kill(name)
+    monkeypatch.setattr(workers, "PATIENCE", 60.0)
+    results = run_tasks(pool, abs, range(4))
+    play.start_cluster()
+    assert sorted(result for _, result in results) == [0, 1, 2, 3]
