@@ -1,10 +1,10 @@
-"""Variables of a Dataset that read through a given array, so that an error in reading says what is damaged.
+"""Variables that read through a given array, so that an error in reading says what is damaged.
 
 Knows: xarray's interface for lazily indexed arrays.
 Does not know: Zarr, or how a chunk is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,20 +34,19 @@ class _Reading(BackendArray):
         )
 
 
-def lazily(data: xr.Dataset, arrays: Mapping[str, Array], chunks: Mapping[str, int]) -> xr.Dataset:
-    """`data` with its variables of these names reading through `arrays`, as Dask arrays cut like what is stored.
+def lazily(
+    array: Array, dims: Sequence[str], attrs: Mapping[str, Any], name: str, chunks: Mapping[str, int]
+) -> xr.Variable:
+    """A variable that reads through `array`, as a Dask array cut like what is stored.
 
     Parameters
     ----------
+    name
+        Of the Dask array, beside its blocks: the place that is read. Hashing an array instead costs a millisecond.
     chunks
-        Dim -> length of a Dask chunk, where it is another than the stored one.
+        Dim -> length of a block, where it is another than the stored chunk's.
     """
-    variables = {}
-    for name, array in arrays.items():
-        stored = data[name].variable
-        if stored.encoding.get("_FillValue") is not None or stored.dtype != array.dtype:
-            raise TypeError(f"{name}: stored as {array.dtype} but decoded as {stored.dtype}")
-        variable = xr.Variable(stored.dims, indexing.LazilyIndexedArray(_Reading(array)), stored.attrs)
-        lengths = {dim: chunks.get(str(dim), n) for dim, n in zip(stored.dims, array.chunks, strict=True)}
-        variables[name] = variable.chunk(lengths)
-    return data.assign(variables)
+    lengths = {dim: chunks.get(dim, n) for dim, n in zip(dims, array.chunks, strict=True)}
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Reading(array)), attrs)
+    cut = "x".join(str(n) for n in (*array.shape, *lengths.values()))
+    return variable.chunk(lengths, name=f"{name}-{cut}")

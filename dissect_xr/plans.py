@@ -18,9 +18,10 @@ from dissect_xr.cluster import Projection, run_tasks
 from dissect_xr.dissection import blocks
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.dissection.passes import tally_blocks, threshold_blocks
+from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks
+from dissect_xr.dissection.threshold import BIN_BYTES, bin_bits
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.ingest import block_length
+from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.plan import ProbePlan
 from dissect_xr.stages import Run
 
@@ -109,7 +110,10 @@ def _snapshot_stages(run: Run, probe: ProbePlan) -> Iterator[StagePlan]:
 def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StagePlan:
     cut = [(layer, threshold_blocks(layer, (run.pool.memory, run.pool.workers))) for layer in layers]
     fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
-    first = [blocks.projected(la, unit_blocks[0][0], unit_bytes=8 << 16, label_bytes=0) for la, unit_blocks in cut]
+    first = [
+        blocks.projected(la, unit_blocks[0][0], unit_bytes=BIN_BYTES << bin_bits(la, run.pool.memory))
+        for la, unit_blocks in cut
+    ]
     memory = max(first, key=lambda projection: projection.total)
     return StagePlan(
         f"thresholds {snapshot}",
@@ -123,19 +127,16 @@ def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StageP
 def _tally_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: Labels) -> StagePlan:
     fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
     plan = (run.pool.memory, run.pool.workers)
-    unit_bytes = labels.unit_bytes(fractions)
+    sizes = tally_sizes(labels, fractions, run.pool.memory)
     cut = [(layer, tally_blocks(layer, labels, fractions, plan)) for layer in layers]
     memory = max(
-        (
-            blocks.projected(layer, unit_blocks[0][0], unit_bytes=unit_bytes, label_bytes=labels.image_bytes)
-            for layer, unit_blocks in cut
-        ),
+        (blocks.projected(layer, unit_blocks[0][0], **sizes) for layer, unit_blocks in cut),
         key=lambda projection: projection.total,
     )
     return StagePlan(
         f"counts {snapshot}",
         sum(len(tasks) for _, unit_blocks in cut for tasks in unit_blocks),
-        unit_bytes * units,
+        sizes["unit_bytes"] * units,
         Projection((("process", blocks.RESIDENT), *memory.parts)),
         run.pool.workers,
     )
@@ -161,10 +162,13 @@ def _layer(run: Run, plan: Extraction, n: int) -> Layer:
 def _labels(probe: ProbePlan) -> Labels:
     """The labels as the passes will find them."""
     slots = max(1, max(len(row.whole) for row in probe.rows))
+    chunk, shard = label_chunks(min(len(probe.rows), block_length(len(probe.rows))))
     return Labels(
         url="",
         shape=(len(probe.rows), max(1, len(probe.planes)), *probe.label_size),
         slots=slots,
+        chunk=chunk,
+        shard=shard,
         concepts=np.array([c.number for c in probe.concepts], np.int64),
         category=np.array([probe.categories.index(c.category) for c in probe.concepts], np.int64),
         categories=probe.categories,

@@ -29,7 +29,7 @@ from dissect_xr.cluster import DaskPool, Pool, Threads, open_pool, run_tasks
 from dissect_xr.dissection import blocks, dissect, kernels
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import tally_blocks
+from dissect_xr.dissection.passes import tally_blocks, tally_sizes
 from dissect_xr.progress import track
 
 HERE = Path(__file__).resolve().parent
@@ -275,7 +275,7 @@ def broden(folder: Path) -> list[Row]:
     total = sum(times.values())
     layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
     block = tally_blocks(layer, labels, 1, (pool.memory, 2))[0][0]
-    plan = blocks.projected(layer, block, unit_bytes=labels.unit_bytes(1), label_bytes=labels.image_bytes)
+    plan = blocks.projected(layer, block, **tally_sizes(labels, 1, pool.memory))
     projection = plan.total + blocks.RESIDENT
     figures = {"read": read, **times, "peaks": peaks, "projection": projection}
     return [
@@ -292,9 +292,8 @@ def broden(folder: Path) -> list[Row]:
 
 
 def _peak_memory() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: that is inherited from the process this one was forked from.
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 
 def extraction(folder: Path, runs: int, *, width: int = 64, images: int = 64) -> list[Row]:
@@ -381,7 +380,7 @@ def compile_seconds() -> list[Row]:
 
 def warm() -> None:
     """Call the small kernel once."""
-    kernels.run_stops(np.zeros((1, 2, 2), np.uint16), np.zeros((1, 2, 2), np.int32))
+    kernels.run_table(np.zeros((1, 2, 2), np.uint16), np.full(1 << 16, -1, np.int32), np.zeros((1, 2, 2), np.uint32))
 
 
 # The script

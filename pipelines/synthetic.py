@@ -18,7 +18,7 @@ from dissect_xr.schema import PROBE, SCHEMA_VERSION
 BANK = 1024
 """Distinct map shapes and label layouts that blocks are composed from."""
 
-TAIL = 1.8
+TAIL = 3.0
 """Standard deviation of the logarithm of strengths: 2 to 3 % of the pairs then reach T."""
 
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")

@@ -23,6 +23,7 @@ from dissect_xr.analysis.masks import Stores, View, channel_of, image_blocks, im
 from dissect_xr.analysis.pictures import WHOLE, around, draw, read_picture
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.ingest import image_root
 from dissect_xr.progress import track
 
@@ -209,11 +210,12 @@ def _pictures(
 ) -> xr.Dataset:
     """The exemplars of one unit."""
     unit, root = str(top["unit"].values), image_root(view.labels.url)
+    shown = stored_crop(storage.read_attrs(view.labels.url)["parameters"])
     drawn, areas = [], []
     for name, place in zip(top["image"].values.tolist(), top["place"].values.tolist(), strict=True):
         values = maps[unit, place]
         active = mask(values, view.thresholds[unit], view.rows, view.cols)
-        pixels = read_picture(root, name, size if crop is None else round(size / crop))
+        pixels = read_picture(root, name, size if crop is None else round(size / crop), crop=shown)
         box = WHOLE if crop is None else around(upsampled(values, view.rows, view.cols), pixels.shape, crop)
         drawn.append(draw(pixels, active, size, box=box))
         areas.append(int(active.sum()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import inside, open_image
 
 DIMMED = 0.3
@@ -24,18 +25,18 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a whole image."""
 
 
-def read_picture(root: str, name: str, size: int) -> NDArray[np.uint8]:
-    """The image file `root / name`, at most `size` pixels long or wide, (row, col, 3).
+def read_picture(root: str, name: str, size: int, *, crop: Crop | None = None) -> NDArray[np.uint8]:
+    """The image file `root / name`, or the part of it that a probe shows, at most `size` pixels long, (row, col, 3).
 
     Raises
     ------
     DissectError
         If it is missing, damaged or outside `root`.
     """
-    with open_image(inside(root, name, name)) as image:
+    with open_image(inside(root, name, name)) as opened:
+        image = crop.cut(opened.convert("RGB")) if crop else opened.convert("RGB")
         scale = min(1.0, size / max(image.size))
-        small = image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-        return np.asarray(small)
+        return np.asarray(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
 
 
 def draw(

@@ -50,13 +50,13 @@ def open_dissection(url: str) -> xr.Dataset:
     if unfinished := sorted(created - done):
         names = ", ".join("/".join(pair) for pair in unfinished)
         warnings.warn(f"{url}: left out, not finished: {names}. Run the recipe again: it resumes.", stacklevel=2)
-    opened = {pair: _open(url, "/".join(pair)) for pair in done}
+    opened = {pair: _open(url, "/".join(pair)) for pair in sorted(done)}
     first = next(iter(opened.values()))
     for (snapshot, layer), data in opened.items():
         if differing := [key for key in SAME if data.attrs[key] != first.attrs[key]]:
             raise DissectError(f"{url}: {snapshot}/{layer} differs from the other layers in {', '.join(differing)}.")
     snapshots = sorted({pair[0] for pair in done}, key=lambda name: (_of(opened, name)[0].attrs["step"], name))
-    joined = _join(opened, snapshots)
+    joined = _join(opened, snapshots, _labels(url, "/".join(min(done))))
     joined["iou"] = iou(joined)
     anchorings = {"/".join(pair): data.attrs["anchoring_used"] for pair, data in opened.items()}
     other = {path: used for path, used in sorted(anchorings.items()) if used != first.attrs["anchoring"]}
@@ -65,22 +65,29 @@ def open_dissection(url: str) -> xr.Dataset:
 
 
 def _open(url: str, path: str) -> xr.Dataset:
-    """One layer, in lazy blocks of whole stored chunks."""
+    """One layer, in lazy blocks of whole stored chunks, with the names of its units alone."""
     stored = storage.read(url, f"{path}/intersection")
     one = int(np.prod(stored.chunks)) * stored.dtype.itemsize
-    return storage.open_lazy(url, path, chunks={"unit": stored.chunks[1] * max(1, BLOCK // one)})
+    chunks = {"unit": stored.chunks[1] * max(1, BLOCK // one)}
+    return storage.open_lazy(url, path, chunks=chunks, coordinates=["unit"])[list(PER_UNIT)]
+
+
+def _labels(url: str, path: str) -> xr.Dataset:
+    """What does not depend on units: the same for all layers, which were dissected alike."""
+    one = storage.open_lazy(url, path)
+    return one.drop_vars([str(name) for name, variable in one.variables.items() if "unit" in variable.dims])
 
 
 def _of(opened: dict[Any, xr.Dataset], snapshot: str) -> list[xr.Dataset]:
     """The layers of one snapshot, in the model's order."""
     found = [data for (name, _), data in opened.items() if name == snapshot]
-    return sorted(found, key=lambda data: (data.attrs["position"], str(data["layer"].values[0])))
+    return sorted(found, key=lambda data: (data.attrs["position"], str(data["unit"].values[0])))
 
 
-def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> xr.Dataset:
+def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str], labels: xr.Dataset) -> xr.Dataset:
     parts = {
         name: xr.concat(
-            [data[list(PER_UNIT)] for data in _of(opened, name)],
+            _of(opened, name),
             dim="unit",
             coords="minimal",
             compat="override",
@@ -98,13 +105,13 @@ def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> xr.Dataset
     joined = xr.concat(
         list(parts.values()), dim=index, coords="minimal", compat="override", join="exact", combine_attrs="drop"
     )
-    first = next(iter(opened.values()))
-    joined = joined.assign(concept_area=first["concept_area"], category_area=first["category_area"])
-    for name, variable in first.variables.items():
-        if name in joined.variables:
-            joined[name].attrs = variable.attrs
+    for name, variable in next(iter(opened.values())).variables.items():
+        joined[name].attrs = variable.attrs
+    layer, channel = zip(*(unit.rpartition("/")[::2] for unit in units), strict=True)
+    joined = joined.assign_coords(layer=("unit", np.array(layer)), channel=("unit", np.array(channel, np.int64)))
+    joined = joined.assign_coords(labels.coords).assign(labels.data_vars)
     if differ:
-        layers = list(dict.fromkeys(unit.rpartition("/")[0] for unit in units))
+        layers = list(dict.fromkeys(layer))
         complete = [[(name, layer) in opened for layer in layers] for name in snapshots]
         joined["complete"] = xr.DataArray(complete, dims=("snapshot", "layer_name"), coords={"layer_name": layers})
     return joined.assign_coords(_snapshot_coords(opened, snapshots))
@@ -113,9 +120,7 @@ def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> xr.Dataset
 def _extended(part: xr.Dataset, units: list[str]) -> xr.Dataset:
     """The snapshot with rows of NaN for the units it lacks; `dead` becomes a float that can say so."""
     part = part.assign(dead=part["dead"].astype(np.float32))
-    wide = part.reindex(unit=units)
-    layer, channel = zip(*(unit.rpartition("/")[::2] for unit in units), strict=True)
-    return wide.assign_coords(layer=("unit", list(layer)), channel=("unit", np.array(channel, np.int64)))
+    return part.reindex(unit=units)
 
 
 def _snapshot_coords(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> dict[str, Any]:

@@ -239,8 +239,8 @@ def ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula:
     if np.any(category < 0):
         area = np.where(category >= 0, area, np.nan)
     part, whole = formula(area, *of_pair)
-    # A part of nothing is nothing: 0 / 1 stands for 0 / 0, and no block warns.
-    return np.asarray(part / np.where(whole == 0, 1, whole), dtype=np.float64)
+    # A part of nothing is nothing: 0 / 1 stands for 0 / 0, and no block warns. Counts are whole numbers.
+    return np.asarray(part / np.maximum(whole, 1), dtype=np.float64)
 
 
 def _described(score: xr.DataArray, name: str, long_name: str) -> xr.DataArray:

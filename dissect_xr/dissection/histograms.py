@@ -37,31 +37,36 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
     peak : (image, unit) the same for the largest value of each map
     base : (unit,) int64 lowest code that enters the histogram
     shift : bits dropped from the right of a code before it is counted
-    counts : (sum of widths,) int64, added to; unit u's bins start at `offsets[u]`
+    counts : (sum of widths,) int32, added to; unit u's bins start at `offsets[u]`; a block has fewer values than 2**31
     offsets : (unit + 1,) int64
     above : (unit,) int64 highest code that enters
     """
     magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
+    found = np.empty(LANE + 1, np.int64)
     for tile in range(0, raw.shape[1], TILE):
         units = range(tile, min(tile + TILE, raw.shape[1]))
         for i in range(raw.shape[0]):
             for u in units:
                 if ordered(np.int64(peak[i, u]), magnitude) >= base[u]:
                     bins = counts[offsets[u] : offsets[u + 1]]
-                    _count_codes(raw[i, u], magnitude, base[u], above[u], shift, bins)
+                    _count_codes(raw[i, u], magnitude, base[u], above[u], shift, bins, found)
 
 
 @_jit
-def _count_codes(values, magnitude, low, high, shift, bins):
+def _count_codes(values, magnitude, low, high, shift, bins, found):
     for first in range(0, values.size, LANE):
         last = min(first + LANE, values.size)
         # Bits of positive values are their codes, those of negative ones are negative.
         if low > 0 and _largest(values, first, last) < low:
             continue
+        # What enters is gathered without a branch; which of the values do is hard to foretell.
+        count = 0
         for c in range(first, last):
             code = ordered(np.int64(values[c]), magnitude)
-            if code >= low and code <= high:
-                bins[(code - low) >> shift] += 1
+            found[count] = code
+            count += (code >= low) & (code <= high)
+        for n in range(count):
+            bins[(found[n] - low) >> shift] += 1
 
 
 @_jit

@@ -12,6 +12,8 @@ import numba
 import numpy as np
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_inlined = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+"""For helpers called from several places: a call passes an array as seven words."""
 
 NEAR = 1e-6
 """Relative distance to the threshold under which a pixel is decided exactly (METHOD 1.2)."""
@@ -19,27 +21,36 @@ NEAR = 1e-6
 ANNOTATED, TOUCHED, ALL = 0, 1, 2
 """Domains of `unit_area` (METHOD 2)."""
 
+NO_CONCEPT = 0xFFFF
+"""In a run table, for label pixels that carry no concept; indices are below it, since concept numbers are."""
+
 _SPLIT = 29
 """A weight piece of 29 bits times a float32 significand of 24 fits the 53 bits of a float64."""
 
 
 @_jit
-def run_stops(planes, stops):
-    """For each label pixel, where its run of equal labels in its row stops.
+def run_table(planes, lookup, runs):
+    """For each label pixel, where its run of equal labels in its row stops, and which concept it is: one word a pixel.
 
     Parameters
     ----------
-    planes : (plane, row, col) uint16
-    stops : (plane, row, col) int32, written; `stops[p, r, c]` is the first column after c with another label
+    planes : (plane, row, col) uint16 concept numbers
+    lookup : (65536,) int32 concept number -> index, -1 where there is none
+    runs : (plane, row, col) uint32, written: ``stop << 16 | index``, `stop` the first column with another label,
+        `index` `NO_CONCEPT` where there is none
     """
     cols = planes.shape[2]
     for p in range(planes.shape[0]):
         for r in range(planes.shape[1]):
-            stop = cols
-            for c in range(cols - 1, -1, -1):
-                if c + 1 < cols and planes[p, r, c] != planes[p, r, c + 1]:
-                    stop = c + 1
-                stops[p, r, c] = stop
+            row, out = planes[p, r], runs[p, r]
+            # Two loops without branches, from the right: where runs stop, then which concepts they are.
+            stop = np.uint32(cols)
+            for c in range(cols - 1, 0, -1):
+                out[c] = stop
+                stop = np.uint32(c) if row[c] != row[c - 1] else stop
+            out[0] = stop
+            for c in range(cols):
+                out[c] = (out[c] << np.uint32(16)) | np.uint32(lookup[row[c]] & NO_CONCEPT)
 
 
 @_jit
@@ -122,35 +133,51 @@ def _ends(values, threshold, rows, cols, r, lo, hi, corners):
     return (lo, high) if at_lo else (high, hi)
 
 
-@_jit
-def _crossing(left, right, near, weights, lo, hi):
+@_inlined
+def _crossing(left, right, near, weight, step, inverse, lo, hi):
     """Columns [a, b) among [lo, hi) where the line from `left` to `right` is above 0, or (-1, -1) if too near to tell.
 
-    The line is linear in the columns' weights; every column must lie farther than `near` from 0 to be told.
+    `weight` is that of column lo, `step` what it grows by from column to column, `inverse` is 1 / step. The line is
+    linear in the weights; every column must lie farther than `near` from 0 to be told.
     """
     slope = right - left
-    step = weights[lo + 1] - weights[lo]
-    place = (-left / slope - weights[lo]) / step
-    before = np.floor(place)
-    margin = min(place - before, before + 1.0 - place) * step * abs(slope)
+    if hi - lo == 1:
+        value = left + weight * slope
+        if abs(value) <= near:
+            return -1, -1
+        return (lo, hi) if value > 0.0 else (lo, lo)
+    crossed = (-left / slope - weight) * inverse
+    before = np.floor(crossed)
+    margin = min(crossed - before, before + 1.0 - crossed) * step * abs(slope)
     if not margin > 2.0 * near:
         return -1, -1
     edge = lo + np.int64(min(max(before + 1.0, 0.0), np.float64(hi - lo)))
     return (lo, edge) if slope < 0.0 else (edge, hi)
 
 
-@_jit
-def _overlap(planes, stops, r, a, b, lookup, hits, touched, category):
+@_inlined
+def _overlap(runs, r, a, b, hits):
     """Add the overlap of active columns [a, b) of row r with every label."""
-    for p in range(planes.shape[0]):
+    for p in range(runs.shape[0]):
         c = a
         while c < b:
-            stop = min(stops[p, r, c], b)
-            label = lookup[planes[p, r, c]]
-            if label >= 0:
-                hits[label] += stop - c
-                touched[category[label]] = True
+            run = np.int64(runs[p, r, c])
+            stop, index = min(run >> 16, b), run & NO_CONCEPT
+            if index != NO_CONCEPT:
+                hits[index] += stop - c
             c = stop
+
+
+@_jit
+def _touch(runs, r, a, b, touched, category):
+    """Note the categories of the labels under active columns [a, b) of row r."""
+    for p in range(runs.shape[0]):
+        c = a
+        while c < b:
+            run = np.int64(runs[p, r, c])
+            if run & NO_CONCEPT != NO_CONCEPT:
+                touched[category[run & NO_CONCEPT]] = True
+            c = run >> 16
 
 
 @_jit
@@ -184,26 +211,35 @@ def _active_cells(values, threshold, spans):
     return largest
 
 
+@_inlined
+def _add(labels, r, start, stop, hits, touched):
+    """Add active columns [start, stop) of row r; how many they are."""
+    runs, category, touching = labels
+    _overlap(runs, r, start, stop, hits)
+    if touching:
+        _touch(runs, r, start, stop, touched, category)
+    return stop - start
+
+
 @_jit
-def _count_mask(values, threshold, rows, cols, groups, labels, hits, touched, scratch):
+def _count_mask(values, threshold, rows, cols, lanes, labels, hits, touched, scratch):
     """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
-    planes, stops, lookup, category = labels
+    ranges, places, first_lane, last_lane = lanes
     line, spans, corners = scratch
     # The map's largest value stands for the largest corner: more pixels are decided exactly, none fewer.
     near = NEAR * _active_cells(values, threshold, spans)
-    lanes, first_group, last_group = groups
     area = 0
-    for r in range(planes.shape[1]):
+    for r in range(labels[0].shape[1]):
         first, second, weight = rows[0][r], rows[1][r], rows[4][r]
         leftmost, rightmost = min(spans[first, 0], spans[second, 0]), max(spans[first, 1], spans[second, 1])
         if leftmost > rightmost:
             continue
-        begin, end = first_group[leftmost], last_group[rightmost]
         for x in range(max(0, leftmost - 1), min(values.shape[1], rightmost + 2)):
             line[x] = values[first, x] + weight * (values[second, x] - values[first, x]) - threshold
-        open_at, stop = -1, -1
-        for g in range(begin, end):
-            lo, hi = lanes[g, 0], lanes[g, 1]
+        # Intervals of neighbouring lanes that touch are one, [start, stop).
+        start, stop = 0, 0
+        for g in range(first_lane[leftmost], last_lane[rightmost]):
+            lo, hi = ranges[g, 0], ranges[g, 1]
             left, right = line[cols[0][lo]], line[cols[1][lo]]
             if left < -near and right < -near:
                 continue
@@ -211,26 +247,24 @@ def _count_mask(values, threshold, rows, cols, groups, labels, hits, touched, sc
                 a, b = lo, hi
             else:
                 a, b = -1, -1
-                if hi - lo > 1 and left * right < 0.0:
-                    a, b = _crossing(left, right, near, cols[4], lo, hi)
+                if left * right < 0.0:
+                    a, b = _crossing(left, right, near, places[g, 0], places[g, 1], places[g, 2], lo, hi)
                 if a < 0:
                     a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
-            if a == b:
-                continue
+                if a == b:
+                    continue
             if a != stop:
-                if open_at >= 0:
-                    area += stop - open_at
-                    _overlap(planes, stops, r, open_at, stop, lookup, hits, touched, category)
-                open_at = a
+                if stop > start:
+                    area += _add(labels, r, start, stop, hits, touched)
+                start = a
             stop = b
-        if open_at >= 0:
-            area += stop - open_at
-            _overlap(planes, stops, r, open_at, stop, lookup, hits, touched, category)
+        if stop > start:
+            area += _add(labels, r, start, stop, hits, touched)
     return area
 
 
 @_jit
-def tally(raw, decode, peak, thresholds, labels, rows, cols, groups, domain, hits, areas):
+def tally(raw, decode, peak, thresholds, labels, rows, cols, lanes, domain, hits, areas):
     """Add the overlaps of every unit's mask with every label, for a block of images.
 
     Parameters
@@ -242,8 +276,9 @@ def tally(raw, decode, peak, thresholds, labels, rows, cols, groups, domain, hit
         concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
         of the primary category
     rows, cols : (first, second, numerator, denominator, weight) of each axis
-    groups : (ranges, first, last): (group, 2) int64 columns between the same two cells; (cell,) int64 the groups
-        [first, last) that a cell takes part in
+    lanes : (ranges, places, first, last): (lane, 2) int64 columns between the same two cells; (lane, 3) float64 weight
+        of a lane's first column, step of weights, its reciprocal; (cell,) int64 the lanes [first, last) that a cell
+        takes part in
     domain : ANNOTATED, TOUCHED or ALL
     hits : (fraction, unit, concept) int64, added to
     areas : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
@@ -252,11 +287,11 @@ def tally(raw, decode, peak, thresholds, labels, rows, cols, groups, domain, hit
     height, width = raw.shape[2], raw.shape[3]
     values = np.empty((height, width))
     scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
-    stops = np.empty(planes.shape[1:], np.int32)
+    runs = np.empty(planes.shape[1:], np.uint32)
     touched = np.zeros(areas.shape[2] - 1, np.bool_)
     for i in range(raw.shape[0]):
-        run_stops(planes[i], stops)
-        mine = (planes[i], stops, lookup, category)
+        run_table(planes[i], lookup, runs)
+        mine = (runs, category, domain == TOUCHED)
         for u in range(raw.shape[1]):
             loaded = False
             for f in range(thresholds.shape[0]):
@@ -268,7 +303,7 @@ def tally(raw, decode, peak, thresholds, labels, rows, cols, groups, domain, hit
                         _load(raw[i, u, y], decode, values[y])
                 touched[:] = False
                 found = hits[f, u]
-                area = _count_mask(values, thresholds[f, u], rows, cols, groups, mine, found, touched, scratch)
+                area = _count_mask(values, thresholds[f, u], rows, cols, lanes, mine, found, touched, scratch)
                 if area == 0:
                     continue
                 for s in range(whole.shape[1]):

@@ -23,6 +23,10 @@ class Labels:
     """(image, plane, row, col)"""
     slots: int
     """whole-image labels of an image, at most"""
+    chunk: int
+    """images of a chunk of label maps"""
+    shard: int
+    """images of a shard of label maps, or of a chunk where there are no shards"""
     concepts: NDArray[np.int64]
     """(concept,) numbers, ascending"""
     category: NDArray[np.int64]
@@ -33,7 +37,7 @@ class Labels:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image's labels, with the kernel's run table."""
+        """Bytes of one image's labels."""
         planes = int(np.prod(self.shape[1:]))
         return 2 * planes + 2 * self.slots + len(self.categories)
 
@@ -67,6 +71,8 @@ def open_labels(url: str) -> Labels:
         url=url,
         shape=array.shape,
         slots=storage.read(url, "whole_image").shape[1],
+        chunk=array.chunks[0],
+        shard=(array.shards or array.chunks)[0],
         concepts=np.asarray(storage.read(url, "concept")[:], np.int64),
         category=np.array([categories.index(name) for name in names], np.int64),
         categories=categories,

@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.cluster import Fold, Pool, fold_tasks, run_tasks
-from dissect_xr.dissection.blocks import Block, cut, merge_width, projected
+from dissect_xr.dissection.blocks import Block, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.tally import Domain, TallyTask, merge_counts, tally_block
 from dissect_xr.dissection.threshold import (
-    BIN_BITS,
+    BIN_BYTES,
     HistogramTask,
     Selection,
+    bin_bits,
     decode,
     histogram_block,
     merge_histograms,
     ranks,
     sample_bound,
+    sample_tasks,
     select,
     top_code,
 )
@@ -67,17 +69,25 @@ Plan = tuple[int, int]
 """Memory of a task in bytes, number of workers."""
 
 
-def threshold_blocks(layer: Layer, plan: Plan, width: int = 1 << BIN_BITS) -> list[list[Block]]:
-    """How a layer is cut for a search of `width` bins a unit."""
-    return cut(layer, unit_bytes=8 * width, memory=plan[0], workers=plan[1], split_units=True)
+def threshold_blocks(layer: Layer, plan: Plan, bins: int | None = None) -> list[list[Block]]:
+    """How a layer is cut for a search of so many bins a unit; None: as many as the memory allows."""
+    bins = bins or 1 << bin_bits(layer, plan[0])
+    return cut(layer, unit_bytes=BIN_BYTES * bins, memory=plan[0], workers=plan[1], split_units=True)
+
+
+def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
+    """Bytes of one unit's counts and of one read of labels, as `cut` and `projected` take them."""
+    return {
+        "unit_bytes": labels.unit_bytes(fractions),
+        "label_bytes": min(label_step(labels, memory), labels.shape[0]) * labels.image_bytes,
+    }
 
 
 def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> list[list[Block]]:
     """How a layer is cut for counting; every task's projected memory is checked."""
-    unit_bytes = labels.unit_bytes(fractions)
-    blocks = cut(layer, unit_bytes=unit_bytes, memory=plan[0], workers=plan[1], split_units=False)
-    memory = projected(layer, blocks[0][0], unit_bytes=unit_bytes, label_bytes=labels.image_bytes)
-    memory.check(plan[0], f"counts of {layer.path}")
+    sizes = tally_sizes(labels, fractions, plan[0])
+    blocks = cut(layer, memory=plan[0], workers=plan[1], split_units=False, **sizes)
+    projected(layer, blocks[0][0], **sizes).check(plan[0], f"counts of {layer.path}")
     return blocks
 
 
@@ -87,12 +97,14 @@ def find_thresholds(
     """Exact thresholds of every layer, by name. Nothing is written.
 
     The first search covers codes above a sampled bound; units where the bound was too high are searched again from the
-    lowest code, and float32 layers once more per fraction inside the bin found.
+    lowest code, and where a bin holds several codes, as of float32, once more per fraction inside the bin found.
     """
-    bounds = {t[0].name: r for t, r in run_tasks(pool, sample_bound, [(la, max(fractions)) for la in layers])}
+    bounds = {layer.name: np.empty(layer.shape[1], np.int64) for layer in layers}
+    for task, bound in run_tasks(pool, sample_bound, [t for la in layers for t in sample_tasks(la, max(fractions))]):
+        bounds[task.layer.name][slice(*task.units)] = bound
     searches = []
     for layer in layers:
-        shift = 8 * layer.itemsize - BIN_BITS
+        shift = 8 * layer.itemsize - bin_bits(layer, plan[0])
         top = np.full(layer.shape[1], top_code(layer.itemsize), np.int64)
         searches.append(Search(layer, shift, bounds[layer.name], top, ranks(layer, fractions, layer.shape[1])))
     found = _search(pool, searches, plan, bar)
@@ -119,17 +131,19 @@ def _filled_in(found: Selection, better: Selection) -> Selection:
 
 
 def _level(pool: Pool, search: Search, found: Selection, plan: Plan, bar: Bar) -> Level:
-    """Thresholds from the bins found, after a second search inside them where a bin holds several codes."""
-    size = search.layer.itemsize
+    """Thresholds from the bins found, after further searches inside them while a bin holds several codes."""
     if not search.shift:
-        return Level(decode(found.code, size), found.above)
+        return Level(decode(found.code, search.layer.itemsize), found.above)
+    shift = max(0, search.shift - bin_bits(search.layer, plan[0]))
     inside = [
-        Search(search.layer, 0, code, code + (1 << search.shift) - 1, (rank - above)[None])
+        Search(search.layer, shift, code, code + (1 << search.shift) - 1, (rank - above)[None])
         for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
     ]
-    fine = _search(pool, inside, plan, bar)
-    code = np.concatenate([f.code for f in fine])
-    return Level(decode(code, size), found.above + np.concatenate([f.above for f in fine]))
+    levels = [_level(pool, s, f, plan, bar) for s, f in zip(inside, _search(pool, inside, plan, bar), strict=True)]
+    return Level(
+        np.concatenate([level.threshold for level in levels]),
+        found.above + np.concatenate([level.exceedance for level in levels]),
+    )
 
 
 def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> list[Selection]:
@@ -149,7 +163,8 @@ def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> lis
                 for block in blocks
             ]
             finish = Selector(span.stop - span.start, search.ranks[:, span])
-            folds.append(Fold((n, blocks[0].units), tasks, histogram_block, merge_histograms, finish))
+            merged = merge_width(BIN_BYTES * width * (span.stop - span.start), pool.memory)
+            folds.append(Fold((n, blocks[0].units), tasks, histogram_block, merge_histograms, finish, merged))
     bar.expect(sum(len(fold.tasks) for fold in folds))
     for (n, units), part in fold_tasks(pool, folds, on_task=_advancing(bar)):
         span = slice(*units)
@@ -179,20 +194,20 @@ def count(
     bar: Bar,
 ) -> None:
     """Count all jobs; `finish(job)` makes what stores a unit block's counts, on a worker."""
+    step = label_step(labels, pool.memory)
+
+    def tasks(job: CountJob, blocks: Sequence[Block]) -> list[TallyTask]:
+        return [
+            TallyTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain, step)
+            for b in blocks
+        ]
+
+    def width(job: CountJob, block: Block) -> int:
+        part = labels.unit_bytes(len(job.thresholds)) * (block.units[1] - block.units[0])
+        return merge_width(part, pool.memory)
+
     folds = [
-        Fold(
-            blocks[0].units,
-            [
-                TallyTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain)
-                for b in blocks
-            ],
-            tally_block,
-            merge_counts,
-            finish(job),
-            merge_width(
-                labels.unit_bytes(len(job.thresholds)) * (blocks[0].units[1] - blocks[0].units[0]), pool.memory
-            ),
-        )
+        Fold(blocks[0].units, tasks(job, blocks), tally_block, merge_counts, finish(job), width(job, blocks[0]))
         for job in jobs
         for blocks in job.blocks
     ]

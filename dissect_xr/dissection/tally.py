@@ -7,6 +7,7 @@ The mask of a (unit, image) pair is evaluated once, whatever the number of conce
 ever allocated (METHOD 1.5).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.dissection import kernels
-from dissect_xr.dissection.blocks import Block, label_step
+from dissect_xr.dissection.blocks import Block
 from dissect_xr.dissection.labels import Labels, read_labels
 from dissect_xr.dissection.layers import HALF_VALUES, Layer, ahead, bits
 from dissect_xr.dissection.upsample import Axis
@@ -27,6 +28,10 @@ DOMAINS: dict[str, int] = {"annotated": kernels.ANNOTATED, "touched": kernels.TO
 
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Intersection (fraction, unit, concept) and area (fraction, unit, category + 1), the last column over all images."""
+
+
+_Read = tuple[tuple[int, int], Sequence[Any]]
+"""Half-open range of images, arrays that begin with it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class TallyTask:
     """(fraction, unit of the block)"""
     anchoring: str
     domain: Domain
+    label_step: int
+    """images whose labels are read at once"""
 
     @property
     def what(self) -> str:
@@ -65,15 +72,32 @@ def tally_block(task: TallyTask) -> Counts:
         span = slice(*images), slice(first, last)
         return array[span], peaks[span]
 
-    step, reads = label_step(task.labels.image_bytes), task.block.reads
-    steps = [[(i, min(i + step, stop)) for i in range(start, stop, step)] for start, stop in reads]
-    labels = ahead(partial(read_labels, task.labels.url), [images for part in steps for images in part])
-    for part, (values, peak) in zip(steps, ahead(read, reads), strict=True):
-        for images in part:
-            span = slice(images[0] - part[0][0], images[1] - part[0][0])
-            known = (*next(labels), lookup, task.labels.category)
-            add_counts((hits, areas), values[span], peak[span], task.thresholds, known, (rows, cols), task.domain)
+    reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
+    label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
+    maps = zip(reads, ahead(read, reads), strict=True)
+    labels = zip(label_reads, ahead(partial(read_labels, task.labels.url), label_reads), strict=True)
+    for (values, peak), known in _shared(maps, labels):
+        tables = (*known, lookup, task.labels.category)
+        add_counts((hits, areas), values, peak, task.thresholds, tables, (rows, cols), task.domain)
     return hits, areas
+
+
+def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Arrays by image of two series of reads, in ranges that lie in one read of each; both cover the same images."""
+    (one, left), (two, right) = next(first), next(second)
+    while True:
+        start, stop = max(one[0], two[0]), min(one[1], two[1])
+        yield (
+            [array[start - one[0] : stop - one[0]] for array in left],
+            [array[start - two[0] : stop - two[0]] for array in right],
+        )
+        if two[1] == stop:
+            two, right = next(second, (two, right))
+        if one[1] == stop:
+            following = next(first, None)
+            if following is None:
+                return
+            one, left = following
 
 
 def add_counts(
@@ -99,7 +123,7 @@ def add_counts(
         labels,
         _arguments(rows),
         _arguments(cols),
-        (cols.groups, *cols.groups_of_cells),
+        (cols.groups, cols.places, *cols.groups_of_cells),
         DOMAINS[domain],
         *counts,
     )

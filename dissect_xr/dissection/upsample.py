@@ -56,6 +56,13 @@ class Axis:
         edges = np.concatenate([[0], np.flatnonzero(~same) + 1, [self.first.size]])
         return np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64)
 
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """(group, 3) of each of `groups`: weight of its first pixel, step from pixel to pixel, 1 / step; 0 for one."""
+        weight, (starts, stops) = self.weight, self.groups.T
+        step = np.where(stops - starts > 1, weight[np.minimum(starts + 1, weight.size - 1)] - weight[starts], 0.0)
+        return np.stack([weight[starts], step, np.divide(1.0, step, out=np.zeros_like(step), where=step > 0)], axis=1)
+
 
 def axis(cells: int, labels: int, start: Fraction, jump: Fraction) -> Axis:
     """The sampling table of one axis, cell i being anchored at input position ``start + i * jump``.
