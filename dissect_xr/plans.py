@@ -18,8 +18,7 @@ from dissect_xr.cluster import Projection, run_tasks
 from dissect_xr.dissection import blocks
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks
-from dissect_xr.dissection.threshold import BIN_BYTES, bin_bits
+from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.plan import ProbePlan
@@ -110,10 +109,7 @@ def _snapshot_stages(run: Run, probe: ProbePlan) -> Iterator[StagePlan]:
 def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StagePlan:
     cut = [(layer, threshold_blocks(layer, (run.pool.memory, run.pool.workers))) for layer in layers]
     fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
-    first = [
-        blocks.projected(la, unit_blocks[0][0], unit_bytes=BIN_BYTES << bin_bits(la, run.pool.memory))
-        for la, unit_blocks in cut
-    ]
+    first = [blocks.projected(la, unit_blocks[0][0], **threshold_sizes(la, run.pool.memory)) for la, unit_blocks in cut]
     memory = max(first, key=lambda projection: projection.total)
     return StagePlan(
         f"thresholds {snapshot}",

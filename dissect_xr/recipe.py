@@ -137,6 +137,8 @@ class ActivationsPart(_Part):
     """raw bytes of a snapshot's activations that may be planned"""
     device: str | None = None
     threads: int | None = Field(default=None, ge=1)
+    autocast: Literal["bfloat16", "float16"] | None = None
+    """dtype of torch.autocast in the forward pass; null: as the model computes"""
 
 
 class DissectPart(_Part):

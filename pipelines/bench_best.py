@@ -112,11 +112,9 @@ def record(rows: str, file: Path) -> None:
     """Put the rows in the file's section of that name, the last one."""
     before = file.read_text().split(SECTION)[0].rstrip()
     load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
-    file.write_text(
-        f"{before}\n\n{SECTION}\n\n`python pipelines/bench_best.py --store DIR --record FILE`: a synthetic dissection, read "
-        f"by a fresh process with {WORKERS} workers; load before: {load}.\n\n| what | measured | target |\n|---|---|---|\n"
-        f"{rows}"
-    )
+    how = f"a synthetic dissection, read by a fresh process with {WORKERS} workers; load before: {load}."
+    text = f"`python pipelines/bench_best.py --store DIR --record FILE`: {how}"
+    file.write_text(f"{before}\n\n{SECTION}\n\n{text}\n\n| what | measured | target |\n|---|---|---|\n{rows}")
 
 
 def main() -> None:

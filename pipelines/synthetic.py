@@ -191,4 +191,6 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
     dims = {"image": "image", "category": "category"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
         arrays.append(storage.coordinate(name, dims.get(name, "concept"), values)[0])
-    storage.create(url, "", arrays, {"schema_version": SCHEMA_VERSION, "images_sha256": "", "root": ""})
+    storage.create(
+        url, "", arrays, {"schema_version": SCHEMA_VERSION, "images_sha256": "", "root": "", "parameters": {}}
+    )

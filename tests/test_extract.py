@@ -160,6 +160,16 @@ def test_what_is_recorded_is_what_torch_computes(url, probe, dtype, batch):
     assert_recorded(url, by_torch(probe), dtype=dtype)
 
 
+def test_autocast_computes_in_its_dtype_and_is_recorded(url, probe):
+    """Sums of products of pixels up to 255 do not all fit the 8 bits of bfloat16's significand."""
+    run(url, probe, recording=replace(RECORDING, dtype="float32", autocast="bfloat16"))
+    found = recorded(url, "first")
+    exact = by_torch(probe)["first"]
+    assert not np.array_equal(found, exact)
+    np.testing.assert_array_equal(found, torch.tensor(exact).to(torch.bfloat16).to(torch.float32).numpy())
+    assert storage.read_attrs(url, "s")["inputs"]["autocast"] == "bfloat16"
+
+
 def test_one_forward_pass_serves_all_layers_of_an_image(url, probe):
     counts, spy = forwards()
     with spy:
@@ -451,6 +461,7 @@ def test_changed_weights_are_those_recorded(url, probe, weights):
         ({"layers": ("first",)}, "layers was"),
         ({"preprocess": replace(PREPROCESS, std=(2.0, 2.0, 2.0))}, "preprocess was"),
         ({"memory": 2**12}, "layers was"),
+        ({"autocast": "bfloat16"}, "autocast was None, is 'bfloat16'"),
     ],
 )
 def test_another_recording_into_the_same_snapshot_is_refused(url, probe, change, message):
@@ -511,7 +522,12 @@ def test_a_function_may_give_the_model_other_channels(url, probe):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"dtype": "float64"}, "float16, float32"), ({"batch": 0}, "at least 1")]
+    ("change", "message"),
+    [
+        ({"dtype": "float64"}, "float16, float32"),
+        ({"batch": 0}, "at least 1"),
+        ({"autocast": "float32"}, "bfloat16, float16"),
+    ],
 )
 def test_recordings_that_cannot_be_are_refused(change, message):
     with pytest.raises(DissectError, match=message):

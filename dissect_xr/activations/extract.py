@@ -6,7 +6,7 @@ Does not know: which tasks there are (`stage`), thresholds or labels.
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class ExtractTask:
     """None: cuda where there is one, else cpu"""
     threads: int | None
     """torch threads; None leaves torch's own choice"""
+    autocast: str | None
+    """dtype of torch.autocast, None for none"""
     fingerprint: str
     weights: str
     """sha256 of the weights that the fingerprint stands for"""
@@ -179,7 +181,8 @@ def _fitting(
         part = pixels[done : done + host.batch]
         try:
             batch = to_input(task.preprocess, part, device=device)
-            forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
+            with _autocast(device, task.autocast):
+                forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
             host.settle(device)
         except torch.OutOfMemoryError:
             host.drop()
@@ -191,6 +194,12 @@ def _fitting(
             continue
         yield first + done, len(part)
         done += len(part)
+
+
+def _autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
 
 
 @contextmanager

@@ -27,6 +27,9 @@ from dissect_xr.probe.ingest import block_length, image_root
 from dissect_xr.progress import track
 from dissect_xr.schema import SCHEMA_VERSION
 
+AUTOCASTS = ("bfloat16", "float16")
+"""What torch.autocast may compute in."""
+
 RESIDENT = 400 * 2**20
 """Bytes of a worker process with torch before it does anything."""
 
@@ -49,8 +52,12 @@ class Recording:
     """None: cuda where there is one, else cpu"""
     threads: int | None = None
     """torch threads of a task"""
+    autocast: str | None = None
+    """dtype of torch.autocast in the forward pass, as `AUTOCASTS` names them; None: as the model computes"""
 
     def __post_init__(self) -> None:
+        if self.autocast is not None and self.autocast not in AUTOCASTS:
+            raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
         if self.dtype not in DTYPES:
             raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
         if self.batch < 1:
@@ -151,6 +158,7 @@ class Extraction:
             "code_sha256": [source_sha256(self.spec.factory), source_sha256(self.recording.preprocess.callable)],
             "preprocess": self.recording.preprocess.parameters,
             "dtype": self.recording.dtype,
+            "autocast": self.recording.autocast,
             "images_sha256": self.images_sha256,
             "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
             "geometry": self.described.geometry,
@@ -169,7 +177,7 @@ class Extraction:
             ExtractTask(
                 self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
                 self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
-                made_by, self.described.weights,
+                self.recording.autocast, made_by, self.described.weights,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip

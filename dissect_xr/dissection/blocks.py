@@ -72,7 +72,7 @@ def cut(
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may plan with, a quarter of it for a partial result: several are merged.
+        Bytes a task may plan with, an eighth of it for a partial result: several wait to be merged.
     workers
         Blocks are made until each worker has two.
     split_units
@@ -83,8 +83,9 @@ def cut(
     """
     images, units = layer.shape[:2]
     chunk_images, chunk_units = layer.chunk[0], layer.chunk[1] if split_units else counted_units(layer, unit_bytes)
-    room, per_unit = memory - COPIES * label_bytes, COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes
-    fit = min(memory // 4 // max(1, unit_bytes), room // per_unit) // chunk_units
+    room = memory - memory // 4 - COPIES * label_bytes
+    per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes
+    fit = min(memory // 8 // max(1, unit_bytes), room // per_unit) // chunk_units
     size = chunk_units * max(1, fit)
     if split_units:
         size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
@@ -104,27 +105,29 @@ def _map_bytes(layer: Layer) -> int:
 
 
 def merge_width(part_bytes: int, memory: int) -> int:
-    """Partial results of `part_bytes` that one task may merge: they and their sum fit the memory."""
-    return int(min(TREE, max(2, memory // max(1, part_bytes) - 1)))
+    """Partial results of `part_bytes` that wait for each other and are merged by one task: a quarter of the memory."""
+    return int(min(TREE, max(2, memory // 4 // max(1, part_bytes))))
 
 
 def label_step(labels: Labels, memory: int) -> int:
-    """Images whose labels are read at once: whole shards; whole chunks where a twelfth of the memory is less."""
-    images = min(LABELS, memory // 12) // max(1, labels.image_bytes)
+    """Images whose labels are read at once: whole shards; whole chunks where a sixteenth of the memory is less."""
+    images = min(LABELS, memory // 16) // max(1, labels.image_bytes)
     return images // labels.shard * labels.shard or max(1, images // labels.chunk) * labels.chunk
 
 
-def projected(layer: Layer, block: Block, *, unit_bytes: int, label_bytes: int = 0) -> Projection:
+def projected(layer: Layer, block: Block, *, unit_bytes: int, memory: int, label_bytes: int = 0) -> Projection:
     """The memory one task of this block needs at most, beside the process itself (`RESIDENT`).
 
     `label_bytes` are the labels of one read; reads are double, since the next one is under way.
     """
     units = block.units[1] - block.units[0]
     images = min(block.step, block.images[1] - block.images[0])
+    part = units * unit_bytes
     return Projection(
         (
             ("activations, two reads, packed and unpacked", COPIES * images * units * _map_bytes(layer)),
             ("labels, two reads, packed and unpacked", COPIES * label_bytes),
-            ("partial results, two", 2 * units * unit_bytes),
+            ("partial results, two", 2 * part),
+            ("partial results that wait", merge_width(part, memory) * part),
         )
     )

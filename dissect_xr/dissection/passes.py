@@ -69,15 +69,20 @@ Plan = tuple[int, int]
 """Memory of a task in bytes, number of workers."""
 
 
+def threshold_sizes(layer: Layer, memory: int, bins: int | None = None) -> dict[str, int]:
+    """Memory and bytes of one unit's bins, as `cut` and `projected` take them; None: as many as the memory allows."""
+    return {"memory": memory, "unit_bytes": BIN_BYTES * (bins or 1 << bin_bits(layer, memory))}
+
+
 def threshold_blocks(layer: Layer, plan: Plan, bins: int | None = None) -> list[list[Block]]:
     """How a layer is cut for a search of so many bins a unit; None: as many as the memory allows."""
-    bins = bins or 1 << bin_bits(layer, plan[0])
-    return cut(layer, unit_bytes=BIN_BYTES * bins, memory=plan[0], workers=plan[1], split_units=True)
+    return cut(layer, workers=plan[1], split_units=True, **threshold_sizes(layer, plan[0], bins))
 
 
 def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
-    """Bytes of one unit's counts and of one read of labels, as `cut` and `projected` take them."""
+    """Memory, bytes of one unit's counts and of one read of labels, as `cut` and `projected` take them."""
     return {
+        "memory": memory,
         "unit_bytes": labels.unit_bytes(fractions),
         "label_bytes": min(label_step(labels, memory), labels.shape[0]) * labels.image_bytes,
     }
@@ -86,7 +91,7 @@ def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
 def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> list[list[Block]]:
     """How a layer is cut for counting; every task's projected memory is checked."""
     sizes = tally_sizes(labels, fractions, plan[0])
-    blocks = cut(layer, memory=plan[0], workers=plan[1], split_units=False, **sizes)
+    blocks = cut(layer, workers=plan[1], split_units=False, **sizes)
     projected(layer, blocks[0][0], **sizes).check(plan[0], f"counts of {layer.path}")
     return blocks
 

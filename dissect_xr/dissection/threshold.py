@@ -91,8 +91,8 @@ def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
 
 
 def bin_bits(layer: Layer, memory: int) -> int:
-    """Bits of a code that one search resolves: 16, fewer where a chunk's units would not fit a quarter of memory."""
-    fit = memory // 4 // (BIN_BYTES * layer.chunk[1])
+    """Bits of a code that one search resolves: 16, fewer where a chunk's units would not fit an eighth of memory."""
+    fit = memory // 8 // (BIN_BYTES * layer.chunk[1])
     return min(BIN_BITS, max(1, fit.bit_length() - 1))
 
 
@@ -129,9 +129,11 @@ def sample_bound(task: SampleTask) -> NDArray[np.int64]:
         flat = np.moveaxis(bits(values, "i"), 1, 0).reshape(values.shape[1], -1)
         parts.append(flat[:, n % step :: step].copy())
     sample = np.concatenate(parts, axis=1)
-    # Far below T on purpose: counting a few more values costs less than searching a block again. At a fraction of 0.005
-    # a unit that fires in every hundredth image is missed where 31 of 1,024 images are its own instead of 10: 1e-7.
-    kept = sample.shape[1] - 1 - rank(min(0.5, 3 * task.fraction + 0.015), sample.shape[1])
+    # Far below T on purpose: counting a few more values costs less than searching a block again. The worst case is a
+    # unit that fires all over one image in 200: the bound is too high where 20 of 1,024 images, or 5 of 32, are its
+    # own, which happens once in a million.
+    share = min(0.5, 3 * task.fraction + 4 / min(images, wanted * chunk))
+    kept = sample.shape[1] - 1 - rank(share, sample.shape[1])
     level = np.partition(sample, kept, axis=1)[:, kept]
     return np.where(level > 0, level, -top_code(layer.itemsize)).astype(np.int64)
 

@@ -1,0 +1,297 @@
+"""What both passes of a dissection cost against the least they could: reading the activations.
+
+Knows: the entry points that `dissect-xr run` runs, stores of any size (synthetic.py), plain NumPy to check counts by.
+Does not know: how figures are written down.
+"""
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from bench_rows import MIB, Row, median_of, peak_memory, ratio
+from synthetic import Size, write_synthetic_activations, write_synthetic_probe
+
+from dissect_xr import storage
+from dissect_xr.cluster import DaskPool, Pool, Threads, open_pool, run_tasks
+from dissect_xr.dissection import blocks, dissect
+from dissect_xr.dissection.labels import open_labels
+from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
+from dissect_xr.progress import track
+
+METHOD = dissect.Method(anchoring="half_pixel")
+
+
+def make(folder: Path, size: Size) -> Path:
+    """The stores of a size, made once."""
+    home = folder / f"{size.images}x{size.units}x{size.cells}-{size.concepts}-{size.planes}"
+    if not (home / "made").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        write_synthetic_probe(str(home / "probe.zarr"), size)
+        write_synthetic_activations(str(home / "activations.zarr"), size)
+        (home / "made").touch()
+    return home
+
+
+def layer_of(home: Path) -> Layer:
+    """The layer of a benchmark's store."""
+    return open_layer(str(home / "activations.zarr"), "synthetic", "layer")
+
+
+def read_block(task: tuple[Layer, blocks.Block]) -> int:
+    """Read and decompress one task's activations, and nothing else; the number of values."""
+    layer, block = task
+    array = storage.read(layer.url, f"{layer.path}/activation")
+    return sum(array[slice(*images), slice(*block.units)].size for images in block.reads)
+
+
+def read_seconds(home: Path, pool: Pool) -> float:
+    """Time to read the store once, cut as the counting pass cuts it."""
+    layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
+    cut = tally_blocks(layer, labels, 1, (pool.memory, pool.workers))
+    start = time.perf_counter()
+    read = sum(n for _, n in run_tasks(pool, read_block, _read_tasks(layer, cut)))
+    assert read == np.prod(layer.shape)
+    return time.perf_counter() - start
+
+
+def _read_tasks(layer: Layer, cut: list[list[blocks.Block]]) -> list["ReadTask"]:
+    return [ReadTask((layer, block)) for unit_blocks in cut for block in unit_blocks]
+
+
+class ReadTask(tuple[Layer, blocks.Block]):
+    """A layer and a block; hashable by identity, since geometry is a dict."""
+
+    __hash__ = object.__hash__
+
+
+def pass_seconds(home: Path, pool: Pool, *, keep: bool = False) -> dict[str, float]:
+    """Times of both passes of `dissect`, checked against the labels' own totals."""
+    out = home / "dissection.zarr"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(home / "markers" / "dissection.zarr", ignore_errors=True)
+    times: dict[str, float] = {}
+
+    @contextmanager
+    def timed(stage: str, *args: Any, **options: Any) -> Iterator[Any]:
+        start = time.perf_counter()
+        with track(stage, *args, **options) as bar:
+            yield bar
+        times[stage.split()[0]] = time.perf_counter() - start
+
+    with patch.object(dissect, "track", timed):
+        dissect.dissect(
+            str(home / "activations.zarr"), str(home / "probe.zarr"), str(out), method=METHOD, pool=pool, show=False
+        )
+    check_counts(home)
+    if not keep:
+        shutil.rmtree(out)
+    return times
+
+
+def check_counts(home: Path) -> None:
+    """The counts of one unit, by plain NumPy from all its maps; and bounds that hold for every unit."""
+    layer, probe = layer_of(home), str(home / "probe.zarr")
+    group = f"{layer.path}/"
+    result = {n: storage.read(str(home / "dissection.zarr"), group + n)[:] for n in ("threshold", "intersection")}
+    unit = int(result["intersection"][0].sum(1).argmax())
+    maps = storage.read(layer.url, group + "activation")[:, unit].astype(np.float64)
+    level = float(np.sort(maps.astype(np.float32).ravel())[::-1][int(0.005 * maps.size)])
+    assert level == float(result["threshold"][0, unit]), "the threshold is not the order statistic"
+    rows, cols = (_matrix(axis) for axis in layer.axes("half_pixel", open_labels(probe).shape[2:]))
+    labels, whole = storage.read(probe, "annotation"), storage.read(probe, "whole_image")[:]
+    numbers = storage.read(probe, "concept")[:]
+    counted = np.zeros(int(numbers.max()) + 1, np.int64)
+    for i in np.flatnonzero(maps.max((1, 2)) > level)[:CHECKED]:
+        mask = rows @ maps[i] @ cols.T > level
+        counted += np.bincount(labels[int(i)][:, mask].ravel(), minlength=counted.size)
+        counted[whole[i]] += mask.sum()
+    exact = result["intersection"][0, unit]
+    assert (counted[numbers] <= exact).all(), "a concept was counted less often than plain NumPy counts it"
+    if np.count_nonzero(maps.max((1, 2)) > level) <= CHECKED:
+        # float64 without exact ties may differ from the definition only where S is within rounding of T.
+        assert np.abs(counted[numbers] - exact).sum() <= 4, "the counts are not those of plain NumPy"
+
+
+CHECKED = 400
+"""Images of the checked unit that are counted again by plain NumPy."""
+
+
+def _matrix(axis: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    matrix = np.zeros((axis.first.size, int(axis.second.max()) + 1))
+    matrix[np.arange(axis.first.size), axis.first] += 1 - axis.weight
+    matrix[np.arange(axis.first.size), axis.second] += axis.weight
+    return matrix
+
+
+def passes_against_reading(
+    folder: Path, name: str, size: Size, runs: int, *, tally_target: float | None, pool: Pool | None = None
+) -> list[Row]:
+    """Each pass over the time to read the same store once."""
+    home, pool = make(folder, size), pool or Threads()
+    if runs > 1:
+        pass_seconds(home, pool)
+    found: dict[str, list[float]] = {"read": [], "thresholds": [], "counts": []}
+    for _ in range(runs):
+        found["read"].append(read_seconds(home, pool))
+        for stage, seconds in pass_seconds(home, pool).items():
+            found[stage].append(seconds)
+    layer = layer_of(home)
+    raw = int(np.prod(layer.shape, dtype=np.int64)) * layer.itemsize
+    packed = sum(path.stat().st_size for path in (home / "activations.zarr").rglob("*") if path.is_file())
+    seconds = {stage: statistics.median(times) for stage, times in found.items()}
+    figures = found | {"cells": size.cells, "maps": size.images * size.units, "raw": raw, "packed": packed}
+    rows = [
+        Row(
+            f"{name}: one read",
+            f"{size.images / seconds['read']:,.0f} images/s, {raw / seconds['read'] / 1e9:.2f} GB/s, "
+            f"stored in {packed / raw:.2f} of the bytes",
+            "",
+            None,
+            figures,
+        )
+    ]
+    for stage, target in (("thresholds", 2.0), ("counts", tally_target)):
+        over = ratio(found, stage, "read")
+        rate = f"{size.images / seconds[stage]:,.0f} images/s, {raw / seconds[stage] / 1e9:.2f} GB/s"
+        met = None if target is None else over <= target
+        rows.append(Row(f"{name}: {stage} over one read", f"{over:.2f} ({rate})", f"≤ {target}" if target else "", met))
+    both = statistics.median(
+        (t + c) / r for t, c, r in zip(found["thresholds"], found["counts"], found["read"], strict=True)
+    )
+    rows.append(Row(f"{name}: both passes over one read", f"{both:.2f}", "moonshot ≤ 2.5", None))
+    return rows
+
+
+def scaling(folder: Path, runs: int, base: Size) -> list[Row]:
+    """What more images, concepts and planes cost."""
+    larger = {
+        "images x4": (replace(base, images=base.images * 4), 4.2),
+        "concepts x8": (replace(base, concepts=base.concepts * 8), 1.3),
+        "planes x2": (replace(base, planes=base.planes * 2), 1.6),
+    }
+    homes = {name: make(folder, size) for name, (size, _) in larger.items()}
+    small, pool = make(folder, base), Threads()
+
+    def both(home: Path) -> float:
+        return sum(pass_seconds(home, pool).values())
+
+    both(small)
+    rows = []
+    for name, (_, target) in larger.items():
+        found = median_of(runs, more=lambda home=homes[name]: both(home), base=lambda: both(small))  # type: ignore[misc]
+        over = ratio(found, "more", "base")
+        rows.append(Row(f"{name}: time", f"{over:.2f}x", f"≤ {target:.1f}x", over <= target, found))
+    peaks = [_worker_memory(home) for home in (small, homes["images x4"])]
+    over, text = peaks[1] / peaks[0], " and ".join(f"{peak / MIB:,.0f}" for peak in peaks)
+    rows.append(Row("images x4: peak memory of a worker", f"{over:.2f}x ({text} MiB)", "≤ 1.1x", over <= 1.1))
+    return rows
+
+
+def _worker_memory(home: Path) -> int:
+    """Peak memory of a fresh process that runs both passes."""
+    with open_pool(workers=1) as pool:
+        assert isinstance(pool, DaskPool)
+        pass_seconds(home, pool)
+        return max(pool.client.run(peak_memory).values())
+
+
+def workers(folder: Path, runs: int, size: Size) -> list[Row]:
+    """One worker process against two, each bound to a core: unbound, zarr's threads give one worker both."""
+    home = make(folder, size)
+    with open_pool(workers=1) as one, open_pool(workers=2) as two:
+        for pool in (one, two):
+            pass_seconds(home, pool)
+        rows = [memory_row("2 workers", home, two)]
+        unbound = _one_against_two(home, runs, one, two)
+        for pool in (one, two):
+            assert isinstance(pool, DaskPool)
+            for core, address in enumerate(pool.client.scheduler_info()["workers"]):
+                pool.client.run(_bind, core, workers=[address])
+        found = _one_against_two(home, runs, one, two)
+    over, reading = ratio(found, "one", "two"), ratio(found, "read_one", "read_two")
+    measured = f"{over:.2f}x (reading alone {reading:.2f}x; not bound to cores {ratio(unbound, 'one', 'two'):.2f}x)"
+    return [Row("2 workers against 1, a core each", measured, "≥ 1.6x", over >= 1.6, found), *rows]
+
+
+def _one_against_two(home: Path, runs: int, one: Pool, two: Pool) -> dict[str, list[float]]:
+    return median_of(
+        runs,
+        one=lambda: sum(pass_seconds(home, one).values()),
+        two=lambda: sum(pass_seconds(home, two).values()),
+        read_one=lambda: read_seconds(home, one),
+        read_two=lambda: read_seconds(home, two),
+    )
+
+
+def _bind(core: int) -> None:
+    """Let all threads of this process run on one core."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {core})
+
+
+def memory_row(name: str, home: Path, pool: Pool) -> Row:
+    """Peak memory of every worker process against the projection of its largest task."""
+    assert isinstance(pool, DaskPool)
+    peaks = sorted(pool.client.run(peak_memory).values())
+    layer, labels, plan = layer_of(home), open_labels(str(home / "probe.zarr")), (pool.memory, pool.workers)
+    counts = blocks.projected(layer, tally_blocks(layer, labels, 1, plan)[0][0], **tally_sizes(labels, 1, pool.memory))
+    thresholds = blocks.projected(layer, threshold_blocks(layer, plan)[0][0], **threshold_sizes(layer, pool.memory))
+    projection = blocks.RESIDENT + max(counts.total, thresholds.total)
+    text = " and ".join(f"{peak / MIB:,.0f}" for peak in peaks)
+    measured = f"{text} MiB (projected {projection / MIB:,.0f} MiB)"
+    figures = {"peaks": peaks, "projection": projection}
+    return Row(f"{name}: peak memory of the workers", measured, "≤ 1,024 MiB", max(peaks) <= 1024 * MIB, figures)
+
+
+def dense_baseline(folder: Path, runs: int) -> list[Row]:
+    """Against interpolating, comparing and a one-hot product in torch, on a slice that this can hold."""
+    import torch
+
+    size = Size(images=64, units=128, cells=13, concepts=64)
+    home = make(folder, size)
+    layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
+    maps = torch.from_numpy(storage.read(layer.url, f"{layer.path}/activation")[:].astype(np.float32))
+    level = torch.quantile(maps.movedim(1, 0).reshape(size.units, -1), 0.995, dim=1)
+    planes = torch.from_numpy(storage.read(labels.url, "annotation")[:].astype(np.int64))
+
+    def dense() -> float:
+        start = time.perf_counter()
+        counted = torch.zeros(size.units, size.concepts + 1)
+        for image, labels in zip(maps, planes, strict=True):
+            up = torch.nn.functional.interpolate(image[None], (112, 112), mode="bilinear", align_corners=False)[0]
+            mask = (up > level[:, None, None]).flatten(1).float()
+            for plane in labels:
+                onehot = torch.nn.functional.one_hot(plane.flatten(), size.concepts + 1).float()
+                counted += mask @ onehot
+        assert counted[:, 1:].sum() > 0
+        return time.perf_counter() - start
+
+    pool = Threads(1)
+    pass_seconds(home, pool)
+    found = median_of(runs, dense=dense, ours=lambda: sum(pass_seconds(home, pool).values()))
+    over = ratio(found, "dense", "ours")
+    rate = f"{size.images / statistics.median(found['dense']):.0f} images/s dense"
+    return [Row("dense torch baseline over both passes, 128 units of 13x13", f"{over:.1f}x ({rate})", "", None, found)]
+
+
+def broden(folder: Path, size: Size) -> list[Row]:
+    """The size of Broden, once, on two worker processes; the second reading finds the files in the page cache."""
+    home = make(folder, size)
+    with open_pool(workers=2) as pool:
+        pass_seconds(make(folder, Size(images=512, units=64, cells=7)), pool)
+        read_seconds(home, pool)
+        rows = passes_against_reading(folder, "Broden size", size, 1, tally_target=4.0, pool=pool)
+        memory = memory_row("Broden size", home, pool)
+    figures = rows[0].figures
+    total = figures["thresholds"][0] + figures["counts"][0]
+    what = f"{size.images:,} images x {size.units:,} units of 7x7, 2 processes: thresholds + counts"
+    return [Row(what, f"{total:.0f} s", "≤ 60 s (moonshot 40 s)", total <= 60), *rows, memory]
