@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-storage lint chaos fuzz clean
+.PHONY: demo test test-storage lint chaos fuzz bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python pipelines/train_digits.py --probe demo/digits --out demo/snapshots
@@ -47,5 +47,9 @@ chaos: $(INSTALLED)
 fuzz: $(INSTALLED)
 	FUZZ_CASES=10000 $(BIN)/python -m pytest tests/fuzz
 
+# Stores of up to 15 GB and twenty minutes; BENCH=--short takes 0.5 GB and one.
+bench: $(INSTALLED)
+	$(BIN)/python pipelines/benchmark.py --folder bench $(if $(BENCH),$(BENCH),--record pipelines/benchmarks.md)
+
 clean:
-	rm -rf $(VENV) .venv-storage demo
+	rm -rf $(VENV) .venv-storage demo bench

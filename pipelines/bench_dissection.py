@@ -252,37 +252,6 @@ def memory_row(name: str, home: Path, pool: Pool) -> Row:
     return Row(f"{name}: peak memory of the workers", measured, "≤ 1,024 MiB", max(peaks) <= 1024 * MIB, figures)
 
 
-def dense_baseline(folder: Path, runs: int) -> list[Row]:
-    """Against interpolating, comparing and a one-hot product in torch, on a slice that this can hold."""
-    import torch
-
-    size = Size(images=64, units=128, cells=13, concepts=64)
-    home = make(folder, size)
-    layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
-    maps = torch.from_numpy(storage.read(layer.url, f"{layer.path}/activation")[:].astype(np.float32))
-    level = torch.quantile(maps.movedim(1, 0).reshape(size.units, -1), 0.995, dim=1)
-    planes = torch.from_numpy(storage.read(labels.url, "annotation")[:].astype(np.int64))
-
-    def dense() -> float:
-        start = time.perf_counter()
-        counted = torch.zeros(size.units, size.concepts + 1)
-        for image, labels in zip(maps, planes, strict=True):
-            up = torch.nn.functional.interpolate(image[None], (112, 112), mode="bilinear", align_corners=False)[0]
-            mask = (up > level[:, None, None]).flatten(1).float()
-            for plane in labels:
-                onehot = torch.nn.functional.one_hot(plane.flatten(), size.concepts + 1).float()
-                counted += mask @ onehot
-        assert counted[:, 1:].sum() > 0
-        return time.perf_counter() - start
-
-    pool = Threads(1)
-    pass_seconds(home, pool)
-    found = median_of(runs, dense=dense, ours=lambda: sum(pass_seconds(home, pool).values()))
-    over = ratio(found, "dense", "ours")
-    rate = f"{size.images / statistics.median(found['dense']):.0f} images/s dense"
-    return [Row("dense torch baseline over both passes, 128 units of 13x13", f"{over:.1f}x ({rate})", "", None, found)]
-
-
 def broden(folder: Path, size: Size) -> list[Row]:
     """The size of Broden, once, on two worker processes; the second reading finds the files in the page cache."""
     home = make(folder, size)

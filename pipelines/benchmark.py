@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from bench_dissection import broden, dense_baseline, passes_against_reading, scaling, workers
+from bench_dissection import broden, passes_against_reading, scaling, workers
 from bench_extraction import estimate, extraction
+from bench_others import dense_baseline, gathering
 from bench_rows import Row
 from synthetic import Size
 
@@ -80,6 +81,12 @@ def table(found: list[Row], about: dict[str, str]) -> str:
     return "\n".join([*(f"- {name}: {value}" for name, value in about.items()), "", *lines])
 
 
+def together(earlier: list[Row], found: list[Row]) -> list[Row]:
+    """Rows of an earlier run in the same folder, and those found now in their place or after them."""
+    rows = {row.what: row for row in earlier} | {row.what: row for row in found}
+    return list(rows.values())
+
+
 def record(text: str, file: Path) -> None:
     """Put the table under its heading, in place of what stands there."""
     before, _, rest = file.read_text().partition(f"{SECTION}\n")
@@ -107,6 +114,9 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
         "dense": lambda: dense_baseline(folder, runs),
         "scaling": lambda: scaling(folder, runs, Size(n // 2, 256, 7)),
         "workers": lambda: workers(folder, runs, Size(n, 512 if short else 2048, 7)),
+        "gathering": lambda: [
+            row for size in (Size(n // 4, 512, 7), Size(n // 32, 256, 28)) for row in gathering(folder, runs, size)
+        ],
         "scheduling": lambda: scheduling(500 if short else 10_000),
         "extraction": lambda: extraction(folder, runs, width=8 if short else 64, images=32 if short else 64),
         "compile": compile_seconds,
@@ -121,22 +131,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where stores are made; 15 GB, with --short 0.5 GB")
     parser.add_argument("--short", action="store_true", help="small sizes, one run each, two minutes")
-    parser.add_argument("--only", nargs="*", help="parts to run")
+    parser.add_argument(
+        "--only", nargs="*", help="parts to run; the others' figures stay those of the folder's last run"
+    )
     parser.add_argument("--record", type=Path, help="Markdown file whose section of figures is replaced")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     chosen = {
         k: part for k, part in parts(given.folder, short=given.short).items() if not given.only or k in given.only
     }
-    about, found = machine(), list[Row]()
+    about, results = machine(), given.folder / "benchmarks.json"
+    earlier = json.loads(results.read_text())["rows"] if given.only and results.exists() else []
+    found = [Row(**row) for row in earlier]
     for part in chosen.values():
-        for row in part():
+        rows = part()
+        for row in rows:
             print(f"{row.what}: {row.measured}  {row.target}  {'' if row.met is None else row.met}", flush=True)
-            found.append(row)
-    found += estimate(found)
-    text = table(found, about)
-    result = {"machine": about, "rows": [vars(row) for row in found]}
-    (given.folder / "benchmarks.json").write_text(json.dumps(result, indent=1))
+        found = together(found, rows)
+        results.write_text(json.dumps({"machine": about, "rows": [vars(row) for row in found]}, indent=1))
+    text = table(together(found, estimate(found)), about)
     print(text)
     if given.record:
         record(text, given.record)

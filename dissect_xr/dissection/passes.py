@@ -20,7 +20,7 @@ from dissect_xr.dissection.threshold import (
     BIN_BYTES,
     HistogramTask,
     Selection,
-    bin_bits,
+    bins,
     decode,
     histogram_block,
     merge_histograms,
@@ -28,6 +28,7 @@ from dissect_xr.dissection.threshold import (
     sample_bound,
     sample_tasks,
     select,
+    shift,
     top_code,
 )
 from dissect_xr.progress import Bar
@@ -69,14 +70,14 @@ Plan = tuple[int, int]
 """Memory of a task in bytes, number of workers."""
 
 
-def threshold_sizes(layer: Layer, memory: int, bins: int | None = None) -> dict[str, int]:
+def threshold_sizes(layer: Layer, memory: int, width: int | None = None) -> dict[str, int]:
     """Memory and bytes of one unit's bins, as `cut` and `projected` take them; None: as many as the memory allows."""
-    return {"memory": memory, "unit_bytes": BIN_BYTES * (bins or 1 << bin_bits(layer, memory))}
+    return {"memory": memory, "unit_bytes": BIN_BYTES * (width or bins(layer, memory))}
 
 
-def threshold_blocks(layer: Layer, plan: Plan, bins: int | None = None) -> list[list[Block]]:
+def threshold_blocks(layer: Layer, plan: Plan, width: int | None = None) -> list[list[Block]]:
     """How a layer is cut for a search of so many bins a unit; None: as many as the memory allows."""
-    return cut(layer, workers=plan[1], split_units=True, **threshold_sizes(layer, plan[0], bins))
+    return cut(layer, workers=plan[1], split_units=True, **threshold_sizes(layer, plan[0], width))
 
 
 def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
@@ -109,9 +110,9 @@ def find_thresholds(
         bounds[task.layer.name][slice(*task.units)] = bound
     searches = []
     for layer in layers:
-        shift = 8 * layer.itemsize - bin_bits(layer, plan[0])
-        top = np.full(layer.shape[1], top_code(layer.itemsize), np.int64)
-        searches.append(Search(layer, shift, bounds[layer.name], top, ranks(layer, fractions, layer.shape[1])))
+        top, low = np.full(layer.shape[1], top_code(layer.itemsize), np.int64), bounds[layer.name]
+        dropped = shift(int((top - low).max()) + 1, bins(layer, plan[0]))
+        searches.append(Search(layer, dropped, low, top, ranks(layer, fractions, layer.shape[1])))
     found = _search(pool, searches, plan, bar)
     missed = [n for n, selection in enumerate(found) if not selection.proven.all()]
     again = _search(pool, [_from_bottom(searches[n], found[n]) for n in missed], plan, bar)
@@ -139,9 +140,9 @@ def _level(pool: Pool, search: Search, found: Selection, plan: Plan, bar: Bar) -
     """Thresholds from the bins found, after further searches inside them while a bin holds several codes."""
     if not search.shift:
         return Level(decode(found.code, search.layer.itemsize), found.above)
-    shift = max(0, search.shift - bin_bits(search.layer, plan[0]))
+    dropped = shift(1 << search.shift, bins(search.layer, plan[0]))
     inside = [
-        Search(search.layer, shift, code, code + (1 << search.shift) - 1, (rank - above)[None])
+        Search(search.layer, dropped, code, code + (1 << search.shift) - 1, (rank - above)[None])
         for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
     ]
     levels = [_level(pool, s, f, plan, bar) for s, f in zip(inside, _search(pool, inside, plan, bar), strict=True)]

@@ -90,10 +90,18 @@ def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
     return raw.astype(f"u{itemsize}").view(f"f{itemsize}").astype(np.float32)
 
 
-def bin_bits(layer: Layer, memory: int) -> int:
-    """Bits of a code that one search resolves: 16, fewer where a chunk's units would not fit an eighth of memory."""
-    fit = memory // 8 // (BIN_BYTES * layer.chunk[1])
-    return min(BIN_BITS, max(1, fit.bit_length() - 1))
+def bins(layer: Layer, memory: int) -> int:
+    """Bins that one search may have: 2**16, fewer where those of a chunk's units would not fit an eighth of memory."""
+    return max(2, min(1 << BIN_BITS, memory // 8 // (BIN_BYTES * layer.chunk[1])))
+
+
+def shift(codes: int, most: int) -> int:
+    """Bits dropped from the right of a code, so that so many codes fall into at most so many bins.
+
+    >>> shift(1000, 1000), shift(1001, 1000), shift(1 << 30, 1 << 16)
+    (0, 1, 14)
+    """
+    return (-(-codes // most) - 1).bit_length()
 
 
 @dataclass(frozen=True)
