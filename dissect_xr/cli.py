@@ -221,16 +221,20 @@ def verify(path: Annotated[str, typer.Argument(help="A store, or the output dire
 def export(
     path: Annotated[str, typer.Argument(help="A dissection store.")],
     to: Annotated[Path, typer.Option(help="File to write.")],
-    format: Annotated[str, typer.Option(help="csv (one row per unit) or netdissect-csv (one layer).")] = "csv",
+    format: Annotated[
+        str, typer.Option(help="csv or parquet (a row per unit), parquet-pairs (unit x concept), netdissect-csv.")
+    ] = "csv",
     snapshot: Annotated[str | None, typer.Option(help="One snapshot; all if absent.")] = None,
     layer: Annotated[str | None, typer.Option(help="One layer; all if absent.")] = None,
     fraction: Annotated[float | None, typer.Option(help="One fraction; all if absent.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write what the units detect to a file."""
     from dissect_xr.analysis.results import open_dissection
     from dissect_xr.views.export import select, write_table
 
-    write_table(select(open_dissection(path), snapshot=snapshot, layer=layer, fraction=fraction), to, format)
+    wanted = select(open_dissection(path), snapshot=snapshot, layer=layer, fraction=fraction)
+    write_table(wanted, to, format, show=not quiet)
     console.print(f"written: {escape(str(to))}")
 
 

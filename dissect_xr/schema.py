@@ -73,6 +73,12 @@ DISSECTION = _table(
     Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
 )
 
+RESULT = frozenset(
+    {"snapshot", "step", "layer", "channel", "concept_name", "concept_category", "iou", "complete", "layer_name"}
+    | {name for variable in DISSECTION.values() for name in (variable.name, *variable.dims)}
+)
+"""Every name in a Dataset of results, but those of the snapshots' metrics."""
+
 
 def check_version(attrs: Mapping[str, Any], where: str) -> None:
     """Raise unless what these attributes belong to was written in this package's schema.

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 from runs import NETWORK, call
@@ -191,6 +192,9 @@ def test_info_and_export(recipe: list[str], tmp_path: Path, capsys: pytest.Captu
     lines = (tmp_path / "units.csv").read_text().splitlines()
     assert lines[0].startswith("snapshot,step,fraction,unit,layer,channel,concept")
     assert len(lines) == 1 + 2 * 2 * 12
+    to = ["--to", str(tmp_path / "units.parquet"), "--format", "parquet", "--quiet"]
+    assert call("export", str(run / "dissection.zarr"), *to) == 0
+    assert len(pd.read_parquet(tmp_path / "units.parquet")) == 2 * 2 * 12
     to = ["--to", str(tmp_path / "second.csv"), "--format", "netdissect-csv"]
     assert call("export", str(run / "dissection.zarr"), *to) == 2
     one = ["--snapshot", "second", "--layer", "second", "--fraction", "0.1"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from dissect_xr.activations.references import resolve
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
+from dissect_xr.probe.pixels import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
             raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
+        if self.size[0] * self.size[1] > MAX_PIXELS:
+            raise DissectError(f"input size {self.size}: more than {MAX_PIXELS:,} pixels")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise DissectError(f"mean and std need one number per channel (3), not {self.mean} and {self.std}")
         if self.scale == 0 or 0 in self.std:
@@ -62,7 +65,7 @@ class Preprocess:
 
 
 def read_image(
-    path: str | Path, size: tuple[int, int], *, crop: Crop | None = None, max_pixels: int = 64_000_000
+    path: str | Path, size: tuple[int, int], *, crop: Crop | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Pixels of an image file as RGB, uint8 (H, W, 3); safe to call from threads.
 

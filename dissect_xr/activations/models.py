@@ -75,9 +75,11 @@ def load_model(spec: ModelSpec) -> nn.Module:
     DissectError
         The factory fails or returns no `nn.Module`; the weights cannot be read safely or do not fit exactly.
     """
-    factory = resolve(spec.factory)
+    factory, seed = resolve(spec.factory), spec.seed or 0
     kwargs = json.loads(spec.kwargs)
-    with _BUILDING, _seeded(spec.seed or 0):
+    if not -(2**63) <= seed < 2**64:
+        raise DissectError(f"seed {seed}: expected one of 64 bits")
+    with _BUILDING, _seeded(seed):
         try:
             model = factory(**kwargs)
         except Exception as error:
@@ -200,6 +202,7 @@ def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[
     model = load_model(spec)
     digest = weights_sha256(spec, model)
     try:
+        torch.empty(0, device=device)  # a model without weights can be moved anywhere
         return model.to(device), digest
     except (RuntimeError, AssertionError) as error:
         raise DissectError(f"the model cannot be moved to device {device!r}: {_detail(error)}") from error

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION
+from dissect_xr.schema import ACTIVATIONS, RESULT, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
 """Units of an inner chunk."""
@@ -85,13 +85,17 @@ class SnapshotInfo:
     name: str
     step: int = 0
     metrics: Mapping[str, float] | None = None
-    """accuracy, loss, ..."""
+    """accuracy, loss, ...; they become coordinates of the results"""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith((".", "__")):
             raise DissectError(
                 f"snapshot '{self.name}': a name must not be empty, hold '/', or start with '.' or '__'."
             )
+        if not -(2**63) <= self.step < 2**63:
+            raise DissectError(f"snapshot '{self.name}': step {self.step} does not fit 64 bits.")
+        if taken := sorted(RESULT.intersection(self.metrics or ())):
+            raise DissectError(f"snapshot '{self.name}': the results have a '{taken[0]}' already; rename the metric.")
 
 
 def create_layer(

@@ -11,15 +11,7 @@ from typing import Any
 from PIL import Image
 
 from dissect_xr.errors import DissectError
-
-Part = tuple[tuple[int, int, int], tuple[int, int, int]]
-"""(first, length, whole) of rows and of columns: `length` pixels from `first` of an image of `whole` pixels."""
-
-WHOLE: Part = ((0, 1, 1), (0, 1, 1))
-"""All of an image."""
-
-MAX_PIXELS = 64_000_000
-"""A resized image may not have more."""
+from dissect_xr.probe.pixels import MAX_PIXELS, Part
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,8 @@ from dissect_xr import storage
 from dissect_xr.cluster import Pool, Threads, run_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.colors import color_labels
-from dissect_xr.probe.crop import WHOLE
 from dissect_xr.probe.labels import Tables, label_image
-from dissect_xr.probe.pixels import inside, nearest, open_image
+from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
 from dissect_xr.probe.plan import ProbePlan, Row
 from dissect_xr.progress import track
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version

@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.crop import WHOLE, Part
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused before they are decoded."""
+
+Part = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""(first, length, whole) of rows and of columns: `length` pixels from `first` of an image of `whole` pixels."""
+
+WHOLE: Part = ((0, 1, 1), (0, 1, 1))
+"""All of an image."""
 
 
 @contextmanager

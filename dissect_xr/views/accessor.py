@@ -128,16 +128,9 @@ class DissectAccessor:
 
     def to_dataframe(self, *, cutoff: float = CUTOFF) -> pd.DataFrame:
         """A row per unit, in every snapshot and fraction: its label, IoU and whether it is a detector; computes."""
-        ds = self._ds
-        stored = {name: ds[name] for name in ("threshold", "exceedance", "dead") if name in ds}
-        best = self.best()
-        table = best.assign({"detector": best["iou"] > cutoff, **stored}).compute()
-        table = table if "unit" in table.dims else table.expand_dims("unit")
-        order = [dim for dim in ("snapshot", "fraction", "unit") if dim in table.dims]
-        frame = table.to_dataframe(dim_order=order).reset_index()
-        first = ["snapshot", "step", "fraction", "unit", "layer", "channel"]
-        columns = [*first, "concept", "concept_name", "category", "iou", "detector", *stored]
-        return frame[[name for name in columns if name in frame]]
+        from dissect_xr.views.tables import unit_table
+
+        return unit_table(self._ds, cutoff=cutoff)
 
     @property
     def plot(self) -> PlotAccessor:

@@ -73,11 +73,13 @@ def concepts(probe: xr.Dataset) -> Iterator[Table]:
 
 
 def unit_table(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> pd.DataFrame:
-    """One row per (snapshot, fraction, unit): its label, IoU, threshold and whether it is a detector. Computes."""
+    """A row per unit, in every snapshot and fraction: its label, IoU and whether it is a detector; computes."""
+    stored = {name: ds[name] for name in ("threshold", "exceedance", "dead") if name in ds}
     best = best_concept(ds)
-    table = best.assign(
-        detector=detectors(ds, cutoff=cutoff), threshold=ds["threshold"], exceedance=ds["exceedance"], dead=ds["dead"]
-    )
-    columns = ["layer", "channel", "concept", "concept_name", "category", "iou", "detector"]
-    frame = table.compute().to_dataframe().reset_index()
-    return frame[["snapshot", "step", "fraction", "unit", *columns, "threshold", "exceedance", "dead"]]
+    table = best.assign({"detector": best["iou"] > cutoff, **stored}).compute()
+    table = table if "unit" in table.dims else table.expand_dims("unit")
+    order = [dim for dim in ("snapshot", "fraction", "unit") if dim in table.dims]
+    frame = table.to_dataframe(dim_order=order).reset_index()
+    first = ["snapshot", "step", "fraction", "unit", "layer", "channel"]
+    columns = [*first, "concept", "concept_name", "category", "iou", "detector", *stored]
+    return frame[[name for name in columns if name in frame]]

@@ -1,0 +1,136 @@
+"""`open_dissection`: layers and snapshots as one lazy Dataset, what is missing visible, labels read once."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import stores
+import xarray as xr
+from strategies import ProbeCase
+
+from dissect_xr import storage
+from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.analysis.detect import best_concept
+from dissect_xr.analysis.results import open_dissection
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.errors import DissectError
+
+CASE = ProbeCase(
+    np.random.default_rng(0).choice([0, 3, 5], (6, 1, 8, 8)).astype(np.uint16),
+    np.zeros((6, 1), np.uint16),
+    np.array([3, 5], np.uint16),
+    np.array([0, 1]),
+    ("a", "b"),
+)
+SNAPSHOTS = {"late": (7, {"z": 4, "b": 3}), "early": (0, {"z": 4}), "middle": (2, {"z": 4, "b": 3})}
+"""Snapshot -> its step and the units of its layers: written in another order than that of steps."""
+
+
+def dissected(folder: Path, seed: int = 0, snapshots: dict[str, Any] = SNAPSHOTS, fraction: float = 0.1) -> str:
+    """A dissection of random maps of these layers."""
+    folder.mkdir(exist_ok=True)
+    random, probe, out = np.random.default_rng(seed), str(folder / "probe.zarr"), str(folder / "dissection.zarr")
+    if not storage.exists(probe):
+        stores.write_probe_case(CASE, folder)
+    for name, (step, layers) in snapshots.items():
+        maps = {layer: random.standard_normal((6, units, 3, 3)).astype(np.float16) for layer, units in layers.items()}
+        for layer in maps:
+            stores.write_layers(folder, probe, {layer: maps[layer]}, snapshot=SnapshotInfo(name, step=step))
+    dissect(str(folder / "activations.zarr"), probe, out, method=stores.method([fraction]), show=False)
+    return out
+
+
+def test_counts_are_those_stored_under_their_labels(tmp_path: Path, lazy: None) -> None:
+    url = dissected(tmp_path)
+    ds = open_dissection(url)
+    assert ds["snapshot"].values.tolist() == ["early", "middle", "late"]
+    assert ds["step"].values.tolist() == [0, 2, 7]
+    assert sorted(ds["unit"].values.tolist()) == ["b/0", "b/1", "b/2", "z/0", "z/1", "z/2", "z/3"]
+    assert [f"{layer}/{channel}" for layer, channel in zip(ds["layer"].values, ds["channel"].values, strict=True)] == (
+        ds["unit"].values.tolist()
+    )
+    assert {name for name in ds.variables if ds[name].chunks is None} - set(ds.coords) == {"complete"}
+    for name in ds.coords:
+        assert ds[name].chunks is None, name
+
+
+def test_counts_of_every_pair_are_those_stored(tmp_path: Path) -> None:
+    url = dissected(tmp_path)
+    ds = open_dissection(url).load()
+    for snapshot, (_, layers) in SNAPSHOTS.items():
+        for layer in layers:
+            part = ds.sel(snapshot=snapshot).isel(unit=(ds["layer"] == layer).values)
+            for name, values in stores.stored(url, f"{snapshot}/{layer}").items():
+                np.testing.assert_array_equal(part[name].values, values, err_msg=f"{snapshot}/{layer}/{name}")
+
+
+def test_a_layer_that_a_snapshot_lacks_is_missing_not_zero(tmp_path: Path) -> None:
+    ds = open_dissection(dissected(tmp_path))
+    complete = ds["complete"].to_pandas()
+    assert complete.loc["early"].to_dict() == {"z": True, "b": False}
+    assert complete.drop("early").to_numpy().all()
+    early = ds.sel(snapshot="early").isel(unit=(ds["layer"] == "b").values).load()
+    for name in ("threshold", "exceedance", "intersection", "unit_area", "dead", "iou"):
+        assert early[name].isnull().all(), name
+    best = best_concept(ds).sel(snapshot="early").compute()
+    assert (best["concept_name"] == "").values.tolist() == [[layer == "b" for layer in ds["layer"].values]]
+
+
+def test_whole_snapshots_stay_integers(tmp_path: Path) -> None:
+    whole = {name: (step, {"z": 4, "b": 3}) for name, (step, _) in SNAPSHOTS.items()}
+    ds = open_dissection(dissected(tmp_path, snapshots=whole))
+    assert "complete" not in ds
+    assert {name: ds[name].dtype.kind for name in ("intersection", "unit_area", "dead")} == {
+        "intersection": "i", "unit_area": "i", "dead": "b",
+    }  # fmt: skip
+
+
+def test_an_unfinished_layer_is_left_out_aloud(tmp_path: Path) -> None:
+    url = dissected(tmp_path)
+    (tmp_path / "markers" / "dissection.zarr" / "late" / "b" / "done.json").unlink()
+    with pytest.warns(UserWarning, match=r"not finished: late/b\. Run the recipe again"):
+        ds = open_dissection(url)
+    assert ds["complete"].to_pandas().loc["late"].to_dict() == {"z": True, "b": False}
+    for key in storage.markers(url):
+        if key.endswith("/done"):
+            storage.drop(url, [key])
+    with pytest.raises(DissectError, match="found no finished layer"):
+        open_dissection(url)
+
+
+def test_layers_dissected_otherwise_are_refused(tmp_path: Path) -> None:
+    url = dissected(tmp_path, snapshots={"one": (0, {"z": 2})})
+    other = dissected(tmp_path / "other", snapshots={"two": (1, {"z": 2})}, fraction=0.2)
+    for folder in ("{}", "markers/{}"):
+        (Path(other).parent / folder.format("dissection.zarr") / "two").rename(
+            tmp_path / folder.format("dissection.zarr") / "two"
+        )
+    with pytest.raises(DissectError, match=r"two/z differs from the other layers in fractions"):
+        open_dissection(url)
+
+
+def test_what_layers_share_is_read_once(tmp_path: Path) -> None:
+    url, read = dissected(tmp_path), Counter[str]()
+    get = storage.StoredArray.__getitem__
+
+    def counting(self: storage.StoredArray, key: Any) -> Any:
+        read[self.path.split("/")[2]] += 1
+        return get(self, key)
+
+    with patch.object(storage.StoredArray, "__getitem__", counting):
+        open_dissection(url)
+    groups = sum(len(layers) for _, layers in SNAPSHOTS.values())
+    assert read.pop("unit") == groups + 1  # of each to join it, and with the labels of one
+    assert {"concept_name", "concept_category", "category"} < set(read)
+    assert set(read.values()) == {1}, read
+
+
+def test_two_stores_keep_apart(tmp_path: Path) -> None:
+    first, second = (open_dissection(dissected(tmp_path / str(seed), seed)) for seed in (0, 1))
+    both = xr.concat([first["intersection"], second["intersection"]], "store", join="exact").compute()
+    assert both.isel(store=0).equals(first["intersection"].compute())
+    assert both.isel(store=1).equals(second["intersection"].compute())
+    assert not both.isel(store=0).equals(both.isel(store=1))
