@@ -48,8 +48,8 @@ UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "
 def parse_bytes(text: str) -> int:
     """Bytes of a text such as 512MiB.
 
-    >>> parse_bytes("1.5 KiB")
-    1536
+    >>> parse_bytes("1.5 MiB")
+    1572864
     """
     number = text.strip().rstrip("KMGiBkmgb ")
     unit = text.strip()[len(number) :].strip().upper()

@@ -52,14 +52,14 @@ def _held(out: str, key: str, mine: bytes, *, break_lock: bool) -> Iterator[None
         if held is None:  # let go of meanwhile
             continue
         if not (break_lock or _left_behind(held)):
-            raise DissectError(_refusal(out, held))
+            raise DissectError(_refusal(out, held) if key == KEY else _crowded(out))
         claim = f"{KEY}.{hashlib.sha256(held).hexdigest()[:32]}{places.PARTIAL}"
         with _held(out, claim, mine, break_lock=break_lock):
             if places.read(out, key) == held:
                 places.write(out, key, mine)
                 break
     else:
-        raise DissectError(f"{places.join(out, KEY)}: other runs are starting here as well. Try again.")
+        raise DissectError(_crowded(out))
     try:
         yield
     finally:
@@ -99,6 +99,11 @@ def _left_behind(held: bytes) -> bool:
     except psutil.NoSuchProcess:
         return True
     return bool(abs(born - float(content.get("born", born))) > 2)
+
+
+def _crowded(out: str) -> str:
+    """Who holds a claim may be late and get nothing: it is not named."""
+    return f"{places.join(out, KEY)}: other runs are starting here as well. Try again."
 
 
 def _refusal(out: str, held: bytes) -> str:

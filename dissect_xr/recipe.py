@@ -136,7 +136,7 @@ class ActivationsPart(_Part):
     budget: int = 500 * GIB
     """raw bytes of a snapshot's activations that may be planned"""
     device: str | None = None
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     autocast: Literal["bfloat16", "float16"] | None = None
     """dtype of torch.autocast in the forward pass; null: as the model computes"""
 

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictured import pictured
 from trained import CUTOFF, dissection
 
 from dissect_xr.views import plot, plot_compare, plot_units
@@ -32,6 +33,17 @@ def _networks() -> Axes:
     return plot_compare.networks_compared(networks, cutoff=0.17)
 
 
+def _gallery() -> Axes:
+    with pictured() as (ds, stores):
+        base = ds.isel(snapshot=0)
+        return plot_units.gallery(base, stores, ["conv/0", "conv/2", "conv/3"], k=3, size=72, show=False)
+
+
+def _before_after() -> Axes:
+    with pictured() as (ds, stores):
+        return plot_compare.before_after(ds, stores, ("base", "tuned"), units=["conv/0", "conv/3"], k=2, show=False)
+
+
 FIGURES: dict[str, Callable[[], Axes]] = {
     "concept_bars": lambda: _of_one(plot.concept_bars),
     "emergence": lambda: plot.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
@@ -41,6 +53,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "layers_compared": lambda: _of_one(plot_compare.layers_compared),
     "networks_compared": _networks,
     "fine_tuning": lambda: plot_compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
+    "gallery": _gallery,
+    "before_after": _before_after,
 }
 
 

@@ -207,8 +207,8 @@ def test_pictures_keep_the_images_shape_and_are_square(tmp_path: Path) -> None:
     assert (drawn[:4] == 128).all()  # grey above and below
     assert (drawn[4:12, :7] == [200, 100, 0]).all()
     assert (drawn[4:12, 7] == OUTLINE).all()
-    assert (drawn[4:12, 8:] == [60, 30, 0]).all()
-    assert (draw(pixels, ~active & active, 16)[4:12] == [60, 30, 0]).all()
+    assert (drawn[4:12, 8:] == [90, 45, 0]).all()
+    assert (draw(pixels, ~active & active, 16)[4:12] == [90, 45, 0]).all()
     with pytest.raises(DissectError, match="expected an image, found no file"):
         read_picture(str(tmp_path), "none.png", 16)
 

@@ -193,6 +193,15 @@ def test_verify_names_what_is_damaged_and_exits_with_2(copy, capsys):
     assert runs.call("verify", str(out / "probe.zarr")) == 0
 
 
+def test_a_run_that_keeps_no_activations_is_whole(finished, tmp_path):
+    arguments, _ = finished
+    out = str(tmp_path / "run")
+    assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
+    assert runs.call("verify", out) == 0
+    (tmp_path / "run" / "activations.zarr" / "left").write_text("of something unfinished")
+    assert runs.call("verify", out) == 2
+
+
 def test_repair_of_an_intact_store_changes_nothing(finished):
     for url in stores_at(str(finished[1])):
         assert repair(url, full=True) == []

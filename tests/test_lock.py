@@ -202,3 +202,15 @@ def test_a_claim_left_by_one_that_died_while_taking_over_is_no_obstacle(out):
     with locked(out, "next"):
         assert b"next" in (places.read(out, lock.KEY) or b"")
     assert places.sizes(out) == {}
+
+
+def test_who_is_late_with_a_claim_is_not_named_as_the_holder(out):
+    left(out, pid=dead_process())
+
+    def too_late(url, key, content, real=places.create):
+        real(url, key, lock._mine("run late"))
+        return False
+
+    refused = pytest.raises(DissectError, match="other runs are starting here")
+    with patch.object(places, "create", too_late), refused, locked(out, "next"):
+        pass

@@ -1,6 +1,7 @@
 """Figures of units and comparisons: what is drawn is what was counted, and looks as it did."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.exemplars import exemplars
 from dissect_xr.analysis.snapshots import changed, trajectories
 from dissect_xr.errors import DissectError
-from dissect_xr.views.plot import category_colors
+from dissect_xr.views.palette import LEGIBLE, OKABE_ITO, category_colors, contrast, ink, on
+from dissect_xr.views.plot import emergence
 from dissect_xr.views.plot_compare import before_after, fine_tuning, layers_compared, networks_compared
 from dissect_xr.views.plot_units import contact_sheet, cutoff_curve, evolution, gallery, iou_histogram
 
@@ -42,6 +44,12 @@ def test_another_figure_is_told_apart(tmp_path: Path) -> None:
     assert isinstance(ax.figure, Figure)
     ax.figure.savefig(tmp_path / "other.png", dpi=60)
     assert compare_images(str(tmp_path / "figure.png"), str(tmp_path / "other.png"), TOLERANCE) is not None
+
+
+def test_a_gallery_without_its_masks_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dissect_xr.analysis.pictures.DIMMED", 1.0)
+    save("gallery", tmp_path / "figure.png")
+    assert compare_images(str(BASELINE / "gallery.png"), str(tmp_path / "figure.png"), TOLERANCE) is not None
 
 
 def one(seed: int = 0) -> xr.Dataset:
@@ -158,3 +166,43 @@ def complete(ax: Axes) -> None:
         where = text.get_window_extent()
         assert box.x0 - 1 <= where.x0, text.get_text()
         assert where.x1 <= box.x1 + 1, text.get_text()
+
+
+def test_names_of_points_cover_no_other_name() -> None:
+    ds = dissection(units=40)
+    ax = evolution(ds, ["early/1", "early/2", "late/26", "late/27"], cutoff=CUTOFF)
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) > 12
+    covering = [(n, m) for n, one in enumerate(boxes) for m, other in enumerate(boxes[:n]) if one.overlaps(other)]
+    assert not covering
+    for box in boxes:
+        assert box.y0 >= ax.bbox.y0
+
+
+def test_ticks_are_at_snapshots_and_leave_room() -> None:
+    ds = dissection(units=40, snapshots=5).assign_coords(step=("snapshot", [0, 1, 1000, 1001, 200_000]))
+    ax = emergence(ds, cutoff=CUTOFF)
+    assert isinstance(ax.figure, Figure)
+    ax.figure.draw_without_rendering()
+    labels = ax.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["0", "1", "1,000", "200,000"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize("color", OKABE_ITO)
+def test_every_colour_is_legible_as_text_and_behind_it(color: str) -> None:
+    assert contrast(ink(color), "#FFFFFF") >= LEGIBLE
+    assert contrast({"white": "#FFFFFF", "black": "#000000"}[on(color)], color) >= LEGIBLE
+
+
+def test_categories_are_listed_as_in_the_paper() -> None:
+    ds = one()
+    shuffled = ds.isel(category=[2, 0, 1])
+    for function in (iou_histogram, layers_compared):
+        legend = function(shuffled, cutoff=CUTOFF).get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["object", "part", "color"]

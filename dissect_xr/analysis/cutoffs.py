@@ -43,7 +43,7 @@ def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
     ([2, 1, 0], [1, 1, 0])
     """
     levels = xr.DataArray(np.asarray(cutoffs, np.float64), dims="cutoff", name="cutoff")
-    levels = levels.assign_coords(cutoff=levels)
+    levels = levels.assign_coords(cutoff=levels.assign_attrs(long_name="IoU that a detector exceeds", units="1"))
     categories = list(dict.fromkeys(ds["concept_category"].values.tolist()))
     each = {None: best_concept(ds)} | {category: best_concept(ds, within=category) for category in categories}
     labels = [best[["concept", "iou"]].expand_dims(of=[n]) for n, best in enumerate(each.values())]
@@ -54,7 +54,17 @@ def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
         "unique_by_unit": _unique(by_unit, levels),
         "unique_by_category": _unique(by_category, levels).sum("of"),
     }
-    return xr.Dataset(curves).astype(np.int64)
+    result = xr.Dataset(curves).astype(np.int64)
+    for name, long_name in _LONG_NAMES.items():
+        result[name].attrs = {"long_name": long_name}
+    return result
+
+
+_LONG_NAMES = {
+    "detectors": "units whose best IoU exceeds the cutoff",
+    "unique_by_unit": "distinct concepts that are a unit's best",
+    "unique_by_category": "distinct concepts that are a unit's best in their category, added up",
+}
 
 
 def _unique(best: xr.Dataset, levels: xr.DataArray) -> xr.DataArray:

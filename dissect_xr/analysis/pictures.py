@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import inside, open_image
 
-DIMMED = 0.3
+DIMMED = 0.45
 """Brightness outside the mask."""
 
 OUTLINE = (255, 230, 0)
@@ -49,8 +49,8 @@ def draw(
     Examples
     --------
     >>> white, left = np.full((4, 4, 3), 255, np.uint8), np.array([[True, False]])
-    >>> draw(white, left, 4)[0, :, 2].tolist()  # blue: bright inside, 0 on the outline, dimmed to 30 % outside
-    [255, 0, 76, 76]
+    >>> draw(white, left, 4)[0, :, 2].tolist()  # blue: bright inside, 0 on the outline, dimmed to 45 % outside
+    [255, 0, 114, 114]
     """
     top, left, bottom, right = box
     tall, wide = (bottom - top) * pixels.shape[0], (right - left) * pixels.shape[1]

@@ -1,6 +1,6 @@
 """Figures of a dissection: which concepts are detected, and when in training.
 
-Knows: matplotlib Axes, and one colour per category, the same in every view.
+Knows: matplotlib Axes.
 Does not know: pyplot or any other global state, files, how a detector is found.
 
 Every function computes the few numbers it draws, on the Axes given or on those of a new Figure, and returns the Axes;
@@ -9,7 +9,6 @@ Every function computes the few numbers it draws, on the Axes given or on those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,12 +26,8 @@ from dissect_xr.analysis.snapshots import by_step
 from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
-
-OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#F0E442")
-"""Eight colours that colour-blind readers tell apart (Okabe and Ito 2008); black and pale yellow come last."""
-
-BRODEN = ("object", "part", "scene", "material", "texture", "color")
-"""The categories whose colour is fixed: the first six, in the order of the paper's figures."""
+from dissect_xr.views.label_places import step_ticks
+from dissect_xr.views.palette import category_colors, in_order, ink
 
 
 def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
@@ -59,18 +54,19 @@ def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     Bau et al. 2017, section 3.3.
     """
     units = concept_histogram(one_place(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
-    groups = {category: _descending(units, category) for category in np.atleast_1d(ds["category"].values).tolist()}
+    categories = categories_of(ds)
+    groups = {category: _descending(units, category) for category in categories}
     groups = {category: group for category, group in groups.items() if group}
     concepts = sum(map(len, groups.values()))
     ax = new_axes(7.0, 1.2 + 0.17 * (concepts + len(groups))) if ax is None else ax
-    colors = category_colors(np.atleast_1d(ds["category"].values).tolist())
+    colors = category_colors(categories)
     ax.set_xlim(0, max(1, int(units.max())) * 1.08)  # room for the number at the end of the longest bar
     place = 0
     places: list[int] = []
     names: list[str] = []
     for category, group in groups.items():
         header = ax.annotate(_tally(category, group), (0, place), (3, 0), textcoords="offset points", va="center")
-        header.set(color=colors[category], weight="bold", fontsize=8)
+        header.set(color=ink(colors[category]), weight="bold", fontsize=8)
         rows = range(place + 1, place + 1 + len(group))
         bars = ax.barh(rows, [number for _, number in group], height=0.8, color=colors[category])
         ax.bar_label(bars, padding=2, fontsize=7)
@@ -126,14 +122,15 @@ def emergence(
     if per == "layer":
         lines, colors = _per_layer(ds, count, cutoff), layer_colors(ds)
     elif per == "category":
+        categories = categories_of(ds)
         lines, colors = (
-            emergence_of(ds, count=count, cutoff=cutoff).compute(),
-            category_colors(ds["category"].values.tolist()),
+            emergence_of(ds, count=count, cutoff=cutoff).sel(category=categories),
+            category_colors(categories),
         )
     else:
         raise DissectError(f"per is {per!r}: expected layer or category.")
     ax = new_axes(7.0, 4.2) if ax is None else ax
-    steps = ds["step"].values
+    steps, lines = ds["step"].values, lines.compute()
     for name in lines[per].values.tolist():
         ax.plot(steps, lines.sel({per: name}), color=colors[name], marker="o", markersize=4, clip_on=False, label=name)
     ax.set_ylim(bottom=0)
@@ -146,25 +143,11 @@ def emergence(
     return ax
 
 
-def category_colors(categories: Sequence[str]) -> dict[str, str]:
-    """Colour of each category: fixed for those of Broden, the colours left over in turn for others.
-
-    Examples
-    --------
-    >>> category_colors(["object", "scene", "digit"])
-    {'object': '#0072B2', 'scene': '#009E73', 'digit': '#56B4E9'}
-    """
-    fixed = {name: color for name, color in zip(BRODEN, OKABE_ITO, strict=False) if name in categories}
-    free = [color for color in OKABE_ITO if color not in fixed.values()] or list(OKABE_ITO)
-    others = [category for category in categories if category not in fixed]
-    colors = fixed | {category: free[place % len(free)] for place, category in enumerate(others)}
-    return {category: colors[category] for category in categories}
-
-
 def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
-    """A logarithmic scale of steps, linear up to the first step after 0."""
+    """A logarithmic scale of steps, linear up to the first step after 0, with ticks at the snapshots."""
     if (steps > 0).any():
         ax.set_xscale("symlog", linthresh=steps[steps > 0].min(), linscale=0.5)
+    step_ticks(ax, np.unique(steps))
 
 
 def one_place(ds: xr.Dataset, *dims: str) -> xr.Dataset:
@@ -206,6 +189,11 @@ def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
 
 def _counted(ds: xr.Dataset) -> xr.DataArray:
     return ds["unit_area"].notnull().any("category")
+
+
+def categories_of(ds: xr.Dataset) -> list[str]:
+    """The Dataset's categories in the order of figures."""
+    return in_order(np.atleast_1d(ds["category"].values).tolist())
 
 
 def ordered_layers(ds: xr.Dataset) -> list[str]:

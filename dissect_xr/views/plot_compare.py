@@ -22,7 +22,8 @@ from dissect_xr.analysis.masks import Stores
 from dissect_xr.analysis.snapshots import by_step, changed
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
-from dissect_xr.views.plot import category_colors, log_steps, new_axes, one_place, ordered_layers
+from dissect_xr.views.palette import category_colors, in_order, ink, on
+from dissect_xr.views.plot import categories_of, log_steps, new_axes, one_place, ordered_layers
 from dissect_xr.views.plot_units import contact_sheet, sheet_axes
 
 KINDS = {"birth": "#009E73", "switch": "#E69F00", "death": "#D55E00", "same": "#0072B2"}
@@ -83,21 +84,23 @@ def networks_compared(
     if not networks:
         raise DissectError("networks are compared by name; none were given.")
     numbers = {name: _by_category(ds, count, cutoff) for name, ds in networks.items()}
-    categories = list(dict.fromkeys(category for found in numbers.values() for category in found))
+    categories = in_order(list(dict.fromkeys(category for found in numbers.values() for category in found)))
     colors = category_colors(categories)
     ax = new_axes(7.0, 1.1 + 0.42 * len(networks)) if ax is None else ax
-    left = np.zeros(len(networks))
+    left, longest = np.zeros(len(networks)), max(1, *(sum(found.values()) for found in numbers.values()))
     for category in categories:
         widths = np.array([found.get(category, 0) for found in numbers.values()])
         bars = ax.barh(range(len(networks)), widths, left=left, color=colors[category], label=category, height=0.7)
-        small = 0.03 * max(sum(found.values()) for found in numbers.values())
-        labels = [str(width) if width > small else "" for width in widths]
-        for text in ax.bar_label(bars, labels, label_type="center", fontsize=7):
-            text.set_color(_readable(colors[category]))
+        labels = [str(width) if width > (0.005 + 0.012 * len(str(width))) * longest else "" for width in widths]
+        ax.bar_label(bars, labels, label_type="center", fontsize=7, color=on(colors[category]))
         left = left + widths
     ax.set_yticks(range(len(networks)), list(networks), fontsize=8)
     ax.invert_yaxis()
-    ax.set_xlim(0, max(1, left.max()) * 1.04)
+    for row, total in enumerate(left.astype(int).tolist()):
+        ax.annotate(
+            str(total), (total, row), (4, 0), textcoords="offset points", va="center", weight="bold", fontsize=8
+        )
+    ax.set_xlim(0, longest * 1.06)
     ax.set_xlabel(f"unique detectors ({count.replace('_', ' ')}, IoU > {cutoff:g})")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
@@ -206,10 +209,10 @@ def before_after(
     ax = sheet_axes(2 * k, len(chosen), *labels) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
     _frame(ax, labels, sheet.shape, snapshots)
-    colors = category_colors(np.atleast_1d(ds["category"].values).tolist()) | {"": "0.4"}
+    colors = category_colors(categories_of(ds)) | {"": "#666666"}
     for n, unit in enumerate(chosen):
-        ax.get_yticklabels()[n].set_color(colors[str(table["from_category"].sel(unit=unit).values)])
-        ax.texts[n].set_color(colors[str(table["to_category"].sel(unit=unit).values)])
+        ax.get_yticklabels()[n].set_color(ink(colors[str(table["from_category"].sel(unit=unit).values)]))
+        ax.texts[n].set_color(ink(colors[str(table["to_category"].sel(unit=unit).values)]))
     return ax
 
 
@@ -221,12 +224,6 @@ def _by_category(ds: xr.Dataset, count: Count, cutoff: float) -> dict[str, int]:
         category: int(found.values[kinds == category].sum())
         for category in np.atleast_1d(ds["category"].values).tolist()
     }
-
-
-def _readable(color: str) -> str:
-    """Black or white, whichever is read better on the colour."""
-    red, green, blue = (int(color[n : n + 2], 16) for n in (1, 3, 5))
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def _frame(ax: Axes, labels: list[list[str]], shape: tuple[int, ...], snapshots: tuple[str, str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
@@ -25,7 +26,9 @@ from dissect_xr.analysis.masks import Stores
 from dissect_xr.analysis.snapshots import trajectories
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
-from dissect_xr.views.plot import category_colors, layer_colors, log_steps, new_axes, one_place, ordered_layers
+from dissect_xr.views.label_places import spread
+from dissect_xr.views.palette import category_colors, ink
+from dissect_xr.views.plot import categories_of, layer_colors, log_steps, new_axes, one_place, ordered_layers
 
 
 def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
@@ -46,7 +49,7 @@ def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = N
         If `ds` holds several snapshots or fractions.
     """
     best = best_concept(one_place(ds, "snapshot", "fraction")).compute()
-    categories = np.atleast_1d(ds["category"].values).tolist()
+    categories = categories_of(ds)
     values = [best["iou"].values[(best["category"] == category).values] for category in categories]
     ax = new_axes(7.0, 3.6) if ax is None else ax
     highest = max([cutoff, *(part.max() for part in values if part.size)])
@@ -97,7 +100,7 @@ def cutoff_curve(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
 
 
 def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
-    """The best IoU of chosen units over training steps, each new concept named below its curve; computes.
+    """The best IoU of chosen units over training steps, each new concept named beside it; computes.
 
     Markers have the colour of the concept's category; those of snapshots in which the unit is no detector are hollow.
 
@@ -125,8 +128,8 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
     ds = one_place(ds, "fraction")
     path = trajectories(ds.isel(unit=[unit_place(ds, unit) for unit in wanted]), cutoff=cutoff).compute()
     ax = new_axes(8.0, 1.2 + 2.4 * min(3, len(wanted)) ** 0.5) if ax is None else ax
-    colors = category_colors(np.atleast_1d(ds["category"].values).tolist()) | {"": "0.6"}
-    steps = path["step"].values
+    colors = category_colors(categories_of(ds)) | {"": "#999999"}
+    steps, names, ends = path["step"].values, [], []
     for place, unit in enumerate(wanted):
         mine = path.isel(unit=place).transpose("snapshot", ...)
         values = mine["iou"].values
@@ -134,10 +137,10 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
         shades = [colors[category] for category in mine["category"].values.tolist()]
         fill = [c if found else "white" for c, found in zip(shades, mine["detector"].values, strict=True)]
         ax.scatter(steps, values, c=fill, edgecolors=shades, s=28, zorder=2)
-        _name_changes(ax, mine, steps, shades)
+        names += _name_changes(ax, mine, steps, shades)
         if np.isfinite(values).any():
-            last = np.flatnonzero(np.isfinite(values))[-1]
-            ax.annotate(unit, (steps[last], values[last]), (7, 0), textcoords="offset points", va="center", fontsize=8)
+            end = (steps[np.isfinite(values)][-1], values[np.isfinite(values)][-1])
+            ends.append(ax.annotate(unit, end, (7, 0), textcoords="offset points", va="center", fontsize=8))
         line.set_label(unit)
     ax.axhline(cutoff, color="black", linestyle="--", linewidth=0.8, zorder=0)
     log_steps(ax, steps)
@@ -146,6 +149,7 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
     ax.set_xlabel("training step")
     ax.set_ylabel("IoU with the best concept")
     ax.spines[["top", "right"]].set_visible(False)
+    spread(names, ends)
     return ax
 
 
@@ -180,12 +184,12 @@ def gallery(
     titles = [_title(best.isel(unit=n)) for n in range(len(units))]
     ax = sheet_axes(k, len(units), titles) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
-    colors = category_colors(np.atleast_1d(ds["category"].values).tolist()) | {"": "0.4"}
+    colors = category_colors(categories_of(ds)) | {"": "#666666"}
     ax.set_xticks([])
     step = sheet.shape[0] / len(units)
     ax.set_yticks([(n + 0.5) * step for n in range(len(units))], titles)
     for label, category in zip(ax.get_yticklabels(), best["category"].values.tolist(), strict=True):
-        label.set(color=colors[category], fontsize=8)
+        label.set(color=ink(colors[category]), fontsize=8)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
@@ -222,17 +226,20 @@ def _inches(label: str) -> float:
     return 0.08 + max(float(TextPath((0, 0), line, size=8).get_extents().width) for line in label.split("\n")) / 72
 
 
-def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequence[str]) -> None:
-    """Each concept below the curve, at the step where it comes up."""
-    before = ""
+def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequence[str]) -> list[Annotation]:
+    """The name of each concept at the step where it comes up."""
+    before, made = "", []
     for n, name in enumerate(mine["concept_name"].values.tolist()):
         if name and name != before:
-            at = (steps[n], float(mine["iou"].values[n]))
-            ax.annotate(
-                name, at, (0, -7), textcoords="offset points", ha="center", va="top", fontsize=7, color=shades[n],
-                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
-            )  # fmt: skip
+            point = (steps[n], float(mine["iou"].values[n]))
+            box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+            text = ax.annotate(
+                name, point, textcoords="offset points", ha="center", fontsize=7, xytext=(0, -7), bbox=box
+            )
+            text.set_color(ink(shades[n]))
+            made.append(text)
             before = name
+    return made
 
 
 def _title(best: xr.Dataset) -> str:

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.score import iou
-from dissect_xr.views.plot import category_colors
+from dissect_xr.views.palette import category_colors
 
 TOP = 10
 """Concepts kept per unit, highest IoU first."""

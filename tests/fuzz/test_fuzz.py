@@ -37,10 +37,10 @@ CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 SIDE = 4
 
 
-def share(part: float):
-    """Settings of a test that gets this part of all cases; a case of more than 20 s counts as hanging."""
+def share(part: float, seconds: int = 20):
+    """Settings of a test that gets this part of all cases; a case that takes longer counts as hanging."""
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(max_examples=max(5, int(CASES * part)), deadline=20_000, suppress_health_check=quiet)
+    return settings(max_examples=max(5, int(CASES * part)), deadline=seconds * 1000, suppress_health_check=quiet)
 
 
 # --- tables ---
@@ -91,7 +91,7 @@ def write(path: Path, rows: list[list[str]]) -> None:
     path.write_bytes(text.getvalue().encode("utf-8", "surrogatepass"))
 
 
-@share(0.3)
+@share(0.25)
 @given(tables())
 def test_tables_are_refused_or_counted_right(case):
     index, labels, right = case
@@ -163,7 +163,7 @@ def files(draw):
     return bytes(content)
 
 
-@share(0.3)
+@share(0.23)
 @given(files())
 def test_image_files_are_refused_or_decoded(content):
     with stores.scratch() as folder:

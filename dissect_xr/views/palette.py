@@ -1,0 +1,96 @@
+"""Colours: one for each category, the same in every view, told apart by colour-blind readers, legible as text.
+
+Knows: the categories of Broden and their order.
+Does not know: what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#F0E442")
+"""Eight colours that colour-blind readers tell apart (Okabe and Ito 2008); black and pale yellow come last."""
+
+BRODEN = ("object", "part", "scene", "material", "texture", "color")
+"""The categories whose colour is fixed: the first six, in the order of the paper's figures."""
+
+LEGIBLE = 4.5
+"""Contrast of text and what is behind it (WCAG 2, level AA)."""
+
+
+def category_colors(categories: Sequence[str]) -> dict[str, str]:
+    """Colour of each category: fixed for those of Broden, the colours left over in turn for others.
+
+    Examples
+    --------
+    >>> category_colors(["object", "scene", "digit"])
+    {'object': '#0072B2', 'scene': '#009E73', 'digit': '#56B4E9'}
+    """
+    fixed = {name: color for name, color in zip(BRODEN, OKABE_ITO, strict=False) if name in categories}
+    free = [color for color in OKABE_ITO if color not in fixed.values()] or list(OKABE_ITO)
+    others = [category for category in categories if category not in fixed]
+    colors = fixed | {category: free[place % len(free)] for place, category in enumerate(others)}
+    return {category: colors[category] for category in categories}
+
+
+def in_order(categories: Sequence[str]) -> list[str]:
+    """Categories as figures list them: those of Broden as in the paper, then the others as they come.
+
+    Examples
+    --------
+    >>> in_order(["color", "digit", "object"])
+    ['object', 'color', 'digit']
+    """
+    return sorted(categories, key=lambda category: BRODEN.index(category) if category in BRODEN else len(BRODEN))
+
+
+def ink(color: str) -> str:
+    """The colour, darkened until it is legible as text on white.
+
+    Examples
+    --------
+    >>> ink("#0072B2"), ink("#56B4E9")
+    ('#0072B2', '#3B7CA1')
+    """
+    red, green, blue = _parts(color)
+    for percent in range(100, 0, -1):
+        shade = tuple(round(part * percent / 100) for part in (red, green, blue))
+        if contrast(_hex(shade), "#FFFFFF") >= LEGIBLE:
+            return _hex(shade)
+    return "#000000"
+
+
+def on(color: str) -> str:
+    """Black or white, whichever is read better on the colour.
+
+    Examples
+    --------
+    >>> on("#0072B2"), on("#F0E442")
+    ('white', 'black')
+    """
+    return max(("white", "black"), key=lambda text: contrast({"white": "#FFFFFF", "black": "#000000"}[text], color))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2).
+
+    Examples
+    --------
+    >>> contrast("#000000", "#FFFFFF")
+    21.0
+    """
+    low, high = sorted(_luminance(color) for color in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+    linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in _parts(color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _parts(color: str) -> tuple[int, ...]:
+    return tuple(int(color[n : n + 2], 16) for n in (1, 3, 5))
+
+
+def _hex(parts: tuple[int, ...]) -> str:
+    return "#" + "".join(f"{part:02X}" for part in parts)
