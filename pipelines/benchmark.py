@@ -115,7 +115,13 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
         "scaling": lambda: scaling(folder, runs, Size(n // 2, 256, 7)),
         "workers": lambda: workers(folder, runs, Size(n, 512 if short else 2048, 7)),
         "gathering": lambda: [
-            row for size in (Size(n // 4, 512, 7), Size(n // 32, 256, 28)) for row in gathering(folder, runs, size)
+            row
+            for size, block in (
+                (Size(n // 4, 512, 7), 1024),
+                (Size(n // 8, 256, 28), 1024),
+                (Size(n // 8, 256, 28), 64),
+            )
+            for row in gathering(folder, runs, size, block)
         ],
         "scheduling": lambda: scheduling(500 if short else 10_000),
         "extraction": lambda: extraction(folder, runs, width=8 if short else 64, images=32 if short else 64),

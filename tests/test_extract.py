@@ -1,5 +1,6 @@
 """Activations are those of one forward pass per image, stored whole or not at all; made elsewhere, they are checked."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from dissect_xr.activations.stage import Recording, extract, plan_extraction
 from dissect_xr.activations.store import SnapshotInfo, open_activations, write_activations
 from dissect_xr.cluster import Threads
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import means
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.plan import Concept, ProbePlan, Row
 
@@ -676,7 +678,19 @@ def test_summaries_of_any_finite_values(seed, dtype):
     block[~np.isfinite(block)] = 1
     peak, mean = store.summarise(block)
     np.testing.assert_array_equal(peak, block.max(axis=(2, 3)))
-    np.testing.assert_array_equal(mean, block.astype(np.float64).mean(axis=(2, 3)).astype(np.float32))
+    exact = [[math.fsum(cells.ravel().tolist()) / cells.size for cells in image] for image in block]
+    largest = np.abs(block).max(axis=(2, 3)).astype(np.float64)
+    np.testing.assert_array_less(np.abs(mean - np.array(exact)), 1e-7 * np.abs(exact) + 1e-14 * largest + 1e-45)
+    if dtype is np.float16:
+        np.testing.assert_array_equal(mean, np.array(exact).astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_one_value_that_is_not_finite_shows_in_the_mean(value, dtype):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 9, 9)).astype(dtype)
+    maps[1, 2, 4, 4], maps[0, 1, 0, :2] = value, (np.inf, -np.inf)
+    assert np.isfinite(means(maps)).tolist() == [[True, False, True], [True, True, False]]
 
 
 def test_a_task_can_be_called_by_hand(url, probe):

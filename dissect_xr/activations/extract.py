@@ -21,6 +21,7 @@ from dissect_xr.activations.models import ModelSpec, cached_model, cached_weight
 from dissect_xr.activations.store import LayerShape, check_finite
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import means
 from dissect_xr.probe.pixels import inside
 
 DECODERS = 2
@@ -107,9 +108,6 @@ class HostMaps:
         self.peak = {la.name: torch.empty((n, la.shape[1]), dtype=self.dtype) for la in task.layers}
         self.mean = {la.name: torch.empty((n, la.shape[1]), dtype=torch.float32) for la in task.layers}
         self._small: list[tuple[Tensor, Tensor]] = []
-        self._lowest: dict[str, Tensor] = {
-            la.name: torch.empty((n, la.shape[1]), dtype=self.dtype) for la in task.layers
-        }
         self.filled = 0
         self._handed = dict.fromkeys(self.maps, 0)
 
@@ -119,11 +117,16 @@ class HostMaps:
         `peak` and `mean` are of the values as stored.
         """
         span = slice(first, first + len(output))
+        maps, peak, mean = (of[layer][span] for of in (self.maps, self.peak, self.mean))
+        if output.device.type == "cpu":
+            maps.copy_(output.detach())
+            torch.amax(maps, (2, 3), out=peak)
+            mean.copy_(torch.from_numpy(means(maps.numpy())))
+            return
         stored = output.detach().to(self.dtype)
-        self.maps[layer][span].copy_(stored, non_blocking=True)
-        self._small.append((self.peak[layer][span], stored.amax((2, 3))))
-        self._small.append((self._lowest[layer][span], stored.amin((2, 3))))
-        self._small.append((self.mean[layer][span], stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
+        maps.copy_(stored, non_blocking=True)
+        self._small.append((peak, stored.amax((2, 3))))
+        self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
 
     def settle(self, device: str) -> None:
         """Wait for the copies, and bring the small results here."""
@@ -141,8 +144,8 @@ class HostMaps:
         """Raise where a value of the batch is not finite; then the batch counts as filled."""
         span = slice(first, first + count)
         for layer in task.layers:
-            for extreme in (self.peak[layer.name], self._lowest[layer.name]):
-                check_finite(extreme[span].numpy(), layer.name, task.images[first:], layer.dtype)
+            if not self.mean[layer.name][span].isfinite().all():  # as one of any value that is not
+                check_finite(self.maps[layer.name][span].numpy(), layer.name, task.images[first:], layer.dtype)
         self.filled = first + count
 
     def whole_shards(self, task: ExtractTask) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import means
 from dissect_xr.schema import ACTIVATIONS, RESULT, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
@@ -151,7 +152,7 @@ def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype:
 def summarise(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """`peak` in the block's dtype and `mean` in float32 of (image, unit, y, x) values as stored, both (image, unit)."""
     flat = block.reshape(*block.shape[:2], -1)
-    return flat.max(axis=2), flat.mean(axis=2, dtype=np.float64).astype(np.float32)
+    return flat.max(axis=2), means(block)
 
 
 def write_activations(

@@ -11,7 +11,6 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.dissection import upsample
@@ -20,9 +19,6 @@ from dissect_xr.schema import check_version
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-HALF_VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-"""(65536,) float32 value of every float16 bit pattern."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +103,6 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
         input_size=tuple(size) if size else None,
         geometry=attrs.get("geometry") or attrs.get("geometry_reason"),
     )
-
-
-def bits(values: NDArray[Any], kind: str = "u") -> NDArray[Any]:
-    """The IEEE bits of float16 or float32 values, as integers of the same size, unsigned or signed (`kind` i)."""
-    return np.ascontiguousarray(values).view(f"{kind}{values.dtype.itemsize}")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

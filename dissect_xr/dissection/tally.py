@@ -19,8 +19,9 @@ from dissect_xr import storage
 from dissect_xr.dissection import kernels
 from dissect_xr.dissection.blocks import Block
 from dissect_xr.dissection.labels import Labels, read_labels
-from dissect_xr.dissection.layers import HALF_VALUES, Layer, ahead, bits
+from dissect_xr.dissection.layers import Layer, ahead
 from dissect_xr.dissection.upsample import Axis
+from dissect_xr.floats import HALF_VALUES, bits
 
 Domain = Literal["annotated", "touched", "all"]
 

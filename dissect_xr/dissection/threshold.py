@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dissect_xr import storage
 from dissect_xr.dissection.blocks import Block
 from dissect_xr.dissection.histograms import histogram
-from dissect_xr.dissection.layers import Layer, ahead, bits
+from dissect_xr.dissection.layers import Layer, ahead
+from dissect_xr.floats import bits
 
 BIN_BITS = 16
 """Bits of a code that one histogram resolves."""
