@@ -14,12 +14,12 @@ ROOMS = ["foundations", "probe", "activations", "dissection", "analysis", "views
 
 FOUNDATIONS = {
     "errors", "schema", "places", "markers", "guard", "lazy", "reading", "storage", "integrity", "lock", "attempts",
-    "workers", "cluster", "progress", "mending",
+    "workers", "cluster", "progress", "mending", "floats",
 }  # fmt: skip
 FRONT = {"recipe", "stages", "plans", "safety", "starting", "outcome", "cli", "__main__", "__init__"}
 
 ONLY_IN = {
-    "numba": {"dissection/kernels.py", "dissection/histograms.py"},
+    "numba": {"dissection/kernels.py", "dissection/histograms.py", "floats.py"},
     "zarr": {"storage.py", "places.py", "guard.py", "reading.py"},
     "dask": {"workers.py"},
     "distributed": {"cluster.py", "workers.py"},
