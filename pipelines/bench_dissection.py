@@ -238,18 +238,29 @@ def _bind(core: int) -> None:
         os.sched_setaffinity(int(thread), {core})
 
 
-def memory_row(name: str, home: Path, pool: Pool) -> Row:
-    """Peak memory of every worker process against the projection of its largest task."""
-    assert isinstance(pool, DaskPool)
-    peaks = sorted(pool.client.run(peak_memory).values())
+def projection(home: Path, pool: Pool) -> int:
+    """Bytes that a worker needs at most: the process itself and its largest task."""
     layer, labels, plan = layer_of(home), open_labels(str(home / "probe.zarr")), (pool.memory, pool.workers)
     counts = blocks.projected(layer, tally_blocks(layer, labels, 1, plan)[0][0], **tally_sizes(labels, 1, pool.memory))
     thresholds = blocks.projected(layer, threshold_blocks(layer, plan)[0][0], **threshold_sizes(layer, pool.memory))
-    projection = blocks.RESIDENT + max(counts.total, thresholds.total)
+    return blocks.RESIDENT + max(counts.total, thresholds.total)
+
+
+def memory_row(name: str, home: Path, pool: Pool) -> Row:
+    """Peak memory of every worker process against the projection of its largest task."""
+    assert isinstance(pool, DaskPool)
+    peaks, projected = sorted(pool.client.run(peak_memory).values()), projection(home, pool)
     text = " and ".join(f"{peak / MIB:,.0f}" for peak in peaks)
-    measured = f"{text} MiB (projected {projection / MIB:,.0f} MiB)"
-    figures = {"peaks": peaks, "projection": projection}
-    return Row(f"{name}: peak memory of the workers", measured, "≤ 1,024 MiB", max(peaks) <= 1024 * MIB, figures)
+    most = min(1024 * MIB, 1.2 * projected)
+    measured = f"{text} MiB, projected {projected / MIB:,.0f} MiB"
+    figures = {"peaks": peaks, "projection": projected}
+    return Row(
+        f"{name}: peak memory of the workers",
+        measured,
+        "≤ projection + 20 %, ≤ 1,024 MiB",
+        max(peaks) <= most,
+        figures,
+    )
 
 
 def broden(folder: Path, size: Size) -> list[Row]:

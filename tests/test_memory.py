@@ -1,4 +1,4 @@
-"""A store twenty times larger than what a task may plan with: measured memory stays by the projection."""
+"""Stores twenty times larger than what a task may plan with: measured memory stays by the projection."""
 
 import subprocess
 import sys
@@ -50,5 +50,36 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     block = tally_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
     projection = blocks.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total
     assert projection <= MEMORY
-    # What the process has before it does anything, kernels and zarr's threads included, is RESIDENT.
+    # What the process has before it reads anything, kernels and zarr's threads included, is RESIDENT.
     assert peak <= 1.2 * (max(before, blocks.RESIDENT) + projection), (before, peak, projection)
+
+
+@pytest.mark.slow
+def test_workers_of_512_mib_stay_by_the_projection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PIPELINES))
+    from bench_dissection import layer_of, projection
+    from bench_rows import peak_memory
+    from synthetic import Size, activation_blocks, image_names, write_synthetic_probe
+
+    from dissect_xr.activations.store import write_activations
+    from dissect_xr.cluster import DaskPool, open_pool
+    from dissect_xr.dissection.dissect import Method, dissect
+
+    memory, size = 512 * 2**20, Size(images=54_000, units=2_048, cells=7, labels=28)
+    maps = next(activation_blocks(size, 0))
+    maps[np.random.default_rng(0).random(maps.shape[:2]) > 0.02] = 0  # most are blank: quick to store and to read
+    blocks = (maps[: min(len(maps), size.images - first)] for first in range(0, size.images, len(maps)))
+    write_synthetic_probe(str(tmp_path / "probe.zarr"), size)
+    names = image_names(size.images)
+    write_activations(str(tmp_path / "activations.zarr"), {"layer": blocks}, images=names, snapshot="synthetic")
+    assert np.prod(layer_of(tmp_path).shape) * 2 >= 20 * memory
+
+    stores = [str(tmp_path / name) for name in ("activations.zarr", "probe.zarr", "dissection.zarr")]
+    with open_pool(workers=2, memory=memory) as pool:
+        assert isinstance(pool, DaskPool)
+        dissect(*stores, method=Method(anchoring="half_pixel"), pool=pool, show=False)
+        peaks = list(pool.client.run(peak_memory).values())
+        projected = projection(tmp_path, pool)
+    print(f"peaks {[peak >> 20 for peak in peaks]} MiB, projected {projected >> 20} MiB")
+    assert len(peaks) == 2
+    assert max(peaks) <= 1.2 * projected, (peaks, projected)

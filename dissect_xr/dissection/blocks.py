@@ -30,8 +30,8 @@ mostly under 16 KB, and reading them took twice as long."""
 COUNTED_BYTES = 8 * 2**20
 """Counts of a chunk, and maps of its units in one chunk of images, in bytes at most: small memory must do."""
 
-RESIDENT = 256 * 2**20
-"""Bytes of a worker process before it does anything (243 MiB measured): interpreter, NumPy, Numba, zarr, Dask."""
+RESIDENT = 288 * 2**20
+"""Bytes of a worker process before it reads anything (274 MiB measured): interpreter, NumPy, zarr, Dask, kernels."""
 
 
 @dataclass(frozen=True)
