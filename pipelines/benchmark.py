@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from bench_dissection import broden, passes_against_reading, scaling, workers
-from bench_extraction import estimate, extraction
-from bench_others import dense_baseline, gathering
 from bench_rows import Row
 from synthetic import Size
 
@@ -96,6 +94,10 @@ def record(text: str, file: Path) -> None:
 
 def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
     """What can be measured, by name."""
+    # Not above: worker processes import this file again, and torch would be counted as their memory.
+    from bench_extraction import extraction
+    from bench_others import dense_baseline, gathering
+
     runs, n = (1, 1024) if short else (5, 8192)
 
     def passes(units: int, cells: int, images: int, target: float | None) -> Callable[[], list[Row]]:
@@ -106,7 +108,7 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
 
     found: dict[str, Callable[[], list[Row]]] = {
         "2048x7x7": passes(2048, 7, n, 4.0),
-        "7x7": passes(512, 7, n, 4.0),
+        "7x7": passes(512, 7, 2 * n, 4.0),
         "14x14": passes(512, 14, n // 2, None),
         "28x28": passes(256, 28, n // 4, 2.0),
         "56x56": passes(128, 56, n // 8, 2.0),
@@ -155,6 +157,8 @@ def main() -> None:
             print(f"{row.what}: {row.measured}  {row.target}  {'' if row.met is None else row.met}", flush=True)
         found = together(found, rows)
         results.write_text(json.dumps({"machine": about, "rows": [vars(row) for row in found]}, indent=1))
+    from bench_extraction import estimate
+
     text = table(together(found, estimate(found)), about)
     print(text)
     if given.record:
