@@ -202,11 +202,13 @@ def info(path: Annotated[str, typer.Argument(help="A store: probe, activations o
 
 
 @app.command()
-def verify(path: Annotated[str, typer.Argument(help="A store, or the output directory of a run.")]) -> None:
+def verify(
+    path: Annotated[str, typer.Argument(help="A store, or the output directory of a run.")], quiet: Quiet = False
+) -> None:
     """Read every byte that is finished and name what is damaged or missing; exit code 2 where anything is."""
     from dissect_xr.integrity import verify as verify_stores
 
-    damages, objects = verify_stores(path)
+    damages, objects = verify_stores(path, show=not quiet)
     for damage in damages:
         console.print(escape(str(damage)), soft_wrap=True)
     if damages:

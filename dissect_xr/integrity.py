@@ -12,9 +12,13 @@ from dissect_xr import places
 from dissect_xr.errors import DissectError
 from dissect_xr.guard import METADATA, forget
 from dissect_xr.markers import drop, marker, markers, place_of
+from dissect_xr.progress import track
 
 STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
 """What a run directory holds."""
+
+AT_ONCE = 64
+"""Objects between two steps of a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,11 @@ def stores_at(path: str) -> list[str]:
     return found
 
 
-def verify(path: str) -> tuple[list[Damage], int]:
-    """All damage of a store or of a run directory, and the number of objects; reads every byte that is vouched for."""
+def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
+    """All damage of a store or of a run directory, and the number of objects; reads every byte that is vouched for.
+
+    `show` draws a progress bar.
+    """
     damages, objects = [], 0
     for url in stores_at(path):
         known = expected(url)
@@ -137,19 +144,30 @@ def verify(path: str) -> tuple[list[Damage], int]:
         if not known.by and not known.damages and set(places.sizes(url)) != {METADATA}:
             damages.append(Damage(url, "nothing in it is marked as finished", ()))
         objects += len(known.objects)
-        damages += inspect(known, full=True)
+        damages += _read_all(known, show)
     return damages, objects
 
 
-def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None) -> list[Damage]:
+def _read_all(known: Expected, show: bool) -> Iterator[Damage]:
+    """What is damaged, after reading every byte, with a progress bar."""
+    yield from known.damages
+    keys = list(known.objects)
+    starts = range(0, len(keys), AT_ONCE)
+    with track(f"verify {known.url.rstrip('/').rsplit('/', 1)[-1]}", len(starts), show=show and bool(keys)) as bar:
+        for start in starts:
+            yield from inspect(known, full=True, only=keys[start : start + AT_ONCE])
+            bar.advance(0)
+
+
+def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None, show: bool = True) -> list[Damage]:
     """Remove what is damaged, and the markers that vouch for it, so that just those blocks are done again.
 
-    Looks at sizes and metadata; with `full` at every byte. `below` are keys of objects, groups and arrays: only what
-    belongs to them, and the markers, is looked at.
+    Looks at sizes and metadata; with `full` at every byte, which `show` draws a progress bar of. `below` are keys of
+    objects, groups and arrays: only what belongs to them, and the markers, is looked at.
     """
     known = expected(url)
     if below is None:
-        damages = list(inspect(known, full=full))
+        damages = list(_read_all(known, show) if full else inspect(known, full=False))
     else:
         within = tuple(f"{key}/" if key else "" for key in below)
         only = [key for key in known.objects if f"{key}/".startswith(within)]

@@ -123,7 +123,7 @@ class Run:
                     raise DissectError(f"probe.folder: give a local folder for the images, since {self.out} is none.")
                 folder = Path(part.folder or storage.join(self.out, "digits"))
                 if not (folder / "index.csv").exists():
-                    write_digits(folder, images=part.count, size=part.size, seed=part.seed)
+                    write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
                 plan = read_broden(folder, categories=part.categories, label_size=part.label_size)
         plan = plan.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
         return plan.with_colors(COLOR_NAMES) if part.colors else plan
@@ -199,7 +199,7 @@ class Run:
         damages = []
         for url in (self.probe_url, self.activations_url, self.dissection_url):
             sweep(url)
-            damages += repair(url, full=full)
+            damages += repair(url, full=full, show=self.show)
         return damages
 
     def _dissected(self, plan: Extraction) -> bool:

@@ -39,7 +39,7 @@ def _maps(path: Path) -> NDArray[np.float16]:
 def write(folder: Path) -> tuple[xr.Dataset, Stores]:
     """The stores in `folder`; in the snapshot `tuned` the units have changed places."""
     digits, probe, activations = (
-        write_digits(folder / "digits", images=IMAGES),
+        write_digits(folder / "digits", images=IMAGES, show=False),
         folder / "probe.zarr",
         folder / "a.zarr",
     )

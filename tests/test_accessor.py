@@ -23,6 +23,15 @@ def one(seed: int = 0) -> xr.Dataset:
     return dissection(seed).isel(snapshot=0)
 
 
+def wide() -> xr.Dataset:
+    """One unit and as many concepts as Broden."""
+    names = np.array(["object"] * 1197)
+    return xr.Dataset(
+        {"intersection": (("unit", "concept"), np.zeros((1, 1197), np.int64))},
+        {"unit": ["late/0"], "concept": np.arange(1, 1198), "concept_category": ("concept", names)},
+    )
+
+
 def test_import_registers_it_without_heavy_libraries() -> None:
     code = """if 1:
         import sys, dissect_xr, xarray
@@ -63,6 +72,36 @@ def test_selections_and_groups_keep_working() -> None:
         .equals(unique_detectors(late, cutoff=CUTOFF).assign_coords(layer="late"))
     )
     assert ds.sel(snapshot="s1").dissect.best().equals(best_concept(ds).sel(snapshot="s1"))
+
+
+def test_one_unit_answers_as_a_list_of_one() -> None:
+    ds = dissection(missing=True)
+    single, listed = ds.sel(unit="late/5").dissect, ds.sel(unit=["late/5"]).dissect
+    for name in ("transitions", "emergence", "convergence"):
+        xr.testing.assert_identical(getattr(single, name)(cutoff=CUTOFF), getattr(listed, name)(cutoff=CUTOFF))
+    xr.testing.assert_identical(single.changed("s0", "s3", cutoff=CUTOFF), listed.changed("s0", "s3", cutoff=CUTOFF))
+    assert single.events(cutoff=CUTOFF).equals(listed.events(cutoff=CUTOFF))
+    assert len(listed.events(cutoff=CUTOFF)) > 0
+    assert isinstance(single.plot.evolution("late/5"), Axes)
+    for name in ("cutoff_curve", "layers_compared"):
+        assert isinstance(getattr(one().sel(unit="late/5").dissect.plot, name)(), Axes)
+
+
+def test_selections_in_xarrays_words_agree() -> None:
+    ds = dissection().load()
+    late, objects = (ds["layer"] == "late"), (ds["concept_category"] == "object")
+    wanted = ds.isel(unit=late.values).dissect.unique_detectors(cutoff=CUTOFF)
+    for same in (ds.isel(unit=late), ds.where(late, drop=True), ds.where(late), ds.query(unit="layer == 'late'")):
+        assert same.dissect.unique_detectors(cutoff=CUTOFF).values.tolist() == wanted.values.tolist()
+    by_snapshot = ds.groupby("snapshot").map(lambda part: part.dissect.detectors(CUTOFF).to_dataset(name="found"))
+    assert (
+        by_snapshot["found"].values.tolist() == ds.dissect.detectors(CUTOFF).transpose("snapshot", ...).values.tolist()
+    )
+    stacked = ds.expand_dims("fraction").stack(place=("snapshot", "fraction")).dissect.best()["iou"]
+    np.testing.assert_array_equal(stacked.transpose("place", ...), ds.dissect.best()["iou"].transpose("snapshot", ...))
+    assert ds.isel(concept=objects).dissect.best()["category"].values.ravel().tolist().count("object") > 0
+    with pytest.raises(DissectError, match=r"unit_area has the dimension concept.* ds.isel\(concept=mask\)"):
+        ds.where(objects, drop=True).dissect.best()
 
 
 def test_lazy_in_lazy_out(lazy: None) -> None:
@@ -184,11 +223,15 @@ def test_repr_says_what_is_there() -> None:
         "fractions: 0.005",
     ]
     many = ds.assign_coords(layer=("unit", [f"<l{n}>" for n in range(9)]))
-    assert "<l5> (1 units), …, <l8> (1 units)" in repr(many.dissect)
+    assert "<l5> (1 unit), …, <l8> (1 unit)" in repr(many.dissect)
     assert "&lt;l5&gt;" in many.dissect._repr_html_()
     assert "<l5>" not in many.dissect._repr_html_()
     assert "no dissection" in repr(xr.Dataset({"x": 1}).dissect)
     assert "units:     1" in repr(one().isel(unit=0).dissect)
+    assert "snapshots: none\n" in repr(ds.isel(snapshot=[]).dissect)
+    assert "layers:    none\nunits:     0\n" in repr(ds.isel(unit=[]).dissect)
+    assert "object 1,197" in repr(wide().dissect)
+    assert "concept_bars()" in repr(ds.dissect.plot)
 
 
 def test_plots_are_methods_that_return_axes() -> None:

@@ -2,15 +2,21 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import xarray as xr
 from runs import NETWORK, call
 
+from dissect_xr.activations.extract import ExtractTask
 from dissect_xr.cli import parse_bytes
+from dissect_xr.cluster import _ThreadStream
+from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.ingest import IngestTask
 
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
@@ -93,15 +99,40 @@ def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str],
     assert not [path for path in store.rglob("c") if path.is_dir()]
 
 
-def test_a_snapshot_added_later_leaves_the_others_alone(recipe: list[str], tmp_path: Path) -> None:
-    assert call("run", *recipe, "--quiet") == 0
-    old = (tmp_path / "run" / "dissection.zarr" / "first" / "first" / "intersection" / "zarr.json").stat().st_mtime_ns
+def executed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """(function, snapshot) -> blocks given to the threads from now on; looking at a model's layers is none."""
+    found: Counter[tuple[str, str]] = Counter()
+    real = _ThreadStream.add
+
+    def add(self: _ThreadStream, tag: Any, function: Any, *args: Any) -> None:
+        called = [part for part in (function, *args) if callable(part)][-1]
+        at = getattr(args[-1], "layer", args[-1])
+        if isinstance(at, Layer | ExtractTask | IngestTask):
+            found[called.__name__, getattr(at, "snapshot", "")] += 1
+        real(self, tag, function, *args)
+
+    monkeypatch.setattr(_ThreadStream, "add", add)
+    return found
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_only_a_snapshot_added_later_is_computed(
+    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    blocks = executed(monkeypatch)
+    arguments = [*recipe, "--quiet", "--set", f"keep_activations={keep}"]
+    assert call("run", *arguments) == 0
+    assert {"ingest_block", "extract_block", "sample_bound", "tally_block"} <= {function for function, _ in blocks}
+    first = {(function, "third"): number for (function, name), number in blocks.items() if name == "first"}
+    stores = [tmp_path / "run" / part for part in ("probe.zarr", "activations.zarr", "dissection.zarr", "markers")]
+    old = {p: p.stat().st_mtime_ns for store in stores for p in store.rglob("*") if p.is_file()}
+    blocks.clear()
     text = Path(recipe[0]).read_text()
     Path(recipe[0]).write_text(text.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:"))
-    assert call("run", *recipe, "--quiet") == 0
-    assert counts(tmp_path / "run").sizes["snapshot"] == 3
-    new = (tmp_path / "run" / "dissection.zarr" / "first" / "first" / "intersection" / "zarr.json").stat().st_mtime_ns
-    assert new == old
+    assert call("run", *arguments) == 0
+    assert blocks == first  # as many as a snapshot took before, and none of the two that were there
+    assert {p: p.stat().st_mtime_ns for p in old} == old
+    assert counts(tmp_path / "run")["snapshot"].values.tolist() == ["first", "second", "third"]
 
 
 def test_dry_run_plans_every_stage_and_writes_nothing(

@@ -133,6 +133,8 @@ def test_accuracy_is_on_a_second_axis() -> None:
 def test_snapshots_are_drawn_by_step() -> None:
     ds = dissection()
     assert lines(emergence(ds.isel(snapshot=[2, 0, 3, 1]))) == lines(emergence(ds))
+    assert set(emergence(ds).get_xticks()) <= set(ds["step"].values.tolist())
+    assert emergence(ds).get_xticks(minor=True).size == 0
 
 
 def test_same_for_blocks_and_length_one_fraction() -> None:

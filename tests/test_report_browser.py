@@ -13,6 +13,7 @@ import pytest
 import report_case
 import xarray as xr
 
+from dissect_xr.analysis.cutoffs import cutoff_curve
 from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.score import iou
 from dissect_xr.views.report import write_report
@@ -32,15 +33,17 @@ ARGUMENTS = (
 )  # fmt: skip
 
 MOVE = """
-const slider = document.getElementById("cutoff"), taken = [];
+const slider = document.getElementById("cutoff"), moves = [];
 for (const at of arguments[0]) {
   const start = performance.now();
   slider.value = at;
   slider.dispatchEvent(new Event("input", {bubbles: true}));
   document.body.getBoundingClientRect();
-  taken.push(performance.now() - start);
+  const taken = performance.now() - start;
+  const shown = ["n-detectors", "n-by-unit", "n-by-category"].map((name) => document.getElementById(name).textContent);
+  moves.push([taken, ...shown.map(Number)]);
 }
-return taken;
+return moves;
 """
 
 AXE = """
@@ -323,6 +326,29 @@ def test_names_are_shown_literally_everywhere(reader: Reader, run: Path) -> None
 
 
 @pytest.mark.parametrize("width", [1400, 400])
+def test_a_units_title_and_its_buttons_share_a_line(reader: Reader, width: int) -> None:
+    reader.resize(width)
+    reader.open("pages/late--conv2.html#unit=conv2/3")
+    reader.until("document.querySelector('#h-path')")
+    tops = "['unit-title', 'unit-previous', 'unit-next', 'unit-close'].map((name) => document.getElementById(name))"
+    middles = reader.js(
+        f"return {tops}.map((one) => one.getBoundingClientRect()).map((box) => box.top + box.height / 2)"
+    )
+    assert max(middles) - min(middles) < 5
+
+
+def test_one_is_not_called_many(reader: Reader, run: Path) -> None:
+    reader.open("pages/late--conv2.html")
+    highest = np.sort(iou(layer(run, "conv2")).max("concept").values)[-2:]
+    reader.choose("cutoff-number", repr(float(highest.mean())))
+    assert "; 1 detector at IoU" in reader.text("#summary")
+    reader.open("index.html")
+    cells = reader.texts(".matrix a small")
+    assert {cell.endswith(" unit") for cell in cells if cell.split()[0] == "1"} <= {True}
+    assert all(cell.endswith(" units") for cell in cells if cell.split()[0] != "1")
+
+
+@pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize(
     "page", ["index.html", "concepts.html", "pages/late--conv2.html", "pages/late--conv2.html#unit=conv2/3"]
 )
@@ -364,17 +390,43 @@ def test_it_prints_all_cards_shown(reader: Reader) -> None:
     assert len(printed) > 10_000
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 2,048 units and 1,197 concepts, most of its units detectors, with its report."""
+    run = report_case.write_run(tmp_path_factory.mktemp("many"), units=2048, concepts=1197, images=96, noise=0)
+    write_report(str(run), run / "report", exemplars=0, show=False)
+    return run
+
+
 @pytest.mark.slow
-def test_a_recount_of_2048_units_is_right_and_its_time_is_printed(chromium: Any, tmp_path: Path) -> None:
-    run = report_case.write_run(tmp_path, units=2048, concepts=1197, images=96, noise=0)
-    reader = Reader(chromium, write_report(str(run), tmp_path / "report", exemplars=0, show=False).parent)
+def test_a_recount_of_2048_units_is_right_at_every_move_and_its_time_is_printed(chromium: Any, many: Path) -> None:
+    reader = Reader(chromium, many / "report")
     reader.resize(1400)
     reader.open("pages/late--conv2.html")
-    taken = reader.js(MOVE, [0.3, 0.04, *np.linspace(0, 0.3, 31).round(3).tolist()])[2:]
-    print(f"recount of 2048 units: median {np.median(taken):.1f} ms, slowest {max(taken):.1f} ms")
-    reader.choose("cutoff", "0.04")
-    assert reader.number("detectors") > 1000
-    assert reader.number("by-unit") > 200
+    levels = [0.3, 0.04, *np.linspace(0, 0.3, 31).round(3).tolist()]
+    taken, *shown = zip(*reader.js(MOVE, levels), strict=True)
     # No wall time is asserted, machines differ: the median was 33 ms on two busy cores.
-    assert len(taken) == 31
-    assert_counted(reader, layer(run, "conv2"), 0.04)
+    print(f"recount of 2048 units: median {np.median(taken[2:]):.1f} ms, slowest {max(taken[2:]):.1f} ms")
+    curve = cutoff_curve(layer(many, "conv2"), levels)
+    for name, numbers in zip(("detectors", "unique_by_unit", "unique_by_category"), shown, strict=True):
+        assert list(numbers) == curve[name].values.tolist()
+    assert min(shown[0]) < 2000 < max(shown[0])
+    assert max(shown[1]) > 200
+    reader.choose("cutoff", "0.04")
+    assert_counted(reader, layer(many, "conv2"), 0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 400])
+def test_many_concepts_are_listed_downwards(chromium: Any, many: Path, width: int) -> None:
+    reader = Reader(chromium, many / "report")
+    reader.resize(width)
+    reader.open("pages/late--conv2.html")
+    reader.until("document.querySelectorAll('.bar').length > 200")
+    wide, shown, high, seen = reader.js(
+        "const bars = document.getElementById('bars');"
+        "return [bars.scrollWidth, bars.clientWidth, bars.scrollHeight, bars.clientHeight]"
+    )
+    assert wide <= shown
+    assert high > seen
+    assert reader.js("return document.documentElement.scrollWidth") <= width

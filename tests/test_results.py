@@ -79,6 +79,22 @@ def test_a_layer_that_a_snapshot_lacks_is_missing_not_zero(tmp_path: Path) -> No
     assert (best["concept_name"] == "").values.tolist() == [[layer == "b" for layer in ds["layer"].values]]
 
 
+def test_variables_are_listed_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dissected(tmp_path)
+    straight = open_dissection(str(tmp_path / "dissection.zarr"))
+    real = storage.open_lazy
+
+    def reversed_listing(*arguments: Any, **options: Any) -> xr.Dataset:
+        ds = real(*arguments, **options)
+        return ds.drop_vars(ds.coords)[list(ds.data_vars)[::-1]].assign_coords(dict(reversed(list(ds.coords.items()))))
+
+    monkeypatch.setattr(storage, "open_lazy", reversed_listing)
+    again = open_dissection(str(tmp_path / "dissection.zarr"))
+    assert list(straight.data_vars)[:4] == ["threshold", "exceedance", "intersection", "unit_area"]
+    assert list(straight.coords)[:6] == ["snapshot", "step", "fraction", "unit", "layer", "channel"]
+    assert repr(again) == repr(straight)
+
+
 def test_whole_snapshots_stay_integers(tmp_path: Path) -> None:
     whole = {name: (step, {"z": 4, "b": 3}) for name, (step, _) in SNAPSHOTS.items()}
     ds = open_dissection(dissected(tmp_path, snapshots=whole))

@@ -14,6 +14,9 @@ import xarray as xr
 
 from dissect_xr.errors import DissectError
 
+PER_UNIT = ("threshold", "exceedance", "intersection", "unit_area", "dead", "iou")
+"""Variables that are of a unit."""
+
 
 def concept_place(ds: xr.Dataset, concept: str | int) -> int:
     """Place of a concept along ``concept``, by name (case does not count) or number.
@@ -61,6 +64,23 @@ def unit_place(ds: xr.Dataset, unit: str) -> int:
     if unit not in units:
         raise DissectError(f"no unit '{unit}'{_near(unit, units)}. Units are named <layer>/<channel>, channels from 0.")
     return int(units.index(unit))
+
+
+def with_units(ds: xr.Dataset) -> xr.Dataset:
+    """`ds` with the dimension ``unit``, which ``ds.sel(unit=name)`` drops: one unit is then a list of one.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset({"intersection": ("concept", [3]), "concept_area": ("concept", [5])}, {"unit": "conv5/1"})
+    >>> {name: values.dims for name, values in with_units(ds).data_vars.items()}
+    {'intersection': ('unit', 'concept'), 'concept_area': ('concept',)}
+    """
+    if "unit" in ds.dims or "unit" not in ds.coords:
+        return ds
+    counts = [name for name in PER_UNIT if name in ds]
+    coords = {name: ("unit", np.atleast_1d(ds[name].values)) for name in ("layer", "channel") if name in ds.coords}
+    rest = ds.drop_vars([*counts, "unit", *coords])
+    return ds[counts].expand_dims("unit").assign_coords(coords).assign(rest.data_vars)[list(ds.data_vars)]
 
 
 def _near(wanted: str, names: Sequence[str]) -> str:

@@ -22,6 +22,15 @@ BLOCK = 32 * 2**20
 PER_UNIT = ("threshold", "exceedance", "intersection", "unit_area", "dead")
 """Variables with a `unit` dimension."""
 
+COUNTS = (*PER_UNIT, "concept_area", "category_area")
+"""Variables in the order in which they are listed; others come after them."""
+
+COORDINATES = (
+    "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
+    "category",
+)  # fmt: skip
+"""Coordinates in the order in which they are listed; metrics of snapshots come after them."""
+
 SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
 """Attributes in which all layers of a dissection must agree."""
 
@@ -61,7 +70,14 @@ def open_dissection(url: str) -> xr.Dataset:
     anchorings = {"/".join(pair): data.attrs["anchoring_used"] for pair, data in opened.items()}
     other = {path: used for path, used in sorted(anchorings.items()) if used != first.attrs["anchoring"]}
     joined.attrs = {key: first.attrs[key] for key in SAME} | {"anchoring_fallbacks": json.dumps(other)}
-    return joined
+    return _ordered(joined)
+
+
+def _ordered(ds: xr.Dataset) -> xr.Dataset:
+    """`ds` with its variables in one order; a store lists them as the file system does."""
+    coords = sorted(ds.coords, key=lambda name: COORDINATES.index(name) if name in COORDINATES else len(COORDINATES))
+    found = sorted(ds.data_vars, key=lambda name: COUNTS.index(name) if name in COUNTS else len(COUNTS))
+    return ds.drop_vars(coords)[found].assign_coords({name: ds.coords[name].variable for name in coords})
 
 
 def _open(url: str, path: str) -> xr.Dataset:

@@ -209,6 +209,11 @@ def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
             f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. "
             f"Give the Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
         )
+    if "concept" in ds[of_category].dims:
+        raise DissectError(
+            f"{of_category} has the dimension concept, which ds.where(...) of concepts gives it. Select concepts with "
+            "ds.isel(concept=mask), or where a mask is of units, with ds.isel(unit=mask)."
+        )
     counts = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
     if counts.chunks is not None:
         # `counts.chunk` would make blocks of the coordinates too, which xarray computes to compare them.

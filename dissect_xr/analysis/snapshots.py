@@ -22,6 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.detect import Count, best_concept, detected_concepts
+from dissect_xr.analysis.lookup import with_units
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -95,7 +96,7 @@ def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
     DissectError
         If `ds` has no snapshots with steps.
     """
-    path = trajectories(ds, cutoff=cutoff)
+    path = trajectories(with_units(ds), cutoff=cutoff)
     kinds = xr.DataArray([*ds["category"].values.tolist(), ""], dims="category", name="category")
     kinds = kinds.assign_coords(category=kinds)
     held = path["category"].where(path["detector"], "")
@@ -125,7 +126,7 @@ def emergence(ds: xr.Dataset, *, count: Count = "by_unit", cutoff: float = CUTOF
     ----------
     Bau et al. 2017, section 3.5.
     """
-    ds = by_step(ds)
+    ds = with_units(by_step(ds))
     numbers = detected_concepts(ds, count=count, cutoff=cutoff).groupby("concept_category").sum()
     numbers = numbers.rename(concept_category="category").reindex(category=ds["category"], fill_value=0)
     whole = numbers.where(ds["unit_area"].notnull().any("category").all("unit")).rename("unique_detectors")
@@ -219,7 +220,8 @@ def _in_memory(ds: xr.Dataset, cutoff: float) -> xr.Dataset:
     """Trajectories (snapshot, unit) of one fraction, computed."""
     if ds.sizes.get("fraction", 1) != 1:
         raise DissectError(f"the Dataset has {ds.sizes['fraction']} fractions: select one with ds.isel(fraction=0).")
-    path = trajectories(ds.squeeze("fraction") if "fraction" in ds.dims else ds, cutoff=cutoff)
+    one = with_units(ds.squeeze("fraction") if "fraction" in ds.dims else ds)
+    path = trajectories(one, cutoff=cutoff)
     return path.transpose("snapshot", "unit").compute()
 
 

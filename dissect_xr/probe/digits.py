@@ -19,6 +19,7 @@ from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.digit_images import DIGIT_NAMES, SCENES, Handwriting, compose
 from dissect_xr.probe.strokes import PART_NAMES, enlarged_ink, stroke_parts
 from dissect_xr.probe.textures import TEXTURES
+from dissect_xr.progress import track
 
 CONCEPTS: dict[str, tuple[str, ...]] = {
     "color": tuple(f"{name}-c" for name in COLOR_NAMES),
@@ -55,7 +56,7 @@ class _Label:
     coverage: float
 
 
-def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed: int = 0) -> Path:
+def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed: int = 0, show: bool = True) -> Path:
     """Write the digits probe into a folder that the Broden reader takes, and return that folder.
 
     A quarter of the images is annotated for texture and half for scenes, so that the domains of the categories differ;
@@ -73,6 +74,8 @@ def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed
         Side of an image in pixels, even and at least 64.
     seed : int
         Which of the possible probes.
+    show : bool
+        Whether to draw a progress bar.
 
     Raises
     ------
@@ -89,12 +92,15 @@ def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed
         raise DissectError(f"{folder} is not empty: the digits probe would mix with it. Empty it or name another.")
     (folder / "images" / "digits").mkdir(parents=True, exist_ok=True)
     rows = []
-    for row, rgb in _composed(images, size, seed):
-        Image.fromarray(rgb).save(folder / "images" / f"{row.name}.png", compress_level=4)
-        rows.append(row)
-    labels = _numbered(rows)
-    for row in rows:
-        _write_maps(folder, row, labels)
+    with track("digits", 2 * images, show=show) as bar:
+        for row, rgb in _composed(images, size, seed):
+            Image.fromarray(rgb).save(folder / "images" / f"{row.name}.png", compress_level=4)
+            rows.append(row)
+            bar.advance(1)
+        labels = _numbered(rows)
+        for row in rows:
+            _write_maps(folder, row, labels)
+            bar.advance(0)
     _write_tables(folder, rows, labels, size)
     return folder
 

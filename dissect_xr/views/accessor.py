@@ -158,19 +158,27 @@ class DissectAccessor:
         yield "", "dissection"
         if "snapshot" in ds.variables:
             names = np.atleast_1d(ds["snapshot"].values).tolist()
-            steps = f", steps {int(ds['step'].min())} to {int(ds['step'].max())}" if "step" in ds.variables else ""
-            yield "snapshots", f"{len(names)}: {_shortened(names)}{steps if len(names) > 1 else ''}"
+            steps = ""
+            if "step" in ds.variables and len(names) > 1:
+                steps = f", steps {int(ds['step'].min())} to {int(ds['step'].max())}"
+            yield "snapshots", f"{_listed(names)}{steps}"
         if "layer" in ds.variables:
             layers, sizes = np.unique(np.atleast_1d(ds["layer"].values), return_counts=True)
             number = dict(zip(layers.tolist(), sizes.tolist(), strict=True))
             order = dict.fromkeys(np.atleast_1d(ds["layer"].values).tolist())
-            yield "layers", f"{len(number)}: {_shortened([f'{layer} ({number[layer]} units)' for layer in order])}"
+            sized = [f"{layer} ({number[layer]:,} {'unit' if number[layer] == 1 else 'units'})" for layer in order]
+            yield "layers", _listed(sized)
         yield "units", f"{ds.sizes.get('unit', 1):,}"
         kinds = np.atleast_1d(ds["concept_category"].values)
-        each = [f"{category} {(kinds == category).sum()}" for category in dict.fromkeys(kinds.tolist())]
-        yield "concepts", f"{len(kinds):,}: {_shortened(each)}"
+        each = [f"{category} {(kinds == category).sum():,}" for category in dict.fromkeys(kinds.tolist())]
+        yield "concepts", f"{len(kinds):,}: {_shortened(each)}" if each else "none"
         if "fraction" in ds.variables:
             yield "fractions", ", ".join(f"{fraction:g}" for fraction in np.atleast_1d(ds["fraction"].values))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """How many names there are, and the names."""
+    return f"{len(names)}: {_shortened(names)}" if names else "none"
 
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:

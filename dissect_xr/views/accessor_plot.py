@@ -22,6 +22,10 @@ class PlotAccessor:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
+    def __repr__(self) -> str:
+        figures = [name for name in dir(type(self)) if not name.startswith("_")]
+        return f"figures of a dissection: {', '.join(f'{name}()' for name in figures)}"
+
     def concept_bars(self, **options: Any) -> Axes:
         """Units per concept, grouped by category: :func:`dissect_xr.views.plot.concept_bars`."""
         return plot.concept_bars(self._ds, **options)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation, Text
-from matplotlib.ticker import FixedFormatter, FixedLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
@@ -86,3 +86,4 @@ def step_ticks(ax: Axes, steps: NDArray[np.int64]) -> None:
         kept += [n] * all(room)
     ax.xaxis.set_major_locator(FixedLocator([float(steps[n]) for n in sorted(kept)]))
     ax.xaxis.set_major_formatter(FixedFormatter([texts[n] for n in sorted(kept)]))
+    ax.xaxis.set_minor_locator(NullLocator())  # a tick at 1 or 100 would look like a snapshot

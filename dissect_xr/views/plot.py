@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.detect import Count, concept_histogram, unique_detectors
+from dissect_xr.analysis.lookup import with_units
 from dissect_xr.analysis.snapshots import by_step
 from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
@@ -151,13 +152,13 @@ def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
 
 
 def one_place(ds: xr.Dataset, *dims: str) -> xr.Dataset:
-    """`ds` without `dims`, of which it must hold one place each, and with its coordinates in memory."""
+    """`ds` of units, without `dims`, of which it must hold one place each, and with its coordinates in memory."""
     for dim in dims:
         if ds.sizes.get(dim, 1) != 1:
             raise DissectError(
                 f"the figure is of one {dim}, the Dataset has {ds.sizes[dim]}: select with ds.isel({dim}=0)."
             )
-    ds = ds.squeeze([dim for dim in dims if dim in ds.dims])
+    ds = with_units(ds.squeeze([dim for dim in dims if dim in ds.dims]))
     return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
 
 

@@ -59,7 +59,7 @@
     byId("concepts").replaceChildren(...found.map((one) => row(one, slugs)));
     const total = found.reduce((sum, one) => sum + one.mine.length, 0);
     byId("summary").textContent = found.length
-      ? `${found.length} of ${site.concepts.name.length} concepts are detected, by ${total} units.`
+      ? `${found.length} of ${site.concepts.name.length} concepts are detected, by ${total} ${total === 1 ? "unit" : "units"}.`
       : "No concept is detected by these units at this cutoff.";
   }
 

@@ -10,6 +10,8 @@
   const made = new Map();
   const row = site.slugs.find((slugs) => slugs.includes(here));
 
+  const noun = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
+
   /* --- counts and bars --- */
 
   function count() {
@@ -38,7 +40,6 @@
 
   function group(category, found, most) {
     const units = found.reduce((sum, one) => sum + one[1], 0);
-    const noun = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
     return make("div", {},
       make("h3", {}, swatch(category.color), `${category.name}: ${noun(found.length, "concept")}, ${noun(units, "unit")}`),
       make("ul", {}, ...found.map(([concept, n]) => bar(concept, n, most, category.color))));
@@ -89,7 +90,7 @@
     byId("more").hidden = rest <= 0;
     byId("more").textContent = `Show ${Math.min(rest, STEP)} more of ${rest}`;
     const only = state.concept === null ? "" : ` with the label ${site.concepts.name[state.concept]}`;
-    byId("summary").textContent = `${state.shown.length} of ${state.units.length} units${only}; ${state.counts.detectors} detectors at IoU > ${state.cutoff}.`;
+    byId("summary").textContent = `${state.shown.length} of ${noun(state.units.length, "unit")}${only}; ${noun(state.counts.detectors, "detector")} at IoU > ${state.cutoff}.`;
   }
 
   function more() {

@@ -57,8 +57,13 @@
         loading: "lazy", src: strip(one), alt: "bright where the unit is active",
         style: {"object-position": `${100 * n / last}% 0`},
       }),
-      make("figcaption", {}, one.data.images[image])));
+      make("figcaption", {}, ...breakable(one.data.images[image]))));
     return [make("h3", {}, "Images of highest activation"), make("div", {class: "large"}, ...figures)];
+  }
+
+  /* A file's name that may break after its separators. */
+  function breakable(name) {
+    return name.split(/(?<=[/_-])/).flatMap((part) => [part, make("wbr")]);
   }
 
   function concepts(one) {

@@ -1,0 +1,132 @@
+"""What can take long shows its progress unless it is silenced: every function with the parameter `show`."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_case
+from runs import NETWORK
+
+import dissect_xr
+from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.models import ModelSpec
+from dissect_xr.activations.stage import Recording, extract, plan_extraction
+from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.analysis.exemplars import exemplars, iou_images
+from dissect_xr.analysis.masks import Stores
+from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.integrity import repair, verify
+from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.masks import read_masks
+from dissect_xr.probe.plan import ProbePlan
+from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.views.export import write_table
+from dissect_xr.views.plot_compare import before_after
+from dissect_xr.views.plot_units import gallery
+from dissect_xr.views.report import write_report
+
+BESIDE = {"dissect_xr.progress.track", "dissect_xr.starting.open_run", "dissect_xr.stages.Run"}
+"""Have the parameter, and hand it on: the bar itself, and what the command line's `--quiet` goes to."""
+
+LONG = {"run", "probe", "extract", "dissect", "report", "export", "verify"}
+"""Commands that can take long."""
+
+
+def plan(run: Path) -> ProbePlan:
+    return read_masks(images=run / "images", masks=run / "masks", concepts=run / "concepts.yaml")
+
+
+def stores(run: Path) -> Stores:
+    return Stores(str(run / "activations.zarr"), str(run / "probe.zarr"))
+
+
+def extracted(run: Path, to: Path, **options: Any) -> None:
+    (to / "network.py").write_text(NETWORK)
+    model = ModelSpec.of(f"{to}/network.py:Small", seed=0)
+    look = Recording(Preprocess((24, 24)), layers=("first",))
+    planned = plan_extraction(str(to / "a.zarr"), str(run / "probe.zarr"), SnapshotInfo("s", step=0), model, look)
+    extract(planned, **options)
+
+
+def dissected(run: Path, to: Path, **options: Any) -> None:
+    urls = (str(run / "activations.zarr"), str(run / "probe.zarr"), str(to / "d.zarr"))
+    dissect(*urls, method=Method(report_case.FRACTIONS, "half_pixel"), **options)
+
+
+def last(run: Path) -> Any:
+    return report_case.results(run).isel(snapshot=-1)
+
+
+CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
+    write_digits: lambda run, to, **show: write_digits(to / "digits", images=2, size=64, **show),
+    write_probe: lambda run, to, **show: write_probe(plan(run), str(to / "p.zarr"), **show),
+    without_bad_images: lambda run, to, **show: without_bad_images(plan(run), str(to / "p.zarr"), **show),
+    extract: extracted,
+    dissect: dissected,
+    exemplars: lambda run, to, **show: list(exemplars(last(run), stores(run), ["conv1/0"], **show)),
+    iou_images: lambda run, to, **show: iou_images(last(run), stores(run), "conv1/0", 1, **show),
+    gallery: lambda run, to, **show: gallery(last(run), stores(run), ["conv1/0"], **show),
+    before_after: lambda run, to, **show: before_after(
+        report_case.results(run), stores(run), ("early", "late"), units=["conv1/0"], **show
+    ),
+    write_table: lambda run, to, **show: write_table(last(run).expand_dims("snapshot"), to / "t.csv", "csv", **show),
+    write_report: lambda run, to, **show: write_report(str(run), to / "report", exemplars=1, **show),
+    verify: lambda run, to, **show: verify(str(run), **show),
+    repair: lambda run, to, **show: repair(str(run / "probe.zarr"), full=True, **show),
+}
+"""Each of them, and a call that takes moments."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_case.write_run(tmp_path_factory.mktemp("run"))
+
+
+def test_all_that_has_the_parameter_is_called_here_and_shows_by_default() -> None:
+    found = {}
+    for module in pkgutil.walk_packages(dissect_xr.__path__, "dissect_xr."):
+        if module.name == "dissect_xr.__main__":
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if name.startswith("_") or not callable(value) or getattr(value, "__module__", "") != module.name:
+                continue
+            known = inspect.isfunction(value) or is_dataclass(value)
+            parameters = inspect.signature(value).parameters if known else {}
+            if "show" in parameters:
+                found[f"{module.name}.{name}"] = parameters["show"]
+    assert {f"{call.__module__}.{call.__name__}" for call in CALLS} == set(found) - BESIDE
+    assert all(found[name].default is True for name in found if name != "dissect_xr.starting.open_run")
+    assert all(
+        parameter.kind is parameter.KEYWORD_ONLY for name, parameter in found.items() if not name.endswith("Run")
+    )
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
+def test_it_shows_unless_silenced(
+    function: Callable[..., Any], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {}
+    for name, options in {"default": {}, "shown": {"show": True}, "silenced": {"show": False}}.items():
+        (tmp_path / name).mkdir()
+        capsys.readouterr()
+        CALLS[function](run, tmp_path / name, **options)
+        said[name] = capsys.readouterr()
+    assert {out for out, _ in said.values()} == {""}
+    assert "blocks" in said["default"].err
+    assert "blocks" in said["shown"].err
+    assert said["silenced"].err == ""
+
+
+def test_commands_that_take_long_can_be_silenced() -> None:
+    from typer.main import get_command
+
+    from dissect_xr.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert {name for name, one in commands.items() if any("--quiet" in part.opts for part in one.params)} == LONG
