@@ -96,7 +96,8 @@ def gathering(folder: Path, runs: int, size: Size, block: int) -> list[Row]:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(home / "markers" / "scratch.zarr", ignore_errors=True)
         start = time.perf_counter()
-        write_activations(scratch, {"layer": iter([values])}, images=image_names(size.images), snapshot="synthetic")
+        names = image_names(size.images)
+        write_activations(scratch, {"layer": iter([values])}, images=names, snapshot="synthetic", show=False)
         return time.perf_counter() - start
 
     pool = Threads(1)

@@ -48,7 +48,7 @@ def image_names(images: int) -> list[str]:
 def write_synthetic_activations(url: str, size: Size, *, seed: int = 0, layer: str = "layer") -> None:
     """Write one layer's activations, a block of images in memory at a time."""
     write_activations(
-        url, {layer: activation_blocks(size, seed)}, images=image_names(size.images), snapshot="synthetic"
+        url, {layer: activation_blocks(size, seed)}, images=image_names(size.images), snapshot="synthetic", show=False
     )
 
 

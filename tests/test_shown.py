@@ -8,6 +8,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import report_case
 from runs import NETWORK
@@ -16,7 +17,7 @@ import dissect_xr
 from dissect_xr.activations.images import Preprocess
 from dissect_xr.activations.models import ModelSpec
 from dissect_xr.activations.stage import Recording, extract, plan_extraction
-from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.activations.store import SnapshotInfo, write_activations
 from dissect_xr.analysis.exemplars import exemplars, iou_images
 from dissect_xr.analysis.masks import Stores
 from dissect_xr.dissection.dissect import Method, dissect
@@ -68,6 +69,9 @@ CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
     write_probe: lambda run, to, **show: write_probe(plan(run), str(to / "p.zarr"), **show),
     without_bad_images: lambda run, to, **show: without_bad_images(plan(run), str(to / "p.zarr"), **show),
     extract: extracted,
+    write_activations: lambda run, to, **show: write_activations(
+        str(to / "a.zarr"), {"conv": np.ones((2, 3, 4, 4), np.float16)}, images=["a", "b"], **show
+    ),
     dissect: dissected,
     exemplars: lambda run, to, **show: list(exemplars(last(run), stores(run), ["conv1/0"], **show)),
     iou_images: lambda run, to, **show: iou_images(last(run), stores(run), "conv1/0", 1, **show),

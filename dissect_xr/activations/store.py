@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import storage
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
+from dissect_xr.progress import Bar, track
 from dissect_xr.schema import ACTIVATIONS, RESULT, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
@@ -163,6 +164,7 @@ def write_activations(
     snapshot: SnapshotInfo | str = "snapshot",
     dtype: str = "float16",
     attrs: Mapping[str, Mapping[str, Any]] | None = None,
+    show: bool = True,
 ) -> None:
     """Write activations made elsewhere (JAX, TensorFlow, saved .npy), so that they can be dissected.
 
@@ -179,6 +181,8 @@ def write_activations(
         float16 or float32, as stored.
     attrs
         Per layer, `input_size` [height, width] and `geometry` for receptive_field anchoring.
+    show
+        Whether to draw a progress bar for each layer.
 
     Raises
     ------
@@ -198,7 +202,8 @@ def write_activations(
         if storage.marker(url, f"{info.name}/{name}/done") is not None:
             raise DissectError(f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or remove it.")
         extra = {"position": position, "images_sha256": None} | dict((attrs or {}).get(name, {}))
-        _write_layer(url, name, _blocks(name, values), images, info, dtype, extra)
+        with track(f"activations {name}", 0, show=show) as bar:
+            _write_layer(url, name, _blocks(name, values), images, info, dtype, extra, bar)
 
 
 def _write_layer(
@@ -209,6 +214,7 @@ def _write_layer(
     snapshot: SnapshotInfo,
     dtype: str,
     attrs: Mapping[str, Any],
+    bar: Bar,
 ) -> None:
     first = next(blocks, None)
     if first is None:
@@ -222,6 +228,7 @@ def _write_layer(
     made_of = {"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images), "attrs": dict(attrs)}
     content = storage.fingerprint(made_of)
     writer = storage.Writer(url)
+    bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
         if block.shape[1:] != first.shape[1:] or start + len(block) > len(images):
             raise DissectError(
@@ -237,6 +244,7 @@ def _write_layer(
         for key, value in zip(parts, summarise(stored), strict=True):
             parts[key].append(value)
         start += len(block)
+        bar.advance(len(block))
     if start != len(images):
         raise DissectError(f"layer {name}: expected {len(images)} images, got {start}.")
     for key, values in parts.items():

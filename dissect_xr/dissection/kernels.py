@@ -43,6 +43,12 @@ def run_table(planes, lookup, runs):
     for p in range(planes.shape[0]):
         for r in range(planes.shape[1]):
             row, out = planes[p, r], runs[p, r]
+            others = np.uint16(0)
+            for c in range(cols):
+                others |= row[c] ^ row[0]
+            if others == 0:  # one run, as in the planes that an image leaves empty
+                out[:] = (np.uint32(cols) << np.uint32(16)) | np.uint32(lookup[row[0]] & NO_CONCEPT)
+                continue
             # Two loops without branches, from the right: where runs stop, then which concepts they are.
             stop = np.uint32(cols)
             for c in range(cols - 1, 0, -1):
