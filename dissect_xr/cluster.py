@@ -273,6 +273,7 @@ class Projection:
         if limit is not None and self.total > limit:
             parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in self.parts)
             raise DissectError(
-                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}), a worker has "
-                f"{limit / 2**20:,.0f} MiB. Give workers more memory, or ask for fewer layers, fractions or concepts."
+                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}) and may plan with "
+                f"{limit / 2**20:,.0f} MiB. Give it more (--memory), or make what is largest smaller: fewer fractions "
+                "or concepts, a smaller label_size."
             )

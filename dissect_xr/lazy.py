@@ -6,6 +6,7 @@ Does not know: Zarr, or how a chunk is read.
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -42,11 +43,11 @@ def lazily(
     Parameters
     ----------
     name
-        Of the Dask array, beside its blocks: the place that is read. Hashing an array instead costs a millisecond.
+        Of the Dask array: the place that is read. What is opened again gets another name, since another store may lie
+        there by then, of which a cluster must not give what it kept of the first.
     chunks
         Dim -> length of a block, where it is another than the stored chunk's.
     """
     lengths = {dim: chunks.get(dim, n) for dim, n in zip(dims, array.chunks, strict=True)}
     variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Reading(array)), attrs)
-    cut = "x".join(str(n) for n in (*array.shape, *lengths.values()))
-    return variable.chunk(lengths, name=f"{name}-{cut}")
+    return variable.chunk(lengths, name=f"{name}-{uuid4().hex}")

@@ -80,6 +80,10 @@ RESULT = frozenset(
 """Every name in a Dataset of results, but those of the snapshots' metrics."""
 
 
+LABEL_SIDE = 65_535
+"""Pixels of a label map's side at most: the counting loop holds a column in 16 bits."""
+
+
 def check_version(attrs: Mapping[str, Any], where: str) -> None:
     """Raise unless what these attributes belong to was written in this package's schema.
 

@@ -11,12 +11,12 @@ The store (about 1 GB at full size) is written once and read by a fresh process,
 import argparse
 import multiprocessing
 import os
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from bench_rows import peak_memory
 
 from dissect_xr import storage
 from dissect_xr.dissection.blocks import COUNTED
@@ -87,7 +87,7 @@ def measure(url: str) -> str:
     opened = time.perf_counter()
     best = ds.dissect.best().compute(num_workers=WORKERS)
     done = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     paths = [f"{snapshot}/{layer}" for snapshot in storage.groups(url) for layer in storage.groups(url, snapshot)]
     with ThreadPoolExecutor(WORKERS) as threads:
         shapes = list(threads.map(lambda path: storage.read(url, f"{path}/intersection")[:].shape, paths))

@@ -13,17 +13,19 @@ MEMORY = 32 * 2**20
 """Bytes a task may plan with."""
 
 DISSECT = """
-import resource, sys
+import sys
+sys.path.insert(0, sys.argv[3])
+from bench_rows import peak_memory
 from dissect_xr.cluster import Threads
 from dissect_xr.dissection.dissect import Method, dissect
 
 home, memory = sys.argv[1], int(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak_memory()
 dissect(
     home + "/activations.zarr", home + "/probe.zarr", home + f"/{memory}.zarr",
     method=Method(anchoring="half_pixel"), pool=Threads(1, memory=memory), show=False,
 )
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(before, peak_memory())
 """
 
 
@@ -45,7 +47,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.prod(layer.shape) * 2 >= 20 * MEMORY
 
     command = [sys.executable, "-c", DISSECT, str(tmp_path)]
-    run = subprocess.run([*command, str(MEMORY)], capture_output=True, text=True, check=True)
+    run = subprocess.run([*command, str(MEMORY), str(PIPELINES)], capture_output=True, text=True, check=True)
     before, peak = map(int, run.stdout.split())
     block = tally_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
     projection = blocks.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total

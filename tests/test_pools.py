@@ -433,7 +433,7 @@ def test_plans_that_do_not_fit_name_their_parts():
     assert plan.total == 4 * 2**20
     plan.check(None, "counts")
     plan.check(4 * 2**20, "counts")
-    with pytest.raises(DissectError, match=r"counts: a task needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*has 3 MiB"):
+    with pytest.raises(DissectError, match=r"needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*may plan with 3 MiB"):
         plan.check(3 * 2**20, "counts")
 
 

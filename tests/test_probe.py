@@ -254,6 +254,8 @@ def test_a_set_without_sizes_needs_a_label_size(folder, tmp_path):
     with pytest.raises(DissectError, match=r"index\.csv: has no sh and sw"):
         read_broden(folder)
     assert written(read_broden(folder, label_size=(4, 3)), tmp_path)["annotation"].shape == (3, 3, 4, 3)
+    with pytest.raises(DissectError, match=r"\[4, 65536\]: expected sides of at most 65,535"):
+        read_broden(folder, label_size=(4, 65_536)).check()
 
 
 def test_a_set_of_whole_image_labels_only(folder, tmp_path):

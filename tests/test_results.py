@@ -1,5 +1,6 @@
 """`open_dissection`: layers and snapshots as one lazy Dataset, what is missing visible, labels read once."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import stores
 import xarray as xr
+from distributed import Client
 from strategies import ProbeCase
 
 from dissect_xr import storage
@@ -55,6 +57,22 @@ def test_counts_are_those_stored_under_their_labels(tmp_path: Path, lazy: None) 
     assert {name for name in ds.variables if ds[name].chunks is None} - set(ds.coords) == {"complete"}
     for name in ds.coords:
         assert ds[name].chunks is None, name
+
+
+def test_a_store_made_again_is_not_answered_by_what_a_cluster_kept_of_the_first(tmp_path: Path) -> None:
+    url = dissected(tmp_path, fraction=0.1)
+    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+        first = client.persist(open_dissection(url))
+        assert int(first["intersection"].sum()) > 0
+        shutil.rmtree(url)
+        shutil.rmtree(tmp_path / "markers" / "dissection.zarr")
+        probe = str(tmp_path / "probe.zarr")
+        dissect(str(tmp_path / "activations.zarr"), probe, url, method=stores.method([0.4]), show=False)
+        again = client.persist(open_dissection(url))
+        for name in ("threshold", "intersection"):
+            np.testing.assert_array_equal(
+                again[name].values, open_dissection(url)[name].compute(scheduler="sync").values
+            )
 
 
 def test_counts_of_every_pair_are_those_stored(tmp_path: Path) -> None:

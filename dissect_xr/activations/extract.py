@@ -27,6 +27,9 @@ from dissect_xr.probe.pixels import inside
 DECODERS = 2
 """Threads that decode images beside the forward pass."""
 
+WRITERS = 2
+"""Threads that pack and write shards; zarr works in part on one core, and a task's memory counts two shards."""
+
 
 @dataclass(frozen=True)
 class ExtractTask:
@@ -81,7 +84,7 @@ def extract_block(task: ExtractTask) -> None:
                 "Keep a snapshot's weights in a file that is not written again, and run again under another name."
             )
         host = HostMaps(task, pinned=device.startswith("cuda"))
-        with ThreadPoolExecutor(1) as background:
+        with ThreadPoolExecutor(WRITERS) as background:
             written: list[Future[None]] = []
             for first, pixels in _batches(task):
                 for begin, part in _fitting(model, task, device, first, pixels, host):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import storage
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import check_version
+from dissect_xr.schema import LABEL_SIDE, check_version
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def open_labels(url: str) -> Labels:
     categories = tuple(storage.read(url, "category")[:].tolist())
     names = storage.read(url, "concept_category")[:].tolist()
     array = storage.read(url, "annotation")
+    if max(array.shape[2:]) > LABEL_SIDE:
+        raise DissectError(f"{url}: label maps of {array.shape[2:]} pixels, expected sides of at most {LABEL_SIDE:,}.")
     return Labels(
         url=url,
         shape=array.shape,

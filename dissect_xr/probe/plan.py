@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop, stored_crop
+from dissect_xr.schema import LABEL_SIDE
 
 Decode = Callable[[Path], NDArray[np.uint16]]
 """Reads one label map as concept numbers (row, col), 0 = none; a top-level function, since it travels to workers."""
@@ -126,4 +127,6 @@ class ProbePlan:
         twice = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
         if twice:
             raise DissectError(f"image '{twice[0]}' is listed more than once: images must be distinct.")
+        if max(self.label_size) > LABEL_SIDE:
+            raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
         return self
