@@ -14,6 +14,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from dissect_xr import places
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.safety import Safety
 
@@ -295,6 +296,10 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if places.is_transport(error):
+            errors.print(f"[bold red]error:[/] a store did not answer: {escape(str(error))}", soft_wrap=True)
+            errors.print("What is finished is kept: give the same command again.")
+            raise SystemExit(2) from None
         errors.print(f"[bold red]internal error:[/] {escape(f'{type(error).__name__}: {error}')}", soft_wrap=True)
         errors.print("What is finished is kept. Please report this with what --debug prints.")
         raise SystemExit(1) from None

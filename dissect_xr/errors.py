@@ -17,7 +17,7 @@ class WriteError(DissectError):
 
 
 class DamagedError(DissectError):
-    """What is stored is not what was written; `run` makes it again."""
+    """What is stored is not what was written; `run --verify` makes it again."""
 
     def __init__(self, message: str, url: str, below: str) -> None:
         super().__init__(message)

@@ -23,7 +23,7 @@ VOUCHING = ("plan", "created", "done")
 
 _CHUNK = re.compile(r"(^|/)c(/\d+)*$")
 
-MEND = "`dissect-xr verify` names all damage; the `run` command does damaged blocks again."
+MEND = "`dissect-xr verify` names all damage; `run --verify` does all damaged blocks again, `run` those that it meets."
 
 
 class CheckedStore(WrapperStore[Any]):

@@ -73,7 +73,9 @@ def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
     """The marker, or what is wrong with it."""
     try:
         return marker(url, key) or "was removed meanwhile"
-    except (DissectError, OSError):
+    except (DissectError, OSError) as error:
+        if places.is_transport(error):
+            raise
         return "damaged marker"
 
 
@@ -105,6 +107,8 @@ def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage 
         try:
             data = places.read(known.url, key)
         except OSError as error:
+            if places.is_transport(error):
+                raise
             data, wrong = b"", f"cannot be read: {error.strerror}"
         if data is None:
             wrong = "missing"

@@ -7,6 +7,7 @@ Does not know: what the run does.
 import hashlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,28 +23,34 @@ KEY = "lock"
 TRIES = 3
 """Looks at a lock that changes meanwhile."""
 
+CLAIMED = 5.0
+"""Seconds after which another host's claim, which is held for two requests, counts as left behind."""
+
 
 @contextmanager
 def locked(out: str, command: str, *, break_lock: bool = False) -> Iterator[None]:
     """Hold the lock of the output directory `out` inside.
 
-    A lock left by a process of this host that is gone is taken over; `break_lock` takes it from anyone.
+    A lock left by a process of this host that is gone is taken over. `break_lock` takes the one that stands there now
+    from anyone, unless another process of this host took it since this one began: of several that break a lock one
+    gets it. A claim in its way that another host left is broken too, if it stands there for `CLAIMED` seconds more.
 
     Raises
     ------
     DissectError
         Where another run holds it: who, where, since when.
     """
-    with _held(out, KEY, _mine(command), break_lock=break_lock):
+    broken = _seen(out) if break_lock else None
+    with _held(out, KEY, _mine(command), broken):
         yield
 
 
 @contextmanager
-def _held(out: str, key: str, mine: bytes, *, break_lock: bool) -> Iterator[None]:
-    """Have `mine` stand under `key` inside, where nobody else's does.
+def _held(out: str, key: str, mine: bytes, broken: bytes | None) -> Iterator[None]:
+    """Have `mine` stand under `key` inside, where nobody else's does but `broken`.
 
-    What a dead one left is replaced under a claim, which is an object like the lock itself, named by the digest of what
-    it replaces: it can be created by one only, and who is late finds another content than the one it claimed.
+    That, or what a dead one left, is replaced under a claim, which is an object like the lock itself, named by the
+    digest of what it replaces: it can be created by one only, and who is late finds another content than it claimed.
     """
     for _ in range(TRIES):
         if places.create(out, key, mine):
@@ -51,10 +58,10 @@ def _held(out: str, key: str, mine: bytes, *, break_lock: bool) -> Iterator[None
         held = places.read(out, key)
         if held is None:  # let go of meanwhile
             continue
-        if not (break_lock or _left_behind(held)):
+        if not (held == broken or left_behind(held)):
             raise DissectError(_refusal(out, held) if key == KEY else _crowded(out))
         claim = f"{KEY}.{hashlib.sha256(held).hexdigest()[:32]}{places.PARTIAL}"
-        with _held(out, claim, mine, break_lock=break_lock):
+        with _held(out, claim, mine, _stuck(out, claim) if held == broken else None):
             if places.read(out, key) == held:
                 places.write(out, key, mine)
                 break
@@ -67,15 +74,33 @@ def _held(out: str, key: str, mine: bytes, *, break_lock: bool) -> Iterator[None
             places.delete(out, key)
 
 
+def _seen(out: str) -> bytes | None:
+    """The lock that whoever started this process can have seen."""
+    held = places.read(out, KEY)
+    content, process = _fields(held or b""), psutil.Process()
+    other = _is_here(content) and content["pid"] != process.pid
+    return None if other and float(content.get("taken", 0)) > process.create_time() else held
+
+
+def _stuck(out: str, claim: str) -> bytes | None:
+    """What stood under `claim` `CLAIMED` seconds ago; None for one of this host, where it is seen who lives."""
+    held = places.read(out, claim)
+    if held is None or _is_here(_fields(held)):
+        return None
+    time.sleep(CLAIMED)
+    return held
+
+
 def _mine(command: str) -> bytes:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC)
     process = psutil.Process()
     content = {
         "host": socket.gethostname(),
         "pid": process.pid,
         "born": process.create_time(),
         "command": command,
-        "started": now,
+        "started": now.isoformat(timespec="seconds"),
+        "taken": now.timestamp(),
     }
     return json.dumps(content).encode()
 
@@ -89,10 +114,14 @@ def _fields(held: bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _left_behind(held: bytes) -> bool:
+def _is_here(content: dict[str, Any]) -> bool:
+    return content.get("host") == socket.gethostname() and isinstance(content.get("pid"), int)
+
+
+def left_behind(held: bytes) -> bool:
     """Whether the holder was a process of this host that is gone; its number may be another one's by now."""
     content = _fields(held)
-    if content.get("host") != socket.gethostname() or not isinstance(content.get("pid"), int):
+    if not _is_here(content):
         return False
     try:
         born = psutil.Process(content["pid"]).create_time()

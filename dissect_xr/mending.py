@@ -1,6 +1,6 @@
 """Work that makes again what turns out to be damaged while it is read.
 
-Knows: which errors say so, where to look then, when to give up.
+Knows: which errors say so, or may pass, where to look then, when to give up.
 Does not know: how anything is made: what is dropped is missing, and the work makes what is missing.
 """
 
@@ -13,11 +13,14 @@ from dissect_xr.integrity import Damage, repair
 
 Result = TypeVar("Result")
 
+FRUITLESS = 3
+"""Calls that may fail though nothing is found damaged; the last one ends it."""
+
 
 def mended(work: Callable[[], Result], tell: Callable[[Damage], None]) -> Result:
     """The result of `work`, called again whenever it has read something damaged, which is dropped before.
 
-    At most one call per object that can be damaged: the second time ends it.
+    At most one call per object that can be damaged, and `FRUITLESS` more.
 
     Parameters
     ----------
@@ -29,31 +32,40 @@ def mended(work: Callable[[], Result], tell: Callable[[Damage], None]) -> Result
     Raises
     ------
     DissectError
-        Where an object is damaged again after it was made again, or cannot be read again though it is intact.
+        Where an object is damaged again after it was made again, or something cannot be read though it is intact.
     """
-    seen = set[str]()
+    seen, fruitless = set[str](), 0
     while True:
         try:
             return work()
-        except (DamagedError, BlocksFailed) as error:
+        except Exception as error:
             unread, why = _unread(error), error
-        if not unread:
+        if not unread and not places.is_transport(why):
             raise why
         damages = [damage for url, keys in unread.items() for damage in repair(url, full=True, below=keys)]
-        found = {damage.place for damage in damages} or {places.join(url, key) for url in unread for key in unread[url]}
+        found = {damage.place for damage in damages}
         if again := sorted(found & seen):
             raise DissectError(
                 f"{again[0]}: cannot be read again, though it was mended since. Is a disk failing, or the memory of a "
                 f"worker? {why}"
+            ) from why
+        fruitless += not damages
+        if fruitless == FRUITLESS:
+            where = ", ".join(places.join(url, key) for url in unread for key in sorted(unread[url])) or "a store"
+            raise DissectError(
+                f"{where}: cannot be read, though nothing is found damaged; this run met that {FRUITLESS} times. Is a "
+                f"disk failing, the network, or the memory of a worker? {why}"
             ) from why
         seen |= found
         for damage in damages:
             tell(damage)
 
 
-def _unread(error: DamagedError | BlocksFailed) -> dict[str, set[str]]:
+def _unread(error: Exception) -> dict[str, set[str]]:
     """Store -> keys of what could not be read."""
-    lost = [failure.damaged for failure in error.failures] if isinstance(error, BlocksFailed) else [error.place]
+    lost: list[tuple[str, str] | None] = [error.place] if isinstance(error, DamagedError) else []
+    if isinstance(error, BlocksFailed):
+        lost = [failure.damaged for failure in error.failures]
     unread: dict[str, set[str]] = {}
     for url, key in filter(None, lost):
         unread.setdefault(url, set()).add(key)

@@ -12,6 +12,7 @@ import errno
 import functools
 import os
 import posixpath
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://")
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written; zarr's local store uses it as well."""
+
+_NO_WAY = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+
+_NO_ANSWER = re.compile(r"HTTP error|status code: (408|429|5\d\d)")
+"""obstore has one class for all: a lost connection and a busy server, but also a range past the end of an object."""
 
 
 def is_local(url: str) -> bool:
@@ -71,6 +77,17 @@ def open_store(url: str) -> Any:
     if url.startswith(OBJECT_STORES):
         return ObjectStore(_object_store(url, os.environ.get("AWS_ENDPOINT_URL", "")))
     return FsspecStore.from_url(url)
+
+
+def is_transport(error: Exception) -> bool:
+    """Whether `error` is of the way to a store, and so may pass, not of what lies there.
+
+    >>> is_transport(ConnectionResetError()), is_transport(OSError(errno.EIO, "Input/output error"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return isinstance(error, (TimeoutError, ConnectionError)) or error.errno in _NO_WAY
+    return type(error).__module__.startswith("obstore") and _NO_ANSWER.search(str(error)) is not None
 
 
 @functools.lru_cache(maxsize=64)

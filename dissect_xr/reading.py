@@ -4,7 +4,8 @@ Knows: how a group, an array and a Dataset are opened through the checks of `gua
 Does not know: how they were written, or what they mean.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,23 +27,28 @@ def exists(url: str, path: str = "") -> bool:
 
 def _group(url: str, path: str) -> Any:
     """The group, None where there is none."""
+    missing = GroupNotFoundError, FileNotFoundError
     try:
-        return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
-    except (GroupNotFoundError, FileNotFoundError):
+        with _reading(url, places.key(path, METADATA), *missing):
+            return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
+    except missing:
         return None
-    except (DissectError, MemoryError):
-        raise
-    except Exception as error:
-        raise _damaged(url, places.key(path, METADATA), error) from error
 
 
 def _checked(url: str) -> CheckedStore:
     return CheckedStore(places.open_store(url), url)
 
 
-def _damaged(url: str, below: str, error: Exception) -> DamagedError:
-    place = places.join(url, below) if below else url
-    return DamagedError(f"{place}: cannot be read ({type(error).__name__}: {error}). {MEND}", url, below)
+@contextmanager
+def _reading(url: str, below: str, *passed: type[Exception]) -> Iterator[None]:
+    """What fails inside is damaged, but for errors that are `passed`, say enough, or are of the way to the store."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (DissectError, MemoryError, *passed)) or places.is_transport(error):
+            raise
+        message = f"{places.join(url, below)}: cannot be read ({type(error).__name__}: {error}). {MEND}"
+        raise DamagedError(message, url, below) from error
 
 
 def read_attrs(url: str, path: str = "") -> dict[str, Any]:
@@ -66,19 +72,13 @@ class StoredArray:
         self.attrs: dict[str, Any] = dict(opened.attrs.asdict())
 
     def __getitem__(self, key: Any) -> Any:
-        return self._read(lambda: self._array[key])
+        with _reading(self.url, self.path, IndexError):
+            return self._array[key]
 
     def outer(self, key: tuple[Any, ...]) -> Any:
         """Values of an outer product of slices, numbers and lists of places."""
-        return self._read(lambda: self._array.oindex[key])
-
-    def _read(self, function: Any) -> Any:
-        try:
-            return function()
-        except (DissectError, IndexError, MemoryError):
-            raise
-        except Exception as error:
-            raise _damaged(self.url, self.path, error) from error
+        with _reading(self.url, self.path, IndexError):
+            return self._array.oindex[key]
 
 
 def read(url: str, path: str) -> StoredArray:
@@ -89,12 +89,8 @@ def read(url: str, path: str) -> StoredArray:
     DamagedError
         On opening or slicing, where what is stored is not what was written.
     """
-    try:
+    with _reading(url, places.key(path, METADATA), FileNotFoundError):
         array = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
-    except (DissectError, FileNotFoundError, MemoryError):
-        raise
-    except Exception as error:
-        raise _damaged(url, places.key(path, METADATA), error) from error
     return StoredArray(url, path, array)
 
 
@@ -118,12 +114,8 @@ def open_lazy(
     group = _group(url, path)
     if group is None:
         raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
-    try:
+    with _reading(url, places.key(path, METADATA)):
         opened = dict(group.arrays())
-    except (DissectError, MemoryError):
-        raise
-    except Exception as error:
-        raise _damaged(url, places.key(path, METADATA), error) from error
     arrays = {name: StoredArray(url, places.key(path, name), array) for name, array in sorted(opened.items())}
     attrs = dict(group.attrs.asdict())
     named = set(attrs.pop("coordinates", "").split())

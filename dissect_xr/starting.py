@@ -16,7 +16,7 @@ from dissect_xr import places
 from dissect_xr.cluster import open_pool
 from dissect_xr.errors import DissectError
 from dissect_xr.integrity import Damage
-from dissect_xr.lock import KEY, locked
+from dissect_xr.lock import KEY, left_behind, locked
 from dissect_xr.recipe import load_recipe, read_raw
 from dissect_xr.safety import Safety
 from dissect_xr.stages import Run
@@ -69,8 +69,13 @@ def prepare(out: str) -> None:
 
 
 def keep_recipe(out: str, raw: dict[str, Any]) -> None:
-    """Keep the recipe in the output directory, and remove what killed runs were writing there."""
+    """Keep the recipe in the output directory, and remove what killed runs were writing there.
+
+    A claim to the lock stays unless its process is gone: it may be of a run that is starting.
+    """
     places.write(out, "recipe.yaml", yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
     if places.is_local(out):
         for path in [*Path(out).glob(f"*{places.PARTIAL}"), *Path(out, "markers").rglob(f"*{places.PARTIAL}")]:
-            path.unlink(missing_ok=True)
+            claim = path.parent == Path(out) and path.name.startswith(KEY)
+            if not claim or left_behind(places.read(out, path.name) or b""):
+                path.unlink(missing_ok=True)

@@ -114,7 +114,7 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
         "56x56": passes(128, 56, n // 8, 2.0),
         "112x112": passes(64, 112, n // 16, 2.0),
         "dense": lambda: dense_baseline(folder, runs),
-        "scaling": lambda: scaling(folder, runs, Size(n // 2, 256, 7)),
+        "scaling": lambda: scaling(folder, runs, Size(n // 2, 512, 7)),
         "workers": lambda: workers(folder, runs, Size(n, 512 if short else 2048, 7)),
         "gathering": lambda: [
             row

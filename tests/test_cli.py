@@ -252,3 +252,16 @@ def test_sizes_are_read(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(DissectError, match="expected"):
         parse_bytes(text)
+
+
+def test_a_store_that_does_not_answer_is_no_fault_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(path: str, *, show: bool) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("dissect_xr.integrity.verify", verify)
+    assert call("verify", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "a store did not answer: [Errno 104] Connection reset by peer" in said
+    assert "give the same command again" in said

@@ -1,5 +1,7 @@
 """A model that sees the centre of each image is dissected on the centre of each image, exactly."""
 
+import hashlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.crop import Crop, stored_crop
 from dissect_xr.probe.digits import write_digits
-from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.ingest import read_maps, write_probe
 from dissect_xr.probe.pixels import nearest
 
 AS_TORCHVISION = [
@@ -164,6 +166,15 @@ def test_a_stored_crop_is_the_one_that_was_given():
     assert stored_crop({}) is None
 
 
-def test_an_endless_strip_is_refused():
-    with pytest.raises(DissectError, match="pixels after resizing"):
-        Crop(256, (224, 224)).cut(Image.new("RGB", (5000, 4)))
+def test_an_endless_strip_is_refused_by_name(images, tmp_path):
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (60_000, 1)).save(strip)
+    crop = Crop(64, (48, 40))
+    with pytest.raises(DissectError, match="3840000 x 64 pixels after resizing"):
+        crop.part(1, 60_000)
+    with pytest.raises(DissectError, match=r"strip\.png: 3840000 x 64 pixels after resizing"):
+        read_image(strip, (48, 40), crop=crop)
+    plan = read_broden(images / "whole", label_size=(24, 20)).cropped(crop)
+    plan = replace(plan, images=str(tmp_path), rows=(replace(plan.rows[0], image=strip.name, maps=()),))
+    with pytest.raises(DissectError, match=r"strip\.png: 3840000 x 64 pixels after resizing"):
+        read_maps(plan, plan.rows[0], hashlib.sha256(), hashlib.sha256())

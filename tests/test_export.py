@@ -1,5 +1,6 @@
 """Tables for other programs: what is written is read again, block by block, and whole or not at all."""
 
+import errno
 import json
 import sys
 from collections import Counter
@@ -13,8 +14,8 @@ import xarray as xr
 from trained import dissection
 
 from dissect_xr.analysis.score import iou
-from dissect_xr.errors import DissectError
-from dissect_xr.views import export
+from dissect_xr.errors import DissectError, WriteError
+from dissect_xr.views import export, netdissect_csv
 from dissect_xr.views.export import write_table
 from dissect_xr.views.tables import unit_table
 
@@ -37,6 +38,12 @@ def stored(*, missing: bool = False, fractions: int = 2) -> xr.Dataset:
 def blocks(ds: xr.Dataset, unit: int = 4) -> xr.Dataset:
     """Counts in blocks of units, coordinates in memory."""
     return ds.assign({name: ds[name].variable.chunk(snapshot=1, unit=unit) for name in COUNTS})
+
+
+def one_layer() -> xr.Dataset:
+    """What fits every format."""
+    ds = blocks(stored(fractions=1)).isel(snapshot=[0])
+    return ds.isel(unit=ds["layer"].values == ds["layer"].values[0])
 
 
 def by_unit(frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,8 +123,19 @@ def test_a_row_group_is_a_block_and_carries_the_parameters(tmp_path: Path) -> No
     assert parameters == {"probe_sha256": "ab", "fractions": [0.005, 0.04], "cutoff": 0.04}
 
 
-@pytest.mark.parametrize("format", ["csv", "parquet", "parquet-pairs"])
-def test_a_table_that_fails_is_no_table(tmp_path: Path, format: str) -> None:
+class FullDisk:
+    """A CSV writer that writes the first row only."""
+
+    def __init__(self, file: Any) -> None:
+        self.writerow = lambda row: file.write("row\n")
+
+    def writerows(self, rows: Any) -> None:
+        """Fails."""
+        raise OSError(errno.EIO, "rotten")
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_a_table_that_fails_is_no_table(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(block: Any) -> Any:
         raise OSError("rotten")
 
@@ -129,10 +147,36 @@ def test_a_table_that_fails_is_no_table(tmp_path: Path, format: str) -> None:
             xr.concat([ds["intersection"][:3], ds["intersection"].copy(data=bad)[3:]], "snapshot").data,
         )
     )
+    if format == "netdissect-csv":  # reads all before it writes
+        ds = one_layer()
+        monkeypatch.setattr(netdissect_csv.csv, "writer", FullDisk)
     (tmp_path / "table").write_text("old")
     with pytest.raises(OSError, match="rotten"):
         write_table(ds, tmp_path / "table", format, show=False)
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
+    assert (tmp_path / "table").read_text() == "old"
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+@pytest.mark.parametrize("to", ["nowhere/table", "folder", "file/table"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(tmp_path: Path, format: str, to: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    ds = one_layer()
+    ds["intersection"] = ds["intersection"].copy(data=ds["intersection"].data.map_blocks(pytest.fail, meta=np.empty(0)))
+    with pytest.raises(WriteError, match=f"{to}: "):
+        write_table(ds, tmp_path / to, format, show=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    (tmp_path / "table").write_text("old")
+    with pytest.raises(WriteError, match="table: cannot be written: No space left on device"):
+        write_table(blocks(stored()), tmp_path / "table", "csv", show=False)
     assert (tmp_path / "table").read_text() == "old"
 
 

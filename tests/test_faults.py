@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -283,7 +284,11 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
 
     monkeypatch.setattr(attempts, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
-    for name, what, finished in (("histogram_block", "thresholds", 1), ("tally_block", "counts", 2)):
+    for name, what, of, finished in (
+        ("sample_bound", "thresholds", "units 0 to 5", 1),
+        ("histogram_block", "thresholds", "images number 0 to 19, units 0 to 5", 1),
+        ("tally_block", "counts", "images number 0 to 19, units 0 to 5", 2),
+    ):
         real = getattr(passes, name)
 
         def poisoned(task, real=real):
@@ -300,11 +305,75 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
             "activations of first 2 of 2 blocks",
             f"thresholds of first {finished} of 2 layers",
             "counts of first 1 of 2 layers",
-            f"{what} of first/second 1 images number 0 to 19, units 0 to 5",
+            f"{what} of first/second 1 {of}",
             "second finished",
         }
     assert runs.call("run", *given) == 0
     assert runs.contents(str(tmp_path / "run")) == undisturbed
+
+
+def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, monkeypatch):
+    from dissect_xr.dissection import passes
+
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    real, tries = passes.sample_bound, []
+
+    def once(task):
+        tries.append(task.what)
+        if len(tries) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(task)
+
+    with patch.object(passes, "sample_bound", once):
+        assert runs.call("run", *arguments(tmp_path, images), "--out", str(tmp_path / "run")) == 0
+    assert max(map(tries.count, tries)) == 2
+    assert runs.contents(str(tmp_path / "run")) == undisturbed
+
+
+# --- the way to a store ---
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ConnectionResetError("reset by peer"), True),
+        (TimeoutError("timed out"), True),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (FileNotFoundError(), False),
+        (ValueError("HTTP error"), False),
+    ],
+)
+def test_errors_of_the_way_to_a_store_are_told_from_those_of_what_lies_there(error, passes):
+    assert places.is_transport(error) == passes
+
+
+def test_so_are_those_of_object_stores():
+    exceptions = pytest.importorskip("obstore.exceptions")
+    performing = "Generic S3 error: Error performing GET http://127.0.0.1/b/a in 500.384µs - "
+    for said, passes in (
+        (f"{performing}HTTP error: error sending request", True),
+        ("Generic S3 error: HTTP error: request or response body error", True),
+        (f"{performing}Server returned non-2xx status code: 503 Service Unavailable:", True),
+        (f"{performing}Server returned non-2xx status code: 429 Too Many Requests:", True),
+        (f"{performing}Server returned non-2xx status code: 416 Range Not Satisfiable:", False),
+        ("Generic InMemory error: Invalid range: Wanted range starting at 5, but object was only 3 bytes long", False),
+    ):
+        assert places.is_transport(exceptions.GenericError(said)) == passes, said
+
+
+def test_a_server_that_cannot_be_reached_is_the_way_to_a_store():
+    obstore = pytest.importorskip("obstore")
+    from obstore.store import S3Store
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        given = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}, "skip_signature": True}
+        store = S3Store("bucket", endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}", **given)
+        with pytest.raises(obstore.exceptions.GenericError) as caught:
+            obstore.get(store, "key")
+    assert places.is_transport(caught.value)
 
 
 # --- bad images ---

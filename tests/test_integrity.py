@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr import storage
+from dissect_xr import places, storage
 from dissect_xr.errors import DissectError
 from dissect_xr.guard import forget
 from dissect_xr.integrity import Expected, expected, inspect, repair, stores_at, sweep, verify
@@ -200,6 +201,22 @@ def test_a_run_that_keeps_no_activations_is_whole(finished, tmp_path):
     assert runs.call("verify", out) == 0
     (tmp_path / "run" / "activations.zarr" / "left").write_text("of something unfinished")
     assert runs.call("verify", out) == 2
+
+
+@pytest.mark.parametrize("at", ["zarr.json", "done"])
+def test_a_store_that_does_not_answer_is_not_damaged(finished, at):
+    url, real = stores_at(str(finished[1]))[0], places.read
+    before = places.sizes(url)
+
+    def read(where, key):
+        if key.endswith((at, f"{at}.json")):
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return real(where, key)
+
+    with patch.object(places, "read", read), pytest.raises(ConnectionResetError):
+        repair(url, full=True)
+    assert places.sizes(url) == before
+    assert repair(url, full=True) == []
 
 
 def test_repair_of_an_intact_store_changes_nothing(finished):

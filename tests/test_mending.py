@@ -4,15 +4,18 @@ import shutil
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr import attempts, places, storage
+from dissect_xr import attempts, mending, places, reading, storage
 from dissect_xr.activations import extract, stage
-from dissect_xr.dissection import dissect
+from dissect_xr.dissection import dissect, threshold
+from dissect_xr.dissection.layers import open_layer
+from dissect_xr.dissection.passes import threshold_blocks
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed
 from dissect_xr.integrity import verify
 from dissect_xr.mending import mended
@@ -178,8 +181,8 @@ def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
 
 def test_on_processes_too(finished, begun, capsys):
     arguments, out = begun
-    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")  # met by the sample, whose error is raised
-    rot(out / "activations.zarr/second/second/peak/c/1/0")  # met by blocks, whose failures are gathered
+    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
+    rot(out / "activations.zarr/second/second/peak/c/1/0")
     rot(out / "probe.zarr/annotation/c/0/0/0/0")
     assert runs.call("run", *arguments, "--workers", "2") == 0
     assert capsys.readouterr().err.count("will be done again") == 3
@@ -252,6 +255,61 @@ def test_what_cannot_be_made_again_is_said(begun, capsys):
     assert "Traceback" not in said
 
 
+# --- what passes ---
+
+
+def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
+    """The first `times` reads of objects whose key holds `part` raise `error`; the keys of all that are read."""
+    read: list[str] = []
+
+    def lose(key):
+        if part in key:
+            read.append(key)
+            if len(read) <= times:
+                raise error
+
+    class Losing(reading.CheckedStore):
+        async def get(self, key, *args, **given):
+            lose(key)
+            return await super().get(key, *args, **given)
+
+        def get_sync(self, key, **given):
+            lose(key)
+            return super().get_sync(key, **given)
+
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(reading, "CheckedStore", Losing)
+    return read
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), TimeoutError("timed out")])
+@pytest.mark.parametrize("part", ["/activation/c/", "/peak/zarr.json"])
+def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begun, part, error, monkeypatch):
+    url = str(begun[1] / "activations.zarr")
+    layer = open_layer(url, "first", "first")
+    blocks = threshold_blocks(layer, (2**29, 1))[0]
+    low = np.full(layer.shape[1], -threshold.top_code(layer.itemsize))
+    task = threshold.HistogramTask(layer, blocks[0], 0, low, -low)
+    wanted = threshold.histogram_block(task)
+    read = losing(monkeypatch, part, error, times=attempts.ATTEMPTS - 1)
+    found = attempts.attempt(threshold.histogram_block, task)
+    assert [part.tolist() for part in found] == [part.tolist() for part in wanted]
+    read.clear()
+    losing(monkeypatch, part, error, times=99)
+    lost = attempts.attempt(threshold.histogram_block, task)
+    assert f"failed 3 times, {type(error).__name__}" in lost.message
+    assert lost.damaged is None
+
+
+def test_a_connection_that_the_run_itself_loses_is_tried_again(finished, begun, monkeypatch):
+    arguments, out = begun
+    monkeypatch.setattr(mending, "repair", lambda *given, **more: pytest.fail("nothing is damaged"))
+    read = losing(monkeypatch, "/threshold/c/", ConnectionResetError("reset by peer"), times=2)
+    assert runs.call("run", *arguments) == 0
+    assert len(read) > 2
+    assert same(out, finished)
+
+
 # --- the loop itself ---
 
 
@@ -279,9 +337,37 @@ def test_what_can_never_be_read_ends_it(tmp_path):
         calls.append(None)
         raise damaged(str(tmp_path / "store"))
 
-    with pytest.raises(DissectError, match=r"key: cannot be read again.*cannot be read\."):
+    with pytest.raises(DissectError, match=r"key: cannot be read, though nothing is found damaged.* 3 times"):
         mended(work, pytest.fail)
-    assert len(calls) == 2
+    assert len(calls) == mending.FRUITLESS
+
+
+def test_a_connection_that_stays_lost_ends_it_too():
+    calls = []
+
+    def work():
+        calls.append(None)
+        raise ConnectionResetError("reset by peer")
+
+    with pytest.raises(DissectError, match=r"a store: cannot be read.*reset by peer"):
+        mended(work, pytest.fail)
+    assert len(calls) == mending.FRUITLESS
+
+
+def test_what_was_intact_may_be_damaged_later(run):
+    _, out = run
+    url, key, calls, told = str(out / "activations.zarr"), "first/first/activation", [], []
+
+    def work():
+        calls.append(None)
+        if len(calls) == 3:
+            rot(out / "activations.zarr" / key / "c/0/0/0/0")
+        if len(calls) < 4:
+            raise DamagedError("cannot be read.", url, key)
+        return "done"
+
+    assert mended(work, told.append) == "done"
+    assert [damage.key for damage in told] == [f"{key}/c/0/0/0/0"]
 
 
 def test_other_failures_are_none_of_its_business():

@@ -18,7 +18,7 @@ from PIL import Image
 from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.analysis.score import iou
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.views.report import write_report
 from dissect_xr.views.report_data import CUTOFFS
 from dissect_xr.views.report_pages import script_json, slugs
@@ -216,6 +216,17 @@ def test_what_is_missing_is_said_and_the_rest_is_written(run: Path, tmp_path: Pa
     assert reason in Page(folder / "pages" / "late--conv2.html").text
     assert not list((folder / "images").rglob("*.jpg"))
     assert "exemplars" not in data(folder / "data" / "late--conv2.js")
+
+
+def test_damage_is_no_reason_to_leave_exemplars_out(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report"))
+    path = next(path for path in (copy / "activations.zarr/late/conv2/activation/c").rglob("*") if path.is_file())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"late/conv2/activation: cannot be read .* `run --verify` does all damaged"):
+        write_report(str(copy), tmp_path / "report", show=False)
 
 
 def test_a_report_replaces_a_report_and_nothing_else(run: Path, tmp_path: Path) -> None:

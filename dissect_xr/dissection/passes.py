@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.cluster import Fold, Pool, fold_tasks, run_tasks
+from dissect_xr.cluster import Fold, Pool, fold_tasks, run_blocks
 from dissect_xr.dissection.blocks import Block, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
@@ -106,7 +106,8 @@ def find_thresholds(
     lowest code, and where a bin holds several codes, as of float32, once more per fraction inside the bin found.
     """
     bounds = {layer.name: np.empty(layer.shape[1], np.int64) for layer in layers}
-    for task, bound in run_tasks(pool, sample_bound, [t for la in layers for t in sample_tasks(la, max(fractions))]):
+    samples = [task for layer in layers for task in sample_tasks(layer, max(fractions))]
+    for task, bound in run_blocks(pool, sample_bound, samples):
         bounds[task.layer.name][slice(*task.units)] = bound
     searches = []
     for layer in layers:

@@ -113,6 +113,11 @@ class SampleTask:
     units: tuple[int, int]
     fraction: float
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"thresholds of {self.layer.path}, units {self.units[0]} to {self.units[1] - 1}"
+
 
 def sample_tasks(layer: Layer, fraction: float) -> list[SampleTask]:
     """The layer's units in ranges of whole chunks."""

@@ -39,9 +39,18 @@ class Crop:
 
         >>> Crop(256, (224, 224)).part(480, 640)
         ((16, 224, 256), (58, 224, 341))
+
+        Raises
+        ------
+        DissectError
+            Where the image is so long that it would become too large.
         """
         longer = int(self.resize * max(height, width) / min(height, width))
         resized = (self.resize, longer) if height <= width else (longer, self.resize)
+        if self.resize * longer > MAX_PIXELS:
+            raise DissectError(
+                f"{resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand."
+            )
         rows, cols = (
             (round((whole - length) / 2), length, whole) for whole, length in zip(resized, self.size, strict=True)
         )
@@ -53,11 +62,9 @@ class Crop:
         Raises
         ------
         DissectError
-            Where the image is so long that it would become too large.
+            As `part` does.
         """
         (top, height, rows), (left, width, cols) = self.part(image.height, image.width)
-        if rows * cols > MAX_PIXELS:
-            raise DissectError(f"{cols} x {rows} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand.")
         resized = image.resize((cols, rows), Image.Resampling.BILINEAR)
         return resized.crop((left, top, left + width, top + height))
 

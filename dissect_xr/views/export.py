@@ -6,8 +6,9 @@ Does not know: how results were computed.
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.score import category_places, iou
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, WriteError
 from dissect_xr.progress import track
 from dissect_xr.schema import CUTOFF
 from dissect_xr.views.netdissect_csv import write_netdissect_csv
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "netdissect-csv", "parquet", "parquet-pairs")
 """A row per unit, NetDissect's columns of one layer, a row per unit again, a row per unit and concept that overlap."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What only a write fails with."""
 
 
 def select(
@@ -56,12 +60,14 @@ def write_table(ds: xr.Dataset, path: Path, format: str, *, show: bool = True) -
 
     Rows of units are those of ``ds.dissect.to_dataframe()``. Rows of pairs hold the three counts and the IoU of every
     unit and concept that share a pixel; the IoU of any other pair is 0. Rows go by snapshot, block of units, fraction.
-    Memory: one lazy block of `ds` (32 MiB of intersections) and its rows.
+    Memory: one lazy block of `ds` (32 MiB of intersections) and its rows; netdissect-csv: the counts of its layer.
 
     Raises
     ------
     DissectError
         For an unknown format, where it holds one layer and there are several, or where pyarrow is not installed.
+    WriteError
+        Where `path` cannot be written; what stood there stays.
     """
     if format == "csv":
         _write_csv(ds, path, show)
@@ -84,7 +90,8 @@ def _write_netdissect_csv(ds: xr.Dataset, path: Path) -> None:
     for name, there in (("snapshot", ds["snapshot"].values), ("fraction", ds["fraction"].values), ("layer", layers)):
         if len(there) > 1:
             raise DissectError(f"netdissect-csv holds one {name}; give --{name}, one of {', '.join(map(str, there))}.")
-    write_netdissect_csv(ds.squeeze(["snapshot", "fraction"]), path)
+    with _whole(path) as partial:
+        write_netdissect_csv(ds.squeeze(["snapshot", "fraction"]), partial)
 
 
 def _write_parquet(ds: xr.Dataset, path: Path, rows: Callable[[xr.Dataset], Table], show: bool) -> None:
@@ -104,12 +111,30 @@ def _write_parquet(ds: xr.Dataset, path: Path, rows: Callable[[xr.Dataset], Tabl
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write that becomes `path` when all is written, and is gone after an error."""
+    if path.is_dir():
+        raise WriteError(f"{path}: expected a file to write, found a folder. Choose another --to.")
     partial = path.with_name(f"{path.name}.partial")
+    with _writing(path):
+        partial.touch()
     try:
-        yield partial
-        partial.replace(path)
+        with _writing(path, FULL):  # any other may be of reading
+            yield partial
+        with _writing(path):
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, reasons: Collection[int] = errno.errorcode) -> Iterator[None]:
+    """What the operating system refuses inside, for one of the `reasons`, becomes one message with the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        reason = error.strerror or error
+        raise WriteError(f"{path}: cannot be written: {reason}. Mend that, or choose another --to.") from error
 
 
 def _blocks(ds: xr.Dataset, path: Path, show: bool) -> Iterator[xr.Dataset]:

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from dissect_xr import storage
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.progress import Bar, track
 from dissect_xr.schema import CUTOFF
 from dissect_xr.views.plot import layer_colors
@@ -80,7 +80,7 @@ def write_report(
     Raises
     ------
     DissectError
-        If nothing is dissected there, the fraction was not, or the folder holds something else.
+        If nothing is dissected there, the fraction was not, the folder holds something else, or a store is damaged.
     """
     source, written = Source(out, fraction, exemplars, cutoff), Written()
     shape = len(source.snapshots), len(source.layers)
@@ -124,6 +124,8 @@ def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dic
             shown[places[unit]] = [images.setdefault(name, len(images)) for name in names]
             bar.advance(len(names))
             done += 1
+    except DamagedError:
+        raise
     except DissectError as error:
         reason = str(error).rstrip(".")
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from dissect_xr import storage
 from dissect_xr.analysis.exemplars import exemplars
 from dissect_xr.analysis.masks import Stores
 from dissect_xr.dissection.layers import open_layer
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.probe.ingest import image_root
 
 PIXELS = 160
@@ -41,6 +41,8 @@ def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
             return "the activations there are not those that were dissected"
         if storage.marker(stores.probe, "done") is None:
             return "the probe is not there"
+    except DamagedError:
+        raise
     except DissectError as error:
         return str(error).rstrip(".")
     if not Path(image_root(stores.probe)).is_dir():
