@@ -12,13 +12,10 @@ from dissect_xr import places
 from dissect_xr.errors import DissectError
 from dissect_xr.guard import METADATA, forget
 from dissect_xr.markers import drop, marker, markers, place_of
-from dissect_xr.progress import track
+from dissect_xr.progress import Bar, track
 
 STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
 """What a run directory holds."""
-
-AT_ONCE = 64
-"""Objects between two steps of a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +76,28 @@ def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
         return "damaged marker"
 
 
-def inspect(known: Expected, *, full: bool, only: Iterable[str] | None = None) -> Iterator[Damage]:
+def inspect(
+    known: Expected, *, full: bool, only: Iterable[str] | None = None, bar: Bar | None = None
+) -> Iterator[Damage]:
     """What is damaged: sizes of all objects and the contents of metadata, or with `full` all contents.
 
     Parameters
     ----------
     only
         Object keys to look at; None means all.
+    bar
+        Advanced by every object.
     """
     if only is None:
         yield from known.damages
     keys = list(known.objects if only is None else only)
     sizes = places.sizes(known.url) if only is None and not full else None
     with ThreadPoolExecutor(8) as executor:
-        yield from (damage for damage in executor.map(lambda key: _look(known, key, sizes), keys) if damage)
+        for damage in executor.map(lambda key: _look(known, key, sizes), keys):
+            if bar is not None:
+                bar.advance(0)
+            if damage is not None:
+                yield damage
 
 
 def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage | None:
@@ -154,13 +159,9 @@ def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
 
 def _read_all(known: Expected, show: bool) -> Iterator[Damage]:
     """What is damaged, after reading every byte, with a progress bar."""
-    yield from known.damages
-    keys = list(known.objects)
-    starts = range(0, len(keys), AT_ONCE)
-    with track(f"verify {known.url.rstrip('/').rsplit('/', 1)[-1]}", len(starts), show=show and bool(keys)) as bar:
-        for start in starts:
-            yield from inspect(known, full=True, only=keys[start : start + AT_ONCE])
-            bar.advance(0)
+    name, objects = known.url.rstrip("/").rsplit("/", 1)[-1], len(known.objects)
+    with track(f"verify {name}", objects, show=show and objects > 0) as bar:
+        yield from inspect(known, full=True, bar=bar)
 
 
 def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None, show: bool = True) -> list[Damage]:

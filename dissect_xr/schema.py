@@ -73,12 +73,17 @@ DISSECTION = _table(
     Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
 )
 
-RESULT = frozenset(
-    {"snapshot", "step", "layer", "channel", "concept_name", "concept_category", "iou", "complete", "layer_name"}
-    | {name for variable in DISSECTION.values() for name in (variable.name, *variable.dims)}
-)
-"""Every name in a Dataset of results, but those of the snapshots' metrics."""
+PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in variable.dims)
+"""Variables of a dissection that are of a unit."""
 
+COORDINATES = (
+    "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
+    "category",
+)  # fmt: skip
+"""Coordinates of a Dataset of results in the order in which they are listed; metrics of snapshots come after them."""
+
+RESULT = frozenset({*DISSECTION, *COORDINATES, "iou", "complete", "layer_name"})
+"""Every name in a Dataset of results, but those of the snapshots' metrics."""
 
 LABEL_SIDE = 65_535
 """Pixels of a label map's side at most: the counting loop holds a column in 16 bits."""

@@ -96,7 +96,7 @@ def read_image(
                 )
             rgb = _rgb(image, path)
             if crop is not None:
-                rgb = _cut(rgb, crop, path)
+                rgb = crop.cut(rgb, f"image {path}")
             if rgb.size != (size[1], size[0]):
                 rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.array(rgb, dtype=np.uint8)
@@ -153,13 +153,6 @@ def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
         # Pillow warns when a palette with transparency is converted to RGB in one step.
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _cut(image: Image.Image, crop: Crop, path: str | Path) -> Image.Image:
-    try:
-        return crop.cut(image)
-    except DissectError as error:
-        raise DissectError(f"image {path}: {error}") from error
 
 
 def _called(preprocess: Preprocess, reference: str, batch: NDArray[np.uint8]) -> Tensor:

@@ -202,7 +202,7 @@ def write_activations(
         if storage.marker(url, f"{info.name}/{name}/done") is not None:
             raise DissectError(f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or remove it.")
         extra = {"position": position, "images_sha256": None} | dict((attrs or {}).get(name, {}))
-        with track(f"activations {name}", 0, show=show) as bar:
+        with track(f"activations {name}", show=show) as bar:
             _write_layer(url, name, _blocks(name, values), images, info, dtype, extra, bar)
 
 

@@ -13,9 +13,7 @@ import numpy as np
 import xarray as xr
 
 from dissect_xr.errors import DissectError
-
-PER_UNIT = ("threshold", "exceedance", "intersection", "unit_area", "dead", "iou")
-"""Variables that are of a unit."""
+from dissect_xr.schema import PER_UNIT
 
 
 def concept_place(ds: xr.Dataset, concept: str | int) -> int:
@@ -77,7 +75,7 @@ def with_units(ds: xr.Dataset) -> xr.Dataset:
     """
     if "unit" in ds.dims or "unit" not in ds.coords:
         return ds
-    counts = [name for name in PER_UNIT if name in ds]
+    counts = [name for name in (*PER_UNIT, "iou") if name in ds]
     coords = {name: ("unit", np.atleast_1d(ds[name].values)) for name in ("layer", "channel") if name in ds.coords}
     rest = ds.drop_vars([*counts, "unit", *coords])
     return ds[counts].expand_dims("unit").assign_coords(coords).assign(rest.data_vars)[list(ds.data_vars)]

@@ -34,7 +34,7 @@ def read_picture(root: str, name: str, size: int, *, crop: Crop | None = None) -
         If it is missing, damaged or outside `root`.
     """
     with open_image(inside(root, name, name)) as opened:
-        image = crop.cut(opened.convert("RGB")) if crop else opened.convert("RGB")
+        image = crop.cut(opened.convert("RGB"), name) if crop else opened.convert("RGB")
         scale = min(1.0, size / max(image.size))
         return np.asarray(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
 

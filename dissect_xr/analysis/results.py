@@ -15,21 +15,10 @@ import xarray as xr
 from dissect_xr import storage
 from dissect_xr.analysis.score import iou
 from dissect_xr.errors import DissectError
+from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT
 
 BLOCK = 32 * 2**20
 """Bytes of intersections in one lazy block: several stored chunks, for a tenth of the tasks."""
-
-PER_UNIT = ("threshold", "exceedance", "intersection", "unit_area", "dead")
-"""Variables with a `unit` dimension."""
-
-COUNTS = (*PER_UNIT, "concept_area", "category_area")
-"""Variables in the order in which they are listed; others come after them."""
-
-COORDINATES = (
-    "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
-    "category",
-)  # fmt: skip
-"""Coordinates in the order in which they are listed; metrics of snapshots come after them."""
 
 SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
 """Attributes in which all layers of a dissection must agree."""
@@ -74,9 +63,11 @@ def open_dissection(url: str) -> xr.Dataset:
 
 
 def _ordered(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` with its variables in one order; a store lists them as the file system does."""
-    coords = sorted(ds.coords, key=lambda name: COORDINATES.index(name) if name in COORDINATES else len(COORDINATES))
-    found = sorted(ds.data_vars, key=lambda name: COUNTS.index(name) if name in COUNTS else len(COUNTS))
+    """`ds` with its variables in the schema's order, others after them; a store lists them as the file system does."""
+    coords, found = (
+        sorted(names, key=lambda name, known=list(known): known.index(name) if name in known else len(known))
+        for names, known in ((ds.coords, COORDINATES), (ds.data_vars, DISSECTION))
+    )
     return ds.drop_vars(coords)[found].assign_coords({name: ds.coords[name].variable for name in coords})
 
 

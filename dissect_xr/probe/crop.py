@@ -6,6 +6,7 @@ Does not know: files, labels, models; who reads images and who reads labels both
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -34,8 +35,8 @@ class Crop:
         """As stored with a probe."""
         return {"resize": self.resize, "size": list(self.size)}
 
-    def part(self, height: int, width: int) -> Part:
-        """The part of an image of this size.
+    def part(self, height: int, width: int, of: str | Path = "image") -> Part:
+        """The part of an image of this size, which messages call `of`.
 
         >>> Crop(256, (224, 224)).part(480, 640)
         ((16, 224, 256), (58, 224, 341))
@@ -49,22 +50,22 @@ class Crop:
         resized = (self.resize, longer) if height <= width else (longer, self.resize)
         if self.resize * longer > MAX_PIXELS:
             raise DissectError(
-                f"{resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand."
+                f"{of}: {resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand."
             )
         rows, cols = (
             (round((whole - length) / 2), length, whole) for whole, length in zip(resized, self.size, strict=True)
         )
         return rows, cols
 
-    def cut(self, image: Image.Image) -> Image.Image:
-        """The part of an image, resized by Pillow's bilinear filter.
+    def cut(self, image: Image.Image, of: str | Path = "image") -> Image.Image:
+        """The part of an image, which messages call `of`, resized by Pillow's bilinear filter.
 
         Raises
         ------
         DissectError
             As `part` does.
         """
-        (top, height, rows), (left, width, cols) = self.part(image.height, image.width)
+        (top, height, rows), (left, width, cols) = self.part(image.height, image.width, of)
         resized = image.resize((cols, rows), Image.Resampling.BILINEAR)
         return resized.crop((left, top, left + width, top + height))
 

@@ -20,7 +20,7 @@ from dissect_xr.cluster import Pool, Threads, run_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.colors import color_labels
 from dissect_xr.probe.labels import Tables, label_image
-from dissect_xr.probe.pixels import WHOLE, Part, inside, nearest, open_image
+from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
 from dissect_xr.probe.plan import ProbePlan, Row
 from dissect_xr.progress import track
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
@@ -169,7 +169,7 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
     planes = np.zeros((len(plan.planes), *plan.label_size), np.uint16)
     path = inside(plan.images, row.image, row.where)
     with open_image(path) as image:
-        part = _part(plan, path, image.height, image.width)
+        part = plan.crop.part(image.height, image.width, path) if plan.crop else WHOLE
         rgb = np.asarray(image.convert("RGB")) if plan.colors else None
     pixels_digest.update(path.read_bytes())
     known = np.zeros(1 << 16, np.bool_)
@@ -190,16 +190,6 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
         first = next(c.number for c in plan.concepts if c.category == "color")
         planes[-1] = color_labels(nearest(rgb, plan.label_size, part)).astype(np.uint16) - 1 + first
     return planes
-
-
-def _part(plan: ProbePlan, path: Path, height: int, width: int) -> Part:
-    """The part of the image at `path` that the probe shows."""
-    if plan.crop is None:
-        return WHOLE
-    try:
-        return plan.crop.part(height, width)
-    except DissectError as error:
-        raise DissectError(f"{path}: {error}") from error
 
 
 def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objects:

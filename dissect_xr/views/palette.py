@@ -52,12 +52,8 @@ def ink(color: str) -> str:
     >>> ink("#0072B2"), ink("#56B4E9")
     ('#0072B2', '#3B7CA1')
     """
-    red, green, blue = _parts(color)
-    for percent in range(100, 0, -1):
-        shade = tuple(round(part * percent / 100) for part in (red, green, blue))
-        if contrast(_hex(shade), "#FFFFFF") >= LEGIBLE:
-            return _hex(shade)
-    return "#000000"
+    shades = (_hex([round(part * percent / 100) for part in _parts(color)]) for percent in range(100, -1, -1))
+    return next(shade for shade in shades if contrast(shade, "#FFFFFF") >= LEGIBLE)
 
 
 def on(color: str) -> str:
@@ -68,7 +64,7 @@ def on(color: str) -> str:
     >>> on("#0072B2"), on("#F0E442")
     ('white', 'black')
     """
-    return max(("white", "black"), key=lambda text: contrast({"white": "#FFFFFF", "black": "#000000"}[text], color))
+    return "white" if contrast("#FFFFFF", color) >= contrast("#000000", color) else "black"
 
 
 def contrast(one: str, other: str) -> float:
@@ -92,5 +88,5 @@ def _parts(color: str) -> tuple[int, ...]:
     return tuple(int(color[n : n + 2], 16) for n in (1, 3, 5))
 
 
-def _hex(parts: tuple[int, ...]) -> str:
+def _hex(parts: Sequence[int]) -> str:
     return "#" + "".join(f"{part:02X}" for part in parts)

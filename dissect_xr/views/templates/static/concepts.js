@@ -1,7 +1,7 @@
 /* Units by concept: which units of which layers have this concept as their label. */
 "use strict";
 (function () {
-  const {get, load, fail, make, swatch, options, number, percent, anchor} = window.dissect;
+  const {get, load, fail, make, swatch, options, number, percent, noun, anchor} = window.dissect;
   const site = get("site", "site");
   const byId = (id) => document.getElementById(id);
   const FEW = 12;
@@ -59,7 +59,7 @@
     byId("concepts").replaceChildren(...found.map((one) => row(one, slugs)));
     const total = found.reduce((sum, one) => sum + one.mine.length, 0);
     byId("summary").textContent = found.length
-      ? `${found.length} of ${site.concepts.name.length} concepts are detected, by ${total} ${total === 1 ? "unit" : "units"}.`
+      ? `${found.length} of ${site.concepts.name.length} concepts are detected, by ${noun(total, "unit")}.`
       : "No concept is detected by these units at this cutoff.";
   }
 

@@ -1,7 +1,7 @@
 /* A layer's page: the slider, the bars, the cards, and the dialog that #unit= opens. */
 "use strict";
 (function () {
-  const {get, load, fail, make, swatch, options, anchor, unitsOf, recount, select, compare, card, cut, detail} = window.dissect;
+  const {get, load, fail, make, swatch, options, noun, anchor, unitsOf, recount, select, compare, card, cut, detail} = window.dissect;
   const site = get("site", "site");
   const here = document.body.dataset.slug;
   const byId = (id) => document.getElementById(id);
@@ -9,8 +9,6 @@
   const state = {units: [], shown: [], listed: [], limit: STEP, concept: null, cutoff: site.cutoff, counts: null};
   const made = new Map();
   const row = site.slugs.find((slugs) => slugs.includes(here));
-
-  const noun = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
 
   /* --- counts and bars --- */
 

@@ -70,7 +70,8 @@
 
   const number = (value) => value.toFixed(3);
   const percent = (value) => (100 * value).toFixed(value < 0.0995 ? 2 : 1) + "\u00a0%";
+  const noun = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
   const anchor = (unit) => "#unit=" + encodeURIComponent(unit).replaceAll("%2F", "/");
 
-  window.dissect = {give, get, load, fail, make, swatch, options, scores, number, percent, anchor};
+  window.dissect = {give, get, load, fail, make, swatch, options, scores, number, percent, noun, anchor};
 })();
