@@ -1,5 +1,5 @@
 """`python -m dissect_xr`."""
 
-from dissect_xr.cli import main
+from dissect_xr.cli.main import main
 
 main()

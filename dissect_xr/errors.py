@@ -21,11 +21,13 @@ class DamagedError(DissectError):
 
     def __init__(self, message: str, url: str, below: str) -> None:
         super().__init__(message)
-        self.place = url, below
-        """the store, and the key of the object, or of the group or array that it belongs to"""
+        self.url = url
+        """the store"""
+        self.below = below
+        """the key of the object, or of the group or array that it belongs to"""
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[str, str, str]]:
-        return type(self), (str(self), *self.place)
+        return type(self), (str(self), self.url, self.below)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Failed:
     stop: bool = False
     """whether nothing more can succeed"""
     damaged: tuple[str, str] | None = None
-    """`DamagedError.place`, where that is why"""
+    """`url` and `below` of the `DamagedError`, where that is why"""
 
 
 class BlocksFailed(DissectError):

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from bench_rows import peak_memory
 
-from dissect_xr import storage
-from dissect_xr.dissection.blocks import COUNTED
+from dissect_xr import store
+from dissect_xr.dissection.cut import COUNTED
 from dissect_xr.schema import DISSECTION
 
 SECTION, WORKERS = "## Answers", 2
@@ -31,7 +31,7 @@ def write(url: str, units: int, layers: int, snapshots: int) -> None:
     random = np.random.default_rng(0)
     kinds = random.integers(0, len(CATEGORIES), CONCEPTS)
     area = random.integers(1_000, 10_000_000, CONCEPTS)
-    storage.create(url, "", [], {"schema_version": 1})
+    store.create(url, "", [], {"schema_version": 1})
     per_layer = units // layers
     for step in range(snapshots):
         for position in range(layers):
@@ -46,23 +46,23 @@ def _write_layer(url, name, units, kinds, area, random):  # type: ignore[no-unty
     specs = []
     for variable in DISSECTION.values():
         shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
-        specs.append(storage.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks))
+        specs.append(store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks))
     coordinates = [
-        storage.coordinate("fraction", "fraction", [0.005]),
-        storage.coordinate("unit", "unit", [f"{layer}/{channel}" for channel in range(units)]),
-        storage.coordinate("layer", "unit", [layer] * units),
-        storage.coordinate("channel", "unit", np.arange(units)),
-        storage.coordinate("concept", "concept", np.arange(1, CONCEPTS + 1)),
-        storage.coordinate("concept_name", "concept", [f"concept {n}" for n in range(CONCEPTS)]),
-        storage.coordinate("concept_category", "concept", np.array(CATEGORIES)[kinds]),
-        storage.coordinate("category", "category", CATEGORIES),
+        store.coordinate("fraction", "fraction", [0.005]),
+        store.coordinate("unit", "unit", [f"{layer}/{channel}" for channel in range(units)]),
+        store.coordinate("layer", "unit", [layer] * units),
+        store.coordinate("channel", "unit", np.arange(units)),
+        store.coordinate("concept", "concept", np.arange(1, CONCEPTS + 1)),
+        store.coordinate("concept_name", "concept", [f"concept {n}" for n in range(CONCEPTS)]),
+        store.coordinate("concept_category", "concept", np.array(CATEGORIES)[kinds]),
+        store.coordinate("category", "category", CATEGORIES),
     ]
     attrs = {
         "step": step, "position": position, "metrics": {}, "probe_sha256": "", "fractions": [0.005],
         "anchoring": "half_pixel", "anchoring_used": "half_pixel", "domain": "annotated", "schema_version": 1,
         "coordinates": "layer channel concept_name concept_category",
     }  # fmt: skip
-    objects = storage.create(url, path, specs, attrs, coordinates)
+    objects = store.create(url, path, specs, attrs, coordinates)
     active = random.integers(100_000, 5_000_000, (1, units, len(CATEGORIES)))
     most = np.minimum(active[..., kinds], area)
     hits = (most * random.random(most.shape) ** 40).astype(np.int64)  # half are 0, the mean is 2 % of what can be
@@ -71,11 +71,11 @@ def _write_layer(url, name, units, kinds, area, random):  # type: ignore[no-unty
         "category_area": np.full(len(CATEGORIES), 10**9), "threshold": np.ones((1, units), np.float32),
         "exceedance": np.ones((1, units), np.int64),
     }  # fmt: skip
-    with storage.marked(url, f"{path}/created", made_by="") as (writer, _):
-        writer.vouch(objects)
+    with store.marked(url, f"{path}/created", fingerprint="") as (writer, _):
+        writer.add(objects)
         for name, data in values.items():
             writer.write(f"{path}/{name}", (0,) * data.ndim, data)
-    storage.mark(url, f"{path}/done", made_by="", objects={}, rests_on=[f"{path}/created"])
+    store.mark(url, f"{path}/done", fingerprint="", written={}, depends_on=[f"{path}/created"])
 
 
 def measure(url: str) -> str:
@@ -88,9 +88,9 @@ def measure(url: str) -> str:
     best = ds.dissect.best().compute(num_workers=WORKERS)
     done = time.perf_counter()
     peak = peak_memory() / 2**30
-    paths = [f"{snapshot}/{layer}" for snapshot in storage.groups(url) for layer in storage.groups(url, snapshot)]
+    paths = [f"{snapshot}/{layer}" for snapshot in store.groups(url) for layer in store.groups(url, snapshot)]
     with ThreadPoolExecutor(WORKERS) as threads:
-        shapes = list(threads.map(lambda path: storage.read(url, f"{path}/intersection")[:].shape, paths))
+        shapes = list(threads.map(lambda path: store.read(url, f"{path}/intersection")[:].shape, paths))
     read = time.perf_counter() - done
     pairs = sum(map(np.prod, shapes))
     units, concepts, snapshots = (ds.sizes[dim] for dim in ("unit", "concept", "snapshot"))
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="file of benchmarks whose last section is replaced")
     given = parser.parse_args()
     url = str(given.store / f"best-{given.units}-{given.layers}-{given.snapshots}.zarr")
-    if storage.marker(url, f"step{given.snapshots - 1}/layer{given.layers - 1}/done") is None:
+    if store.marker(url, f"step{given.snapshots - 1}/layer{given.layers - 1}/done") is None:
         write(url, given.units, given.layers, given.snapshots)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         rows = fresh.submit(measure, url).result()

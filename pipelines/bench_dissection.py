@@ -19,13 +19,14 @@ import numpy as np
 from bench_rows import MIB, Row, median_of, peak_memory, ratio
 from synthetic import Size, write_synthetic_activations, write_synthetic_probe
 
-from dissect_xr import storage
-from dissect_xr.cluster import DaskPool, Pool, Threads, open_pool, run_tasks
-from dissect_xr.dissection import blocks, dissect
+from dissect_xr import store
+from dissect_xr.dissection import cut, dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
-from dissect_xr.progress import track
+from dissect_xr.parallel.dask_pool import DaskPool
+from dissect_xr.parallel.pool import Pool, Threads, open_pool, run_tasks
+from dissect_xr.parallel.progress import track
 
 METHOD = dissect.Method(anchoring="half_pixel")
 
@@ -46,10 +47,10 @@ def layer_of(home: Path) -> Layer:
     return open_layer(str(home / "activations.zarr"), "synthetic", "layer")
 
 
-def read_block(task: tuple[Layer, blocks.Block]) -> int:
+def read_block(task: tuple[Layer, cut.Block]) -> int:
     """Read and decompress one task's activations, and nothing else; the number of values."""
     layer, block = task
-    array = storage.read(layer.url, f"{layer.path}/activation")
+    array = store.read(layer.url, f"{layer.path}/activation")
     return sum(array[slice(*images), slice(*block.units)].size for images in block.reads)
 
 
@@ -63,11 +64,11 @@ def read_seconds(home: Path, pool: Pool) -> float:
     return time.perf_counter() - start
 
 
-def _read_tasks(layer: Layer, cut: list[list[blocks.Block]]) -> list["ReadTask"]:
+def _read_tasks(layer: Layer, cut: list[list[cut.Block]]) -> list["ReadTask"]:
     return [ReadTask((layer, block)) for unit_blocks in cut for block in unit_blocks]
 
 
-class ReadTask(tuple[Layer, blocks.Block]):
+class ReadTask(tuple[Layer, cut.Block]):
     """A layer and a block; hashable by identity, since geometry is a dict."""
 
     __hash__ = object.__hash__
@@ -101,14 +102,14 @@ def check_counts(home: Path) -> None:
     """The counts of one unit, by plain NumPy from all its maps; and bounds that hold for every unit."""
     layer, probe = layer_of(home), str(home / "probe.zarr")
     group = f"{layer.path}/"
-    result = {n: storage.read(str(home / "dissection.zarr"), group + n)[:] for n in ("threshold", "intersection")}
+    result = {n: store.read(str(home / "dissection.zarr"), group + n)[:] for n in ("threshold", "intersection")}
     unit = int(result["intersection"][0].sum(1).argmax())
-    maps = storage.read(layer.url, group + "activation")[:, unit].astype(np.float64)
+    maps = store.read(layer.url, group + "activation")[:, unit].astype(np.float64)
     level = float(np.sort(maps.astype(np.float32).ravel())[::-1][int(0.005 * maps.size)])
     assert level == float(result["threshold"][0, unit]), "the threshold is not the order statistic"
     rows, cols = (_matrix(axis) for axis in layer.axes("half_pixel", open_labels(probe).shape[2:]))
-    labels, whole = storage.read(probe, "annotation"), storage.read(probe, "whole_image")[:]
-    numbers = storage.read(probe, "concept")[:]
+    labels, whole = store.read(probe, "annotation"), store.read(probe, "whole_image")[:]
+    numbers = store.read(probe, "concept")[:]
     counted = np.zeros(int(numbers.max()) + 1, np.int64)
     for i in np.flatnonzero(maps.max((1, 2)) > level)[:CHECKED]:
         mask = rows @ maps[i] @ cols.T > level
@@ -241,9 +242,9 @@ def _bind(core: int) -> None:
 def projection(home: Path, pool: Pool) -> int:
     """Bytes that a worker needs at most: the process itself and its largest task."""
     layer, labels, plan = layer_of(home), open_labels(str(home / "probe.zarr")), (pool.memory, pool.workers)
-    counts = blocks.projected(layer, tally_blocks(layer, labels, 1, plan)[0][0], **tally_sizes(labels, 1, pool.memory))
-    thresholds = blocks.projected(layer, threshold_blocks(layer, plan)[0][0], **threshold_sizes(layer, pool.memory))
-    return blocks.RESIDENT + max(counts.total, thresholds.total)
+    counts = cut.projected(layer, tally_blocks(layer, labels, 1, plan)[0][0], **tally_sizes(labels, 1, pool.memory))
+    thresholds = cut.projected(layer, threshold_blocks(layer, plan)[0][0], **threshold_sizes(layer, pool.memory))
+    return cut.RESIDENT + max(counts.total, thresholds.total)
 
 
 def memory_row(name: str, home: Path, pool: Pool) -> Row:

@@ -15,10 +15,10 @@ from bench_rows import Row, median_of, ratio
 from PIL import Image
 from synthetic import Size, image_names, write_synthetic_probe
 
-from dissect_xr import storage
+from dissect_xr import store
+from dissect_xr.activations.extract import Recording, extract, prepare_extraction
 from dissect_xr.activations.images import Preprocess, read_image, to_input
-from dissect_xr.activations.models import ModelSpec, load_model
-from dissect_xr.activations.stage import Recording, extract, plan_extraction
+from dissect_xr.activations.sources import ModelSpec, load_model
 from dissect_xr.activations.store import SnapshotInfo
 
 NETWORKS = Path(__file__).resolve().parents[1] / "tests" / "networks.py"
@@ -41,7 +41,7 @@ def extraction(folder: Path, runs: int, *, width: int = 64, images: int = 64) ->
     if not (home / "made").exists():
         shutil.rmtree(home, ignore_errors=True)
         write_synthetic_probe(str(home / "probe.zarr"), size)
-        storage.update_attrs(str(home / "probe.zarr"), {"root": "images"})
+        store.update_attrs(str(home / "probe.zarr"), {"root": "images"})
         rng = np.random.default_rng(0)
         (home / "images" / "synthetic").mkdir(parents=True)
         for name in names:
@@ -69,7 +69,7 @@ def extraction(folder: Path, runs: int, *, width: int = 64, images: int = 64) ->
         for path in (home / "activations.zarr", home / "markers" / "activations.zarr"):
             shutil.rmtree(path, ignore_errors=True)
         url = str(home / "activations.zarr")
-        plan = plan_extraction(url, str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording)
+        plan = prepare_extraction(url, str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording)
         start = time.perf_counter()
         extract(plan, show=False)
         return time.perf_counter() - start
@@ -77,7 +77,9 @@ def extraction(folder: Path, runs: int, *, width: int = 64, images: int = 64) ->
     bare()
     found = median_of(runs, recorded=recorded, bare=bare)
     written = sum(path.stat().st_size for path in (home / "activations.zarr").rglob("*") if path.is_file())
-    plan = plan_extraction(str(home / "activations.zarr"), str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording)
+    plan = prepare_extraction(
+        str(home / "activations.zarr"), str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording
+    )
     raw_image = sum(layer.image_bytes for layer in plan.layers)
     over = ratio(found, "recorded", "bare")
     seconds = {name: statistics.median(times) for name, times in found.items()}

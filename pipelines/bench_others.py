@@ -17,13 +17,13 @@ from numcodecs import Zstd
 from numpy.typing import NDArray
 from synthetic import Size, image_names
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.store import write_activations
-from dissect_xr.cluster import Threads
 from dissect_xr.dissection.histograms import histogram
 from dissect_xr.dissection.labels import open_labels
-from dissect_xr.dissection.threshold import rank, top_code
+from dissect_xr.dissection.thresholds import rank, top_code
 from dissect_xr.floats import bits
+from dissect_xr.parallel.pool import Threads
 
 
 def dense_baseline(folder: Path, runs: int) -> list[Row]:
@@ -31,9 +31,9 @@ def dense_baseline(folder: Path, runs: int) -> list[Row]:
     size = Size(images=64, units=128, cells=13, concepts=64)
     home = make(folder, size)
     layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
-    maps = torch.from_numpy(storage.read(layer.url, f"{layer.path}/activation")[:].astype(np.float32))
+    maps = torch.from_numpy(store.read(layer.url, f"{layer.path}/activation")[:].astype(np.float32))
     level = torch.quantile(maps.movedim(1, 0).reshape(size.units, -1), 0.995, dim=1)
-    planes = torch.from_numpy(storage.read(labels.url, "annotation")[:].astype(np.int64))
+    planes = torch.from_numpy(store.read(labels.url, "annotation")[:].astype(np.int64))
 
     def dense() -> float:
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def gathering(folder: Path, runs: int, size: Size, block: int) -> list[Row]:
     """
     home = make(folder, size)
     layer, scratch, codec = layer_of(home), str(home / "scratch.zarr"), Zstd(level=1)
-    values = storage.read(layer.url, f"{layer.path}/activation")[:]
+    values = store.read(layer.url, f"{layer.path}/activation")[:]
     flat = bits(values.reshape(*values.shape[:2], -1), "i")
     peak, lowest = flat.max(2), np.ones(size.units, np.int64)
     top = np.full(size.units, top_code(layer.itemsize))
@@ -88,7 +88,7 @@ def gathering(folder: Path, runs: int, size: Size, block: int) -> list[Row]:
         above = counts[:, ::-1].cumsum(axis=1)
         found = width - (above <= rank(FRACTION, flat[:, 0].size)).sum(axis=1)
         seconds = time.perf_counter() - start
-        exact = storage.read(str(home / "dissection.zarr"), f"{layer.path}/threshold")[0]
+        exact = store.read(str(home / "dissection.zarr"), f"{layer.path}/threshold")[0]
         assert (found.astype(np.uint16).view(np.float16).astype(np.float32) == exact).all()
         return seconds
 

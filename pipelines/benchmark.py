@@ -22,8 +22,8 @@ from bench_dissection import broden, passes_against_reading, scaling, workers
 from bench_rows import Row
 from synthetic import Size
 
-from dissect_xr.cluster import open_pool, run_tasks
 from dissect_xr.dissection import kernels
+from dissect_xr.parallel.pool import open_pool, run_tasks
 
 HERE = Path(__file__).resolve().parent
 SECTION = "## Figures"

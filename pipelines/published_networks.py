@@ -16,10 +16,10 @@ import matplotlib as mpl
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dissect_xr.analysis.detect import Count, detected_concepts, detectors, unique_detectors
-from dissect_xr.views.netdissect_csv import read_netdissect_csv
-from dissect_xr.views.palette import in_order
-from dissect_xr.views.plot_compare import networks_compared
+from dissect_xr.analysis.detectors import Count, detected_concepts, detectors, unique_detectors
+from dissect_xr.io.netdissect_csv import read_netdissect_csv
+from dissect_xr.plot.compare import networks_compared
+from dissect_xr.plot.palette import in_order
 
 FILES = {
     "ResNet152-Places365 res5c": "resnet152_places365_res5c.csv",

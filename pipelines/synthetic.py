@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.store import write_activations
 from dissect_xr.schema import PROBE, SCHEMA_VERSION
 
@@ -91,7 +91,7 @@ def write_synthetic_probe(url: str, size: Size, *, seed: int = 0) -> None:
     _create_probe(url, size, category, length)
     areas, images = np.zeros((2, size.concepts), np.int64)
     annotated_images = np.zeros(len(CATEGORIES), np.int64)
-    with storage.marked(url, "done", made_by=storage.fingerprint({"seed": seed, "size": str(size)})) as (writer, _):
+    with store.marked(url, "done", fingerprint=store.fingerprint({"seed": seed, "size": str(size)})) as (writer, _):
         for first in range(0, size.images, length):
             n = min(length, size.images - first)
             planes, whole = _labels(n, size, layouts, noisy, category, rng)
@@ -186,11 +186,9 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
         sharded = variable.name == "annotation" and block[0] % 16 == 0
         chunks = (16, *block[1:]) if sharded else block
         arrays.append(
-            storage.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None)
+            store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None)
         )
     dims = {"image": "image", "category": "category"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
-        arrays.append(storage.coordinate(name, dims.get(name, "concept"), values)[0])
-    storage.create(
-        url, "", arrays, {"schema_version": SCHEMA_VERSION, "images_sha256": "", "root": "", "parameters": {}}
-    )
+        arrays.append(store.coordinate(name, dims.get(name, "concept"), values)[0])
+    store.create(url, "", arrays, {"schema_version": SCHEMA_VERSION, "images_sha256": "", "root": "", "parameters": {}})

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dissect_xr.probe.digits import CONCEPTS, write_digits
+from dissect_xr.probe.digits.write import CONCEPTS, write_digits
 
 STEPS = (0, 3, 10, 30, 90, 250, 700)
 """Training steps whose weights are kept, about three times apart."""

@@ -8,7 +8,7 @@ import dask
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dissect_xr import cluster
+from dissect_xr.parallel.pool import open_pool
 
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
@@ -32,7 +32,7 @@ def pytest_report_header():
 @pytest.fixture(scope="session")
 def processes():
     """A pool of two local worker processes, started once."""
-    with cluster.open_pool(workers=2) as pool:
+    with open_pool(workers=2) as pool:
         yield pool
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pictured import pictured
 from trained import CUTOFF, dissection
 
-from dissect_xr.views import plot, plot_compare, plot_units
+from dissect_xr.plot import compare, detected, units
 
 BASELINE = Path(__file__).parent / "baseline"
 DPI = 60
@@ -30,29 +30,29 @@ def _fainter(ds: xr.Dataset) -> xr.Dataset:
 
 def _networks() -> Axes:
     networks = {f"network {n}": _fainter(dissection(n, units=40).isel(snapshot=n)) for n in range(4)}
-    return plot_compare.networks_compared(networks, cutoff=0.17)
+    return compare.networks_compared(networks, cutoff=0.17)
 
 
 def _gallery() -> Axes:
     with pictured() as (ds, stores):
         base = ds.isel(snapshot=0)
-        return plot_units.gallery(base, stores, ["conv/0", "conv/2", "conv/3"], k=3, size=72, show=False)
+        return units.gallery(base, stores, ["conv/0", "conv/2", "conv/3"], k=3, size=72, show=False)
 
 
 def _before_after() -> Axes:
     with pictured() as (ds, stores):
-        return plot_compare.before_after(ds, stores, ("base", "tuned"), units=["conv/0", "conv/3"], k=2, show=False)
+        return compare.before_after(ds, stores, ("base", "tuned"), units=["conv/0", "conv/3"], k=2, show=False)
 
 
 FIGURES: dict[str, Callable[[], Axes]] = {
-    "concept_bars": lambda: _of_one(plot.concept_bars),
-    "emergence": lambda: plot.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
-    "iou_histogram": lambda: _of_one(plot_units.iou_histogram),
-    "cutoff_curve": lambda: plot_units.cutoff_curve(_fainter(dissection(units=40).isel(snapshot=3))),
-    "evolution": lambda: plot_units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),
-    "layers_compared": lambda: _of_one(plot_compare.layers_compared),
+    "concept_bars": lambda: _of_one(detected.concept_bars),
+    "emergence": lambda: detected.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
+    "iou_histogram": lambda: _of_one(units.iou_histogram),
+    "cutoff_curve": lambda: units.cutoff_curve(_fainter(dissection(units=40).isel(snapshot=3))),
+    "evolution": lambda: units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),
+    "layers_compared": lambda: _of_one(compare.layers_compared),
     "networks_compared": _networks,
-    "fine_tuning": lambda: plot_compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
+    "fine_tuning": lambda: compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
     "gallery": _gallery,
     "before_after": _before_after,
 }

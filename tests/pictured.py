@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from stores import scratch
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.store import SnapshotInfo, write_activations
-from dissect_xr.analysis.masks import Stores
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import Method, dissect
-from dissect_xr.probe.broden import read_broden
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.exemplars.masks import Stores
+from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.readers.broden import read_broden
 
 IMAGES = 60
 UNITS = ("red", "dark", "bright", "edges")
@@ -44,7 +44,7 @@ def write(folder: Path) -> tuple[xr.Dataset, Stores]:
         folder / "a.zarr",
     )
     write_probe(read_broden(digits), str(probe), show=False)
-    names = storage.read(str(probe), "image")[:].tolist()
+    names = store.read(str(probe), "image")[:].tolist()
     maps = np.stack([_maps(digits / "images" / name) for name in names])
     for step, (name, order) in enumerate({"base": [0, 1, 2, 3], "tuned": [3, 2, 1, 0]}.items()):
         snapshot = SnapshotInfo(name, step=step)

@@ -13,10 +13,10 @@ from PIL import Image
 
 from dissect_xr.activations.store import SnapshotInfo, write_activations
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.cluster import Threads
 from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.masks import read_masks
+from dissect_xr.probe.readers.masks import read_masks
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = {

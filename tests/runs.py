@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dissect_xr import places, storage
-from dissect_xr.cli import main
-from dissect_xr.integrity import STORES
+from dissect_xr import store
+from dissect_xr.cli.main import main
+from dissect_xr.store import objects
+from dissect_xr.store.verify import STORES
 
 NETWORK = """
 import os
@@ -64,23 +65,23 @@ def call(*arguments: str) -> int:
 
 def urls(out: str) -> list[str]:
     """The stores of a run."""
-    return [storage.join(out, name) for name in STORES]
+    return [store.join(out, name) for name in STORES]
 
 
 def contents(out: str) -> dict[str, Any]:
     """Every array, decoded, as bytes and every group's attributes, but the folder that the images lie in."""
     found: dict[str, Any] = {}
     for url in urls(out):
-        for key in places.sizes(url):
+        for key in objects.sizes(url):
             path, _, name = key.rpartition("/")
             if name != "zarr.json" and key != "zarr.json":
                 continue
             place = f"{url.rsplit('/', 1)[1]}:{path}"
-            metadata = json.loads(places.read(url, key) or b"")
+            metadata = json.loads(objects.read(url, key) or b"")
             if metadata["node_type"] == "group":
-                found[place] = {k: v for k, v in storage.read_attrs(url, path).items() if k != "root"}
+                found[place] = {k: v for k, v in store.read_attrs(url, path).items() if k != "root"}
             else:
-                values = storage.read(url, path)[...]
+                values = store.read(url, path)[...]
                 text = values.dtype.kind not in "iufb"
                 found[place] = (metadata["attributes"], values.shape, values.tolist() if text else values.tobytes())
     return found

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from strategies import AnchoringCase, ProbeCase
 
-from dissect_xr import storage
-from dissect_xr.activations import store
-from dissect_xr.cluster import Pool, Threads
+from dissect_xr import store
+from dissect_xr.activations import store as activations_store
 from dissect_xr.dissection.dissect import Method, dissect
-from dissect_xr.probe.broden import read_broden
+from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.plan import Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import Concept, ProbePlan, Row
+from dissect_xr.probe.readers.broden import read_broden
 
 LAYER = "conv"
 HALF_PIXEL = AnchoringCase((32, 32), "half_pixel", "half_pixel")
@@ -44,12 +44,12 @@ def tiny_chunks(
     *, chunk: int = 64, shard: int = 256, units: int = 2, read: int = 64, labels: int = 64, task: int = 512
 ) -> Iterator[None]:
     """Chunks, shards, unit blocks, reads and image ranges of a few bytes: small data is cut as large data is."""
-    from dissect_xr.dissection import blocks
+    from dissect_xr.dissection import cut
 
     with ExitStack() as stack:
         for module, sizes in (
-            (store, {"CHUNK": chunk, "SHARD": shard, "UNIT_CHUNK": units}),
-            (blocks, {"READ": read, "LABELS": labels, "TASK": task, "COUNTED": units}),
+            (activations_store, {"CHUNK": chunk, "SHARD": shard, "UNIT_CHUNK": units}),
+            (cut, {"READ": read, "LABELS": labels, "TASK": task, "COUNTED": units}),
         ):
             stack.enter_context(patch.multiple(module, **sizes))
         yield
@@ -166,16 +166,16 @@ def write_layers(
     probe: str,
     layers: Mapping[str, NDArray[Any]],
     *,
-    snapshot: str | store.SnapshotInfo = "s",
+    snapshot: str | activations_store.SnapshotInfo = "s",
     anchoring: AnchoringCase = HALF_PIXEL,
     name: str = "activations.zarr",
 ) -> str:
     """Activations of a probe's images as a store in `folder`, each layer in its own precision."""
     url = str(folder / name)
-    attrs = geometry_attrs(anchoring) | {"images_sha256": storage.read_attrs(probe)["images_sha256"]}
-    images = storage.read(probe, "image")[:].tolist()
+    attrs = geometry_attrs(anchoring) | {"images_sha256": store.read_attrs(probe)["images_sha256"]}
+    images = store.read(probe, "image")[:].tolist()
     for layer, values in layers.items():
-        store.write_activations(
+        activations_store.write_activations(
             url, {layer: values}, images=images, snapshot=snapshot, dtype=str(values.dtype), attrs={layer: attrs}
         )
     return url
@@ -197,7 +197,7 @@ def method(fractions: Sequence[float], anchoring: AnchoringCase = HALF_PIXEL, do
 def stored(out: str, path: str) -> dict[str, NDArray[Any]]:
     """Every variable of a layer's results."""
     names = ("threshold", "exceedance", "intersection", "unit_area", "dead", "concept_area", "category_area")
-    return {name: storage.read(out, f"{path}/{name}")[:] for name in names}
+    return {name: store.read(out, f"{path}/{name}")[:] for name in names}
 
 
 def expected(
@@ -220,7 +220,7 @@ def expected(
 
 def lose_markers(url: str, data: st.DataObject) -> set[str]:
     """Delete any of a store's markers; those that are gone."""
-    lost = data.draw(st.sets(st.sampled_from(sorted(storage.markers(url)))), "lost markers")
+    lost = data.draw(st.sets(st.sampled_from(sorted(store.markers(url)))), "lost markers")
     for key in lost:
         (Path(url).parent / "markers" / Path(url).name / f"{key}.json").unlink()
     return lost

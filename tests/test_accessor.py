@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from trained import CUTOFF, dissection
 
 import dissect_xr  # noqa: F401  registers the accessor
-from dissect_xr.analysis import score
+from dissect_xr.analysis import scores
 from dissect_xr.analysis.cutoffs import CUTOFFS, cutoff_curve
-from dissect_xr.analysis.detect import best_concept, concept_histogram, detectors, unique_detectors
+from dissect_xr.analysis.detectors import best_concept, concept_histogram, detectors, unique_detectors
 from dissect_xr.analysis.snapshots import changed, convergence, emergence, events, trajectories, transitions
 from dissect_xr.errors import DissectError
 
@@ -124,7 +124,7 @@ def test_cutoff_curve_is_the_counts_at_every_cutoff(seed: int) -> None:
         for count in ("by_unit", "by_category"):
             number = unique_detectors(ds, count=count, cutoff=level)
             assert at[f"unique_{count}"].transpose(*number.dims).values.tolist() == number.values.tolist()
-    highest = float(score.iou(ds).max())
+    highest = float(scores.iou(ds).max())
     assert cutoff_curve(ds, [highest])["detectors"].max() == 0  # strict
     assert ds.dissect.cutoff_curve()["cutoff"].values.tolist() == CUTOFFS.tolist()
     assert cutoff_curve(ds.isel(snapshot=1, unit=0), levels)["detectors"].dims == ("cutoff",)
@@ -133,8 +133,8 @@ def test_cutoff_curve_is_the_counts_at_every_cutoff(seed: int) -> None:
 def test_concept_is_what_every_unit_says_of_it() -> None:
     ds = dissection()
     answer = ds.dissect.concept("DOG", cutoff=CUTOFF)
-    assert answer["iou"].equals(score.iou(ds).sel(concept=3))
-    assert answer["precision"].equals(score.precision(ds).sel(concept=3))
+    assert answer["iou"].equals(scores.iou(ds).sel(concept=3))
+    assert answer["precision"].equals(scores.precision(ds).sel(concept=3))
     found = best_concept(ds)["concept"] == 3
     assert answer["label"].values.tolist() == found.values.tolist()
     assert answer["detector"].sum() == concept_histogram(ds, cutoff=CUTOFF).sel(concept=3).sum()
@@ -162,16 +162,16 @@ def test_unit_is_its_best_concepts_in_order() -> None:
     ds = dissection(missing=True)
     answer = ds.dissect.unit("late/6", top=4)
     mine = ds.sel(unit="late/6")
-    scores = {name: getattr(score, name)(mine) for name in ("iou", "precision", "recall", "ceiling")}
-    share = score.share(mine)
+    found = {name: getattr(scores, name)(mine) for name in ("iou", "precision", "recall", "ceiling")}
+    share = scores.share(mine)
     for s in range(ds.sizes["snapshot"]):
         at = answer.isel(snapshot=s)
-        values = np.nan_to_num(scores["iou"].isel(snapshot=s).values, nan=-1)
+        values = np.nan_to_num(found["iou"].isel(snapshot=s).values, nan=-1)
         order = sorted(range(7), key=lambda c, values=values: (-values[c], c))[:4]
         assert at["concept"].values.tolist() == ds["concept"].values[order].tolist()
         assert at["concept_name"].values.tolist() == ds["concept_name"].values[order].tolist()
         assert at["category"].values.tolist() == ds["concept_category"].values[order].tolist()
-        for name, values in scores.items():
+        for name, values in found.items():
             np.testing.assert_array_equal(at[name].values, values.isel(snapshot=s).values[order])
         np.testing.assert_array_equal(at["share"].values, share.values[order])
     assert one().dissect.unit("late/6", top=99).sizes["rank"] == 7

@@ -9,14 +9,14 @@ import oracle
 import pytest
 import stores
 
-from dissect_xr import storage
+from dissect_xr import store
+from dissect_xr.activations.extract import Recording, extract, prepare_extraction
 from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.models import ModelSpec
-from dissect_xr.activations.stage import Recording, extract, plan_extraction
+from dissect_xr.activations.sources import ModelSpec
 from dissect_xr.activations.store import SnapshotInfo
 from dissect_xr.dissection.dissect import Method, dissect
-from dissect_xr.probe.broden import read_broden
 from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.readers.broden import read_broden
 
 pytestmark = [camvid.needs_data, pytest.mark.data, pytest.mark.slow]
 
@@ -53,7 +53,9 @@ def folder(tmp_path_factory):
     for snapshot in ("epoch_070", "epoch_000"):
         spec = ModelSpec.of(f"{weights / 'model.py'}:CamVidNet", weights=weights / f"{snapshot}.pt")
         info = SnapshotInfo(snapshot, step=int(snapshot[-3:]))
-        plan = plan_extraction(str(folder / "activations.zarr"), str(folder / "index.csv.zarr"), info, spec, recording)
+        plan = prepare_extraction(
+            str(folder / "activations.zarr"), str(folder / "index.csv.zarr"), info, spec, recording
+        )
         extract(plan, show=False)
     return folder
 
@@ -115,12 +117,12 @@ def test_partial_index_differs_only_where_the_shared_counts_say():
 @pytest.mark.parametrize("index", INDEXES)
 def test_probe_holds_the_labels_that_the_oracle_reads(folder, index):
     wanted, url = labels(index), str(folder / f"{index}.zarr")
-    assert storage.read(url, "image")[:].tolist() == wanted.images
-    assert storage.read(url, "concept")[:].tolist() == wanted.concept.tolist()
-    assert storage.read(url, "concept_name")[:].tolist() == wanted.concept_name
+    assert store.read(url, "image")[:].tolist() == wanted.images
+    assert store.read(url, "concept")[:].tolist() == wanted.concept.tolist()
+    assert store.read(url, "concept_name")[:].tolist() == wanted.concept_name
     kinds = [wanted.categories[kind] for kind in wanted.concept_category]
-    assert storage.read(url, "concept_category")[:].tolist() == kinds
-    planes, whole = (storage.read(url, name)[:] for name in ("annotation", "whole_image"))
+    assert store.read(url, "concept_category")[:].tolist() == kinds
+    planes, whole = (store.read(url, name)[:] for name in ("annotation", "whole_image"))
     stored = replace(wanted, annotation=planes, whole_image=whole)
     for image in range(len(wanted.images)):
         ours, theirs = oracle.image_labels(stored, image), oracle.image_labels(wanted, image)
@@ -131,7 +133,7 @@ def test_probe_holds_the_labels_that_the_oracle_reads(folder, index):
 @pytest.mark.parametrize("snapshot", ["epoch_070", "epoch_000"])
 def test_recorded_activations_are_torchs_bit_for_bit(folder, snapshot):
     for layer, wanted in activations(snapshot).items():
-        stored = storage.read(str(folder / "activations.zarr"), f"{snapshot}/{layer}/activation")[:]
+        stored = store.read(str(folder / "activations.zarr"), f"{snapshot}/{layer}/activation")[:]
         assert stored.dtype == wanted.dtype == np.float16
         np.testing.assert_array_equal(stored.view(np.uint16), wanted.view(np.uint16))
 
@@ -156,7 +158,7 @@ def test_every_count_is_the_oracles(folder, tmp_path, snapshot, layer, anchoring
             "category_area": counts.category_area,
         }
         stores.assert_same(stores.stored(out, f"{snapshot}/{layer}"), wanted)
-        assert storage.read_attrs(out, f"{snapshot}/{layer}")["anchoring_used"] == anchoring
+        assert store.read_attrs(out, f"{snapshot}/{layer}")["anchoring_used"] == anchoring
 
 
 def test_domains_differ_on_the_partial_index():
@@ -178,7 +180,7 @@ def test_two_units_of_layer3_tie_with_their_threshold_at_thousands_of_pixels():
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_recorded_geometry_is_the_models(folder, layer):
-    attrs = storage.read_attrs(str(folder / "activations.zarr"), f"epoch_070/{layer}")
+    attrs = store.read_attrs(str(folder / "activations.zarr"), f"epoch_070/{layer}")
     start, jump = camvid.geometry(layer)
     for axis in ("y", "x"):
         assert (attrs["geometry"][axis]["start"], attrs["geometry"][axis]["jump"]) == (str(start), str(jump))

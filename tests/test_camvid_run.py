@@ -9,7 +9,7 @@ import camvid
 import numpy as np
 import pytest
 
-from dissect_xr.analysis.detect import best_concept, unique_detectors
+from dissect_xr.analysis.detectors import best_concept, unique_detectors
 from dissect_xr.analysis.results import open_dissection
 
 ROOT = Path(__file__).resolve().parents[1]

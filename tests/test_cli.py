@@ -11,11 +11,11 @@ import pytest
 import xarray as xr
 from runs import NETWORK, call
 
-from dissect_xr.activations.extract import ExtractTask
-from dissect_xr.cli import parse_bytes
-from dissect_xr.cluster import _ThreadStream
+from dissect_xr.activations.record import ExtractTask
+from dissect_xr.cli.main import parse_bytes
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import _ThreadStream
 from dissect_xr.probe.ingest import IngestTask
 
 RECIPE = """
@@ -34,7 +34,7 @@ dissect: {fractions: [0.005, 0.1]}
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    from dissect_xr.probe.digits import write_digits
+    from dissect_xr.probe.digits.write import write_digits
 
     write_digits(folder / "digits", images=24, size=64)
     return folder
@@ -148,15 +148,15 @@ def test_dry_run_plans_every_stage_and_writes_nothing(
 def test_what_cannot_fit_is_refused_before_anything_is_written(
     recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dissect_xr import plans
+    from dissect_xr.cli.main import dry_run
 
     assert call("run", *recipe, "--quiet", "--set", "activations.budget=1000") == 2
     assert "the budget is" in capsys.readouterr().err
-    monkeypatch.setattr(plans, "_free", lambda out: 10)
+    monkeypatch.setattr(dry_run, "_free", lambda out: 10)
     assert call("run", *recipe, "--dry-run") == 2
     assert "keep_activations: none" in capsys.readouterr().err
-    monkeypatch.setattr(plans, "_free", lambda out: None)
-    monkeypatch.setattr(plans, "_memory", lambda: 2**20)
+    monkeypatch.setattr(dry_run, "_free", lambda out: None)
+    monkeypatch.setattr(dry_run, "_memory", lambda: 2**20)
     assert call("run", *recipe, "--dry-run") == 2
     assert "this machine has" in capsys.readouterr().err
     assert not (tmp_path / "run" / "probe.zarr").exists()
@@ -260,7 +260,7 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_program(
     def verify(path: str, *, show: bool) -> None:
         raise ConnectionResetError(104, "Connection reset by peer")
 
-    monkeypatch.setattr("dissect_xr.integrity.verify", verify)
+    monkeypatch.setattr("dissect_xr.store.verify.verify", verify)
     assert call("verify", str(tmp_path)) == 2
     said = capsys.readouterr().err
     assert "a store did not answer: [Errno 104] Connection reset by peer" in said

@@ -9,11 +9,11 @@ import stores
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dissect_xr import storage
-from dissect_xr.cluster import Threads, run_tasks
-from dissect_xr.dissection.tally import merge_counts
-from dissect_xr.dissection.threshold import merge_histograms
+from dissect_xr import store
+from dissect_xr.dissection.counts import merge_counts
+from dissect_xr.dissection.thresholds import merge_histograms
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Threads, run_tasks
 
 
 def in_any_tree(parts, merge, seed):
@@ -58,10 +58,10 @@ def test_no_two_blocks_that_are_let_through_share_a_shard(length, chunk, factor,
     shard = chunk * factor
     with stores.scratch() as folder:
         url = str(folder / "store.zarr")
-        storage.create(url, "", [storage.ArraySpec("a", ("x",), (length,), "int64", (chunk,), (shard,))], {})
+        store.create(url, "", [store.ArraySpec("a", ("x",), (length,), "int64", (chunk,), (shard,))], {})
         for first, count in spans:
             try:
-                storage.Writer(url).write("a", (first,), np.ones(count, np.int64))
+                store.Writer(url).write("a", (first,), np.ones(count, np.int64))
             except DissectError:
                 continue
             touched = range(first // shard, -(-(first + count) // shard))
@@ -71,14 +71,14 @@ def test_no_two_blocks_that_are_let_through_share_a_shard(length, chunk, factor,
 def write_one(task):
     """Write a block."""
     url, first, values = task
-    storage.Writer(url).write("a", (first,), values)
+    store.Writer(url).write("a", (first,), values)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_many_writers_of_neighbouring_shards_lose_nothing(tmp_path, workers):
     url, values = str(tmp_path / "store.zarr"), np.arange(64, dtype=np.int64)
-    storage.create(url, "", [storage.ArraySpec("a", ("x",), (64,), "int64", (2,), (4,))], {})
+    store.create(url, "", [store.ArraySpec("a", ("x",), (64,), "int64", (2,), (4,))], {})
     tasks = [(url, n, values[n : n + 4]) for n in range(0, 64, 4)]
     random.Random(0).shuffle(tasks)
     assert len(list(run_tasks(Threads(workers), write_one, tasks * 3))) == 48
-    np.testing.assert_array_equal(storage.read(url, "a")[:], values)
+    np.testing.assert_array_equal(store.read(url, "a")[:], values)

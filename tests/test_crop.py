@@ -16,16 +16,16 @@ pytest.importorskip("torch")
 import runs
 import stores
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.images import Preprocess, read_image
-from dissect_xr.analysis.pictures import read_picture
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.broden import read_broden
+from dissect_xr.exemplars.pictures import read_picture
 from dissect_xr.probe.crop import Crop, stored_crop
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import read_maps, write_probe
 from dissect_xr.probe.pixels import nearest
+from dissect_xr.probe.readers.broden import read_broden
 
 AS_TORCHVISION = [
     # (height, width), Resize, CenterCrop -> (top, left), (height, width) after Resize
@@ -85,7 +85,7 @@ def test_labels_outside_are_in_no_count(tmp_path):
     (folder / "category.csv").write_text("name\nobject\npart\n")
     plan = read_broden(folder, label_size=(60, 60)).cropped(Crop(60, (60, 60)))
     write_probe(plan, str(tmp_path / "probe.zarr"), show=False)
-    found = {name: storage.read(str(tmp_path / "probe.zarr"), name)[:].tolist() for name in
+    found = {name: store.read(str(tmp_path / "probe.zarr"), name)[:].tolist() for name in
              ("concept", "concept_area", "concept_images", "annotated")}  # fmt: skip
     assert found == {
         "concept": [1, 2, 3],

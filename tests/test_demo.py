@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from dissect_xr.analysis.detect import detected_concepts, unique_detectors
+from dissect_xr.analysis.detectors import detected_concepts, unique_detectors
 from dissect_xr.analysis.results import open_dissection
 
 ROOT = Path(__file__).resolve().parents[1]

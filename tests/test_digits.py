@@ -11,9 +11,9 @@ from PIL import Image
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.colors import COLOR_NAMES, color_labels
-from dissect_xr.probe.digits import CONCEPTS, write_digits
-from dissect_xr.probe.strokes import END, JUNCTION, LOOP, PART_NAMES, stroke_parts
-from dissect_xr.probe.textures import TEXTURES, texture
+from dissect_xr.probe.digits.strokes import END, JUNCTION, LOOP, PART_NAMES, stroke_parts
+from dissect_xr.probe.digits.textures import TEXTURES, texture
+from dissect_xr.probe.digits.write import CONCEPTS, write_digits
 
 IMAGES = 1200
 PIXELS = 48 * 48

@@ -19,17 +19,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from strategies import ProbeCase
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.store import LayerShape, SnapshotInfo, write_activations
-from dissect_xr.cluster import Threads
-from dissect_xr.dissection import blocks, kernels, passes, threshold
+from dissect_xr.dissection import cut, kernels, passes, thresholds
+from dissect_xr.dissection.counts import TallyTask, tally_block
 from dissect_xr.dissection.dissect import Method, complete_pairs, dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.passes import tally_blocks
-from dissect_xr.dissection.tally import TallyTask, tally_block
 from dissect_xr.errors import DissectError
-from dissect_xr.progress import track
+from dissect_xr.parallel.pool import Threads
+from dissect_xr.parallel.progress import track
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -117,7 +117,7 @@ def test_same_for_every_cut(tmp_path):
     probe = stores.write_probe_case(case, tmp_path)
     method = stores.method([0.1, 0.3], domain="touched")
     seen = []
-    for n, (cut, pool) in enumerate(
+    for n, (sizes, pool) in enumerate(
         [
             ({"units": 64, "chunk": 10**6, "shard": 10**6, "read": 10**6, "labels": 10**6, "task": 10**9}, Threads(1)),
             ({"units": 4, "chunk": 1, "shard": 1, "read": 1, "task": 1}, Threads(1, memory=2**17)),
@@ -126,7 +126,7 @@ def test_same_for_every_cut(tmp_path):
             ({"units": 2, "chunk": 10**6, "shard": 10**6, "read": 1, "task": 1}, Threads(2, memory=2**18)),
         ]
     ):
-        with stores.tiny_chunks(**cut), spied(passes, "tally_block") as tasks:
+        with stores.tiny_chunks(**sizes), spied(passes, "tally_block") as tasks:
             activations = stores.write_layers(tmp_path, probe, {"conv": acts}, name=f"{n}.zarr")
             dissect(activations, probe, str(tmp_path / f"out{n}.zarr"), method=method, pool=pool, show=False)
         seen.append((len({t.block.units for t in tasks}), len({t.block.images for t in tasks}), tasks[0].block.step))
@@ -334,7 +334,7 @@ def test_threshold_is_exact_where_the_sample_misleads(tmp_path, dtype, fraction)
     case = noisy_probe(40)
     with (
         stores.tiny_chunks(chunk=1, shard=1),
-        patch.object(threshold, "SAMPLE", 1),
+        patch.object(thresholds, "SAMPLE", 1),
         spied(passes, "histogram_block") as tasks,
     ):
         got = stores.dissected(tmp_path, case, acts, [fraction])
@@ -354,7 +354,7 @@ def test_threshold_is_exact_for_every_sample(data):
     with (
         stores.scratch() as folder,
         stores.tiny_chunks(chunk=1, shard=1, units=2),
-        patch.object(threshold, "SAMPLE", sample),
+        patch.object(thresholds, "SAMPLE", sample),
     ):
         url = str(folder / "activations.zarr")
         write_activations(
@@ -447,7 +447,7 @@ def test_activations_of_another_probe_are_refused(run, tmp_path):
     other = stores.write_probe_case(noisy_probe(images=7), tmp_path / "more")
     with pytest.raises(DissectError, match=r"s/conv.*(images|probe)"):
         dissect(activations, other, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
-    assert not storage.exists(str(tmp_path / "new.zarr"), "s/conv")
+    assert not store.exists(str(tmp_path / "new.zarr"), "s/conv")
 
 
 def test_same_images_with_other_labels_need_no_new_activations(run, tmp_path):
@@ -465,7 +465,7 @@ def test_same_images_with_other_labels_need_no_new_activations(run, tmp_path):
 def test_activations_made_elsewhere_need_only_the_probes_image_names(tmp_path):
     case, acts = noisy_probe(), noise()
     probe, url = stores.write_probe_case(case, tmp_path), str(tmp_path / "activations.zarr")
-    write_activations(url, {"conv": acts}, images=storage.read(probe, "image")[:].tolist(), snapshot="s")
+    write_activations(url, {"conv": acts}, images=store.read(probe, "image")[:].tolist(), snapshot="s")
     out = str(tmp_path / "out.zarr")
     dissect(url, probe, out, method=stores.method([0.1]), pool=Threads(1), show=False)
     stores.assert_same(stores.stored(out, "s/conv"), stores.expected(acts, case, [0.1], stores.HALF_PIXEL, "annotated"))
@@ -482,7 +482,7 @@ def test_label_maps_wider_than_can_be_counted_are_refused(tmp_path, monkeypatch)
 
 def test_activations_made_elsewhere_of_other_images_are_refused(tmp_path):
     probe, url = stores.write_probe_case(noisy_probe(), tmp_path), str(tmp_path / "activations.zarr")
-    names = storage.read(probe, "image")[:].tolist()
+    names = store.read(probe, "image")[:].tolist()
     write_activations(url, {"conv": noise()}, images=names[::-1], snapshot="s")
     with pytest.raises(DissectError, match="s/conv"):
         dissect(url, probe, str(tmp_path / "out.zarr"), method=stores.method([0.1]), pool=Threads(1), show=False)
@@ -490,7 +490,7 @@ def test_activations_made_elsewhere_of_other_images_are_refused(tmp_path):
 
 def test_incomplete_activations_are_refused(run, tmp_path):
     activations, probe, _, method = run
-    storage.create(activations, "s/half", [], {"step": 0, "position": 1})
+    store.create(activations, "s/half", [], {"step": 0, "position": 1})
     out = str(tmp_path / "new.zarr")
     with pytest.raises(DissectError, match="s/half are not complete"):
         dissect(activations, probe, out, method=method, only=[("s", "half")], pool=Threads(1), show=False)
@@ -501,7 +501,7 @@ def test_incomplete_activations_are_refused(run, tmp_path):
 def test_store_without_layers_is_refused(run, tmp_path):
     _, probe, _, method = run
     url = str(tmp_path / "empty.zarr")
-    storage.create(url, "", [], {})
+    store.create(url, "", [], {})
     with pytest.raises(DissectError, match="no complete layer"):
         dissect(url, probe, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
 
@@ -518,7 +518,7 @@ def test_layer_without_geometry_is_counted_at_half_pixels_and_says_why(run, tmp_
     other = str(tmp_path / "rf.zarr")
     dissect(activations, probe, other, method=replace(method, anchoring="receptive_field"), pool=Threads(1), show=False)
     stores.assert_same(stores.stored(other, "s/conv"), stores.stored(out, "s/conv"))
-    attrs = storage.read_attrs(other, "s/conv")
+    attrs = store.read_attrs(other, "s/conv")
     assert (attrs["anchoring"], attrs["anchoring_used"]) == ("receptive_field", "half_pixel")
     assert "without geometry" in attrs["anchoring_reason"]
 
@@ -549,7 +549,7 @@ def test_second_run_computes_nothing(layers, tmp_path):
     out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
     with stores.tiny_chunks():
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
-    with spied(kernels, "tally") as counts, spied(threshold, "histogram") as histograms:
+    with spied(kernels, "tally") as counts, spied(thresholds, "histogram") as histograms:
         dissect(activations, probe, out, method=method, pool=Threads(2), show=False)
     assert not counts
     assert not histograms
@@ -581,12 +581,12 @@ def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
     kept = {
         (name, tuple(map(int, key.rpartition("/")[2].split("-"))))
         for name in wanted
-        for key in storage.markers(out, f"s/{name}/counts")
+        for key in store.markers(out, f"s/{name}/counts")
     }
     with (
         stores.tiny_chunks(task=10**9),
         spied(passes, "tally_block") as tasks,
-        spied(threshold, "histogram") as histograms,
+        spied(thresholds, "histogram") as histograms,
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
     assert not histograms
@@ -607,7 +607,7 @@ def test_run_interrupted_in_its_thresholds_is_taken_up(layers, tmp_path):
         pytest.raises(Interrupted),
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
-    assert not any("threshold" in key or "counts" in key for key in storage.markers(out))
+    assert not any("threshold" in key or "counts" in key for key in store.markers(out))
     with stores.tiny_chunks():
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
     for name in wanted:
@@ -644,7 +644,7 @@ def test_counts_of_many_concepts_are_written_in_chunks(tmp_path):
     case, acts = noisy_probe(concepts=10), noise()
     with patch("dissect_xr.dissection.dissect.CONCEPT_CHUNK", 3):
         got = stores.dissected(tmp_path, case, acts, [0.1, 0.4])
-    assert storage.read(str(tmp_path / "dissection.zarr"), "s/conv/intersection").chunks[2] == 3
+    assert store.read(str(tmp_path / "dissection.zarr"), "s/conv/intersection").chunks[2] == 3
     stores.assert_same(got, stores.expected(acts, case, [0.1, 0.4], stores.HALF_PIXEL, "annotated"))
 
 
@@ -667,7 +667,7 @@ def test_results_open_as_a_plain_datatree(run):
         layer = tree["s/conv"]
         assert layer["unit"].values.tolist() == ["conv/0", "conv/1", "conv/2"]
         assert layer["intersection"].dims == ("fraction", "unit", "concept")
-        assert layer["concept"].values.tolist() == storage.read(probe, "concept")[:].tolist()
+        assert layer["concept"].values.tolist() == store.read(probe, "concept")[:].tolist()
         assert layer["intersection"].coords.keys() >= {"layer", "channel", "concept_name", "concept_category"}
 
 
@@ -688,13 +688,13 @@ def test_a_tally_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     pixels = case.annotation[0].size
     assert min(pixels * concepts // 8, acts.nbytes, case.annotation.nbytes) > bound
     probe = stores.write_probe_case(case, tmp_path)
-    with stores.tiny_chunks(chunk=2**17, shard=2**20, units=units, read=blocks.READ, labels=2**19, task=blocks.TASK):
+    with stores.tiny_chunks(chunk=2**17, shard=2**20, units=units, read=cut.READ, labels=2**19, task=cut.TASK):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
         ((block, *_),) = tally_blocks(layer, label_set, 1, (memory, 1))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
-        step = blocks.label_step(label_set, memory)
+        step = cut.label_step(label_set, memory)
         task = TallyTask(layer, label_set, block, levels, "half_pixel", "annotated", step)
         tally_block(replace(task, block=replace(block, images=(0, block.step))))  # compiles, imports
         tracemalloc.start()
@@ -742,12 +742,10 @@ def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, 
     layer = Layer("", "s", "conv", shape, dtype, spec.chunks[:2], "", None, None)
     sizes = {"unit_bytes": 8 * counts[0] * (counts[1] + 2), "label_bytes": 2 * labels[0] * labels[1] ** 2}
     sizes["memory"] = memory
-    plan = blocks.cut(layer, **sizes, workers=workers, split_units=False)
-    units = min(shape[1], blocks.counted_units(layer, sizes["unit_bytes"]))
-    least = blocks.Block((0, units), (0, shape[0]), spec.chunks[0])
-    assert blocks.projected(layer, plan[0][0], **sizes).total <= max(
-        memory, blocks.projected(layer, least, **sizes).total
-    )
+    plan = cut.cut(layer, **sizes, workers=workers, split_units=False)
+    units = min(shape[1], cut.counted_units(layer, sizes["unit_bytes"]))
+    least = cut.Block((0, units), (0, shape[0]), spec.chunks[0])
+    assert cut.projected(layer, plan[0][0], **sizes).total <= max(memory, cut.projected(layer, least, **sizes).total)
     covered = [(unit, image) for row in plan for block in row for unit, image in [(block.units, block.images)]]
     assert sum((u[1] - u[0]) * (i[1] - i[0]) for u, i in covered) == shape[0] * shape[1]
     assert all(u[0] % spec.chunks[1] == 0 and i[0] % spec.chunks[0] == 0 for u, i in covered)

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from strategies import AnchoringCase, ProbeCase, activations, anchorings, fractions, probes
 
-from dissect_xr.analysis import exemplars as module
-from dissect_xr.analysis import masks
-from dissect_xr.analysis.exemplars import exemplars, images_with, iou_images, top_images
-from dissect_xr.analysis.masks import Stores, mask, open_view, upsampled
-from dissect_xr.analysis.pictures import OUTLINE, around, draw, read_picture
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
+from dissect_xr.exemplars import masks
+from dissect_xr.exemplars import top_images as module
+from dissect_xr.exemplars.masks import Stores, mask, open_view, upsampled
+from dissect_xr.exemplars.pictures import OUTLINE, around, draw, read_picture
+from dissect_xr.exemplars.top_images import exemplars, images_with, iou_images, top_images
 from dissect_xr.probe.ingest import open_probe
 
 

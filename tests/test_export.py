@@ -13,11 +13,11 @@ import pytest
 import xarray as xr
 from trained import dissection
 
-from dissect_xr.analysis.score import iou
+from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError, WriteError
-from dissect_xr.views import export, netdissect_csv
-from dissect_xr.views.export import write_table
-from dissect_xr.views.tables import unit_table
+from dissect_xr.io import export, netdissect_csv
+from dissect_xr.io.export import write_table
+from dissect_xr.io.unit_table import unit_table
 
 COUNTS = ("intersection", "unit_area", "dead", "threshold")
 

@@ -16,19 +16,18 @@ from PIL import Image
 from strategies import SEEDS, activations
 from torch import nn
 
-from dissect_xr import schema, storage
-from dissect_xr.activations import extract as extraction
-from dissect_xr.activations import stage, store
-from dissect_xr.activations.extract import extract_block
+from dissect_xr import schema, store
+from dissect_xr.activations import record
+from dissect_xr.activations.extract import Recording, extract, prepare_extraction
 from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.models import ModelSpec, load_model
-from dissect_xr.activations.stage import Recording, extract, plan_extraction
-from dissect_xr.activations.store import SnapshotInfo, open_activations, write_activations
-from dissect_xr.cluster import Threads
+from dissect_xr.activations.record import extract_block
+from dissect_xr.activations.sources import ModelSpec, load_model
+from dissect_xr.activations.store import SnapshotInfo, open_activations, summarise, write_activations
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.plan import Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import Concept, ProbePlan, Row
 
 IMAGES = 40
 SIZE = (12, 10)
@@ -102,7 +101,7 @@ def url(tmp_path):
 
 
 def run(url, probe, *, spec=SPEC, recording=RECORDING, snapshot="s", pool=None):
-    plan = plan_extraction(url, probe, SnapshotInfo(snapshot, 3, {"loss": 0.5}), spec, recording)
+    plan = prepare_extraction(url, probe, SnapshotInfo(snapshot, 3, {"loss": 0.5}), spec, recording)
     extract(plan, pool=pool or Threads(1), show=False)
     return plan
 
@@ -121,17 +120,17 @@ def by_torch(probe, model=None):
 
 def forwards():
     """Counts forward passes of recordings: the images of each."""
-    counts, original = [], extraction.forward
+    counts, original = [], record.forward
 
     def counted(model, batch, *rest):
         counts.append(len(batch))
         return original(model, batch, *rest)
 
-    return counts, patch.object(extraction, "forward", counted)
+    return counts, patch.object(record, "forward", counted)
 
 
 def recorded(url, layer, snapshot="s", name="activation"):
-    return storage.read(url, f"{snapshot}/{layer}/{name}")[:]
+    return store.read(url, f"{snapshot}/{layer}/{name}")[:]
 
 
 def assert_recorded(url, wanted, *, dtype="float16", snapshot="s"):
@@ -145,7 +144,7 @@ def assert_recorded(url, wanted, *, dtype="float16", snapshot="s"):
 def assert_summaries(url, path, stored):
     """`peak` and `mean` are those of the values as stored."""
     flat = stored.reshape(*stored.shape[:2], -1)
-    peak, mean = (storage.read(url, f"{path}/{name}")[:] for name in ("peak", "mean"))
+    peak, mean = (store.read(url, f"{path}/{name}")[:] for name in ("peak", "mean"))
     assert peak.dtype == stored.dtype
     np.testing.assert_array_equal(peak, flat.max(axis=2))
     assert mean.dtype == np.float32
@@ -169,7 +168,7 @@ def test_autocast_computes_in_its_dtype_and_is_recorded(url, probe):
     exact = by_torch(probe)["first"]
     assert not np.array_equal(found, exact)
     np.testing.assert_array_equal(found, torch.tensor(exact).to(torch.bfloat16).to(torch.float32).numpy())
-    assert storage.read_attrs(url, "s")["inputs"]["autocast"] == "bfloat16"
+    assert store.read_attrs(url, "s")["inputs"]["autocast"] == "bfloat16"
 
 
 def test_one_forward_pass_serves_all_layers_of_an_image(url, probe):
@@ -209,10 +208,10 @@ def test_an_interrupted_recording_is_taken_up(url, probe):
             raise Interrupted
         extract_block(task)
 
-    with patch.object(stage, "extract_block", dies), pytest.raises(Interrupted):
+    with patch("dissect_xr.activations.extract.extract_block", dies), pytest.raises(Interrupted):
         run(url, probe)
     assert not open_activations(url).children
-    kept = storage.markers(url, "s/blocks")
+    kept = store.markers(url, "s/blocks")
     assert "s/blocks/0-16" in kept
     counts, spy = forwards()
     with spy:
@@ -230,7 +229,7 @@ def test_whatever_markers_are_lost_the_same_activations_come_back(probe, data):
         before = stores.digest(Path(url))
         lost = stores.lose_markers(url, data)
         run(url, probe)
-        assert storage.markers(url) >= lost
+        assert store.markers(url) >= lost
         assert stores.digest(Path(url)) == before
 
 
@@ -239,12 +238,12 @@ def test_blocks_and_shards_are_powers_of_two_that_divide_each_other(url, probe):
         plan = run(url, probe, recording=replace(RECORDING, memory=16_000))
     assert {layer.block for layer in plan.layers} == {8}
     for layer in plan.layers:
-        array = storage.read(url, f"s/{layer.name}/activation")
+        array = store.read(url, f"s/{layer.name}/activation")
         assert plan.layers[0].block % array.shards[0] == 0
         assert array.shards[0] % array.chunks[0] == 0
         assert array.shards[1] % array.chunks[1] == 0
         assert array.shards[1] >= array.shape[1]
-    assert storage.read(url, "s/second/activation").chunks[1] == 32
+    assert store.read(url, "s/second/activation").chunks[1] == 32
     assert_recorded(url, by_torch(probe))
 
 
@@ -256,7 +255,7 @@ def test_recording_on_processes_gives_the_same_bits(url, probe, processes, tmp_p
 
 
 def test_the_model_and_torch_are_left_as_they_were(url, probe):
-    model, threads = extraction.cached_model(SPEC, "cpu"), torch.get_num_threads()
+    model, threads = record.cached_model(SPEC, "cpu"), torch.get_num_threads()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run(url, probe)
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in state.items())
@@ -266,12 +265,12 @@ def test_the_model_and_torch_are_left_as_they_were(url, probe):
 
 def test_what_made_them_is_recorded(url, probe):
     run(url, probe)
-    attrs = storage.read_attrs(url, "s/second")
+    attrs = store.read_attrs(url, "s/second")
     assert (attrs["step"], attrs["metrics"], attrs["position"]) == (3, {"loss": 0.5}, 1)
-    assert attrs["images_sha256"] == storage.read_attrs(probe)["images_sha256"]
+    assert attrs["images_sha256"] == store.read_attrs(probe)["images_sha256"]
     assert attrs["input_size"] == list(SIZE)
     assert attrs["geometry"]["y"] == {"jump": "2", "start": "5/2", "receptive_field": "5"}
-    inputs = storage.read_attrs(url, "s")["inputs"]
+    inputs = store.read_attrs(url, "s")["inputs"]
     assert inputs["preprocess"]["size"] == list(SIZE)
     assert len(inputs["weights_sha256"]) == 64
     text = (Path(url) / "s" / "zarr.json").read_text() + (Path(url) / "s/second/zarr.json").read_text()
@@ -280,7 +279,7 @@ def test_what_made_them_is_recorded(url, probe):
 
 def test_a_layer_without_geometry_says_why(url, probe):
     run(url, probe, spec=ModelSpec.of(f"{__name__}:Flipped"), recording=replace(RECORDING, layers=("conv",)))
-    attrs = storage.read_attrs(url, "s/conv")
+    attrs = store.read_attrs(url, "s/conv")
     assert attrs["geometry"] is None
     assert attrs["geometry_reason"]
 
@@ -307,8 +306,8 @@ def test_overflow_names_layer_image_value_and_advice(url, probe, burst, batch):
         DissectError, match=r"layer (first|second), image 22\.png: activation -?inf as float16.*float32"
     ):
         run(url, probe, spec=spec, recording=replace(RECORDING, batch=batch))
-    assert not storage.markers(url, "s/second")
-    assert storage.markers(url, "s/blocks") <= {"s/blocks/0-16", "s/blocks/32-40"}
+    assert not store.markers(url, "s/second")
+    assert store.markers(url, "s/blocks") <= {"s/blocks/0-16", "s/blocks/32-40"}
     single = replace(RECORDING, dtype="float32", batch=batch)
     run(url.replace("activations", "single"), probe, spec=spec, recording=single)
 
@@ -327,7 +326,7 @@ class Small:
     """A device that holds `most` images at once: larger batches run out of memory."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.asked, self.forward = most, [], extraction.forward
+        self.most, self.asked, self.forward = most, [], record.forward
 
     def __call__(self, model, batch, layers, sink):
         self.asked.append(len(batch))
@@ -340,22 +339,22 @@ class Small:
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
 def test_batches_that_do_not_fit_are_halved(url, probe, most):
     device = Small(most)
-    with patch.object(extraction, "forward", device):
+    with patch.object(record, "forward", device):
         run(url, probe)
     assert_recorded(url, by_torch(probe))
     fitting = next(n for n in (8, 4, 2, 1) if n <= most)
     assert device.asked[:2] == [8, 4]
     assert max(device.asked[device.asked.index(fitting) :][:4]) == fitting
-    assert storage.marker(url, "s/blocks/0-16")["note"]["batch"] == fitting
+    assert store.marker(url, "s/blocks/0-16")["note"]["batch"] == fitting
 
 
 def test_an_image_that_does_not_fit_alone_is_an_error_and_leaves_no_marker(url, probe):
     with (
-        patch.object(extraction, "forward", Small(0)),
+        patch.object(record, "forward", Small(0)),
         pytest.raises(DissectError, match=r"(?s)memory.*(0\.png|batch|image)"),
     ):
         run(url, probe)
-    assert not storage.markers(url, "s/blocks")
+    assert not store.markers(url, "s/blocks")
 
 
 def test_budget_refuses_before_anything_is_written(url, probe):
@@ -399,7 +398,7 @@ def test_weights_that_change_under_way_are_refused(url, probe, weights):
         block(task)
         write(2)
 
-    with patch.object(stage, "extract_block", meanwhile), pytest.raises(DissectError, match="weights"):
+    with patch("dissect_xr.activations.extract.extract_block", meanwhile), pytest.raises(DissectError, match="weights"):
         run(url, probe, spec=spec)
     assert not open_activations(url).children
 
@@ -494,7 +493,7 @@ def test_snapshots_lie_side_by_side(url, probe):
 
 
 def test_an_unfinished_probe_is_refused(url, probe, tmp_path):
-    storage.create(str(tmp_path / "half.zarr"), "", [], {"images_sha256": ""})
+    store.create(str(tmp_path / "half.zarr"), "", [], {"images_sha256": ""})
     with pytest.raises(DissectError, match="the probe is not complete"):
         run(url, str(tmp_path / "half.zarr"))
 
@@ -643,7 +642,7 @@ def test_what_cannot_be_dissected_is_refused(url, values, dtype, message):
     blocks = iter(values) if isinstance(values, list) else values
     with pytest.raises(DissectError, match=message):
         write_activations(url, {"conv": blocks}, images=names(4), snapshot="s", dtype=dtype)
-    assert not storage.exists(url) or not storage.markers(url)
+    assert not store.exists(url) or not store.markers(url)
     write_activations(url, {"conv": GOOD}, images=names(4), snapshot="s")  # what is half written is in nobody's way
     np.testing.assert_array_equal(recorded(url, "conv"), GOOD)
 
@@ -676,7 +675,7 @@ def test_summaries_of_any_finite_values(seed, dtype):
     bits = np.random.default_rng(seed).integers(0, 2 ** (8 * dtype().itemsize), (3, 2, 4, 5))
     block = bits.astype(f"u{dtype().itemsize}").view(dtype)
     block[~np.isfinite(block)] = 1
-    peak, mean = store.summarise(block)
+    peak, mean = summarise(block)
     np.testing.assert_array_equal(peak, block.max(axis=(2, 3)))
     exact = [[math.fsum(cells.ravel().tolist()) / cells.size for cells in image] for image in block]
     largest = np.abs(block).max(axis=(2, 3)).astype(np.float64)
@@ -694,8 +693,8 @@ def test_one_value_that_is_not_finite_shows_in_the_mean(value, dtype):
 
 
 def test_a_task_can_be_called_by_hand(url, probe):
-    plan = plan_extraction(url, probe, SnapshotInfo("s"), SPEC, RECORDING)
-    with patch("dissect_xr.activations.stage.run_tasks", lambda *args, **options: iter(())):
+    plan = prepare_extraction(url, probe, SnapshotInfo("s"), SPEC, RECORDING)
+    with patch("dissect_xr.activations.extract.run_tasks", lambda *args, **options: iter(())):
         extract(plan, show=False)
     for task in plan.tasks()[::-1]:
         extract_block(task)

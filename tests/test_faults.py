@@ -17,12 +17,14 @@ pytest.importorskip("torch")
 import runs
 from rich.console import Console
 
-from dissect_xr import attempts, places
-from dissect_xr.attempts import attempt
-from dissect_xr.cluster import Fold, Threads, fold_tasks, run_blocks
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
-from dissect_xr.integrity import verify
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.parallel import retry
+from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.pool import Threads, run_blocks
+from dissect_xr.parallel.retry import attempt
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store import objects
+from dissect_xr.store.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +53,18 @@ def arguments(folder: Path, images: Path, recipe: str = runs.RECIPE) -> list[str
 @contextlib.contextmanager
 def no_space_for(pattern: str, after: int = 0):
     """Writing fails for objects whose path holds `pattern`, all but the first `after`."""
-    real, seen = places.writing, []
+    real, seen = objects.writing, []
 
     @contextlib.contextmanager
     def failing(url, key, nbytes):
         with real(url, key, nbytes):
-            if pattern in places.join(url, key):
+            if pattern in objects.join(url, key):
                 seen.append(key)
                 if len(seen) > after:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             yield
 
-    with patch.object(places, "writing", failing):
+    with patch.object(objects, "writing", failing):
         yield
 
 
@@ -96,7 +98,7 @@ def test_a_write_that_fails_is_one_error_and_leaves_nothing_half_marked(images, 
     assert "Traceback" not in said
     assert said.count("cannot write") == 1
     for url in runs.urls(str(tmp_path / "run")):
-        if places.sizes(url):
+        if objects.sizes(url):
             damages = [str(damage) for damage in verify(url)[0] if "nothing in it" not in str(damage)]
             assert damages == []
     assert runs.call("run", *given) == 0
@@ -117,11 +119,11 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_named_and_space_is_all_that_is_needed(images, undisturbed, tmp_path, small_disk, capsys):
-    from dissect_xr import plans
+    from dissect_xr.cli.main import dry_run
 
     given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
     codes, ballast = [], small_disk / "ballast"
-    with patch.object(plans, "_free", lambda out: None):  # else the run is refused before it starts
+    with patch.object(dry_run, "_free", lambda out: None):  # else the run is refused before it starts
         for free in (64, 160, 256, 384):
             with contextlib.suppress(OSError), ballast.open("wb") as file:
                 for _ in range(2048 // 4):
@@ -143,7 +145,7 @@ def test_a_full_disk_is_named_and_space_is_all_that_is_needed(images, undisturbe
 def test_a_place_without_rights_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"file/key: cannot write 3 bytes: Not a directory"):
-        places.write(str(tmp_path / "file"), "key", b"abc")
+        objects.write(str(tmp_path / "file"), "key", b"abc")
 
 
 # --- blocks ---
@@ -165,7 +167,7 @@ def sometimes(task: tuple[Path, int, int]) -> int:
 
 
 def test_a_block_is_tried_three_times_and_the_rest_finishes(tmp_path, monkeypatch):
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     results = []
     running = run_blocks(Threads(2), sometimes, [(tmp_path, n, n) for n in range(4)])
     with pytest.raises(BlocksFailed, match=r"1 blocks failed.*\n.*failed 3 times, RuntimeError: try 3") as caught:
@@ -200,7 +202,7 @@ def test_nothing_more_is_started_after_a_write_failed():
 
 
 def test_a_failing_fold_does_not_stop_the_others(monkeypatch):
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
 
     def leaf(task):
         if task == (1, 3):
@@ -221,12 +223,15 @@ def test_a_failure_passes_through_merges_and_is_not_computed_with():
 
 
 def test_many_failures_are_counted_and_some_named():
-    from dissect_xr.outcome import NAMED, unfinished
+    from dissect_xr.cli.outcome import NAMED, unfinished
 
     run = Mock(probe_url="memory://p", activations_url="memory://a", dissection_url="memory://d", snapshots=[])
     failures = [Failed("...", f"counts of a/[b], images number {n} to {n}") for n in range(NAMED + 7)]
     console = Console(width=120)
-    with patch("dissect_xr.storage.marker", return_value=None), patch("dissect_xr.storage.markers", return_value=set()):
+    with (
+        patch("dissect_xr.store.writer.marker", return_value=None),
+        patch("dissect_xr.store.writer.markers", return_value=set()),
+    ):
         table = unfinished(run, failures)
     with console.capture() as shown:
         console.print(table)
@@ -244,9 +249,9 @@ def test_errors_travel_between_processes():
 def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
     images, undisturbed, tmp_path, capsys, monkeypatch
 ):
-    from dissect_xr.activations import extract, stage
+    from dissect_xr.activations import extract
 
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
     real, done = extract.extract_block, []
 
@@ -256,7 +261,7 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
         done.append(task.key)
         real(task)
 
-    with patch.object(stage, "extract_block", poisoned):
+    with patch("dissect_xr.activations.extract.extract_block", poisoned):
         assert runs.call("run", *given) == 3
     said = capsys.readouterr().err
     assert "1 blocks failed" in said
@@ -271,7 +276,7 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
     }
     assert set(done) == {"first/blocks/0-16", "second/blocks/0-16", "second/blocks/16-20"}
     again = []
-    with patch.object(stage, "extract_block", lambda task: again.append(task.key) or real(task)):
+    with patch("dissect_xr.activations.extract.extract_block", lambda task: again.append(task.key) or real(task)):
         assert runs.call("run", *given) == 0
     assert again == ["first/blocks/16-20"]
     assert runs.contents(str(tmp_path / "run")) == undisturbed
@@ -282,7 +287,7 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
 ):
     from dissect_xr.dissection import passes
 
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
     for name, what, of, finished in (
         ("sample_bound", "thresholds", "units 0 to 5", 1),
@@ -315,7 +320,7 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
 def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, monkeypatch):
     from dissect_xr.dissection import passes
 
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     real, tries = passes.sample_bound, []
 
     def once(task):
@@ -346,7 +351,7 @@ def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, t
     ],
 )
 def test_errors_of_the_way_to_a_store_are_told_from_those_of_what_lies_there(error, passes):
-    assert places.is_transport(error) == passes
+    assert objects.is_transport(error) == passes
 
 
 def test_so_are_those_of_object_stores():
@@ -360,7 +365,7 @@ def test_so_are_those_of_object_stores():
         (f"{performing}Server returned non-2xx status code: 416 Range Not Satisfiable:", False),
         ("Generic InMemory error: Invalid range: Wanted range starting at 5, but object was only 3 bytes long", False),
     ):
-        assert places.is_transport(exceptions.GenericError(said)) == passes, said
+        assert objects.is_transport(exceptions.GenericError(said)) == passes, said
 
 
 def test_a_server_that_cannot_be_reached_is_the_way_to_a_store():
@@ -373,7 +378,7 @@ def test_a_server_that_cannot_be_reached_is_the_way_to_a_store():
         store = S3Store("bucket", endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}", **given)
         with pytest.raises(obstore.exceptions.GenericError) as caught:
             obstore.get(store, "key")
-    assert places.is_transport(caught.value)
+    assert objects.is_transport(caught.value)
 
 
 # --- bad images ---

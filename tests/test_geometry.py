@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dissect_xr.activations.geometry import AxisGeometry, Geometry
-from dissect_xr.activations.tracing import trace_geometry
+from dissect_xr.activations.receptive_field.geometry import AxisGeometry, Geometry
+from dissect_xr.activations.receptive_field.tracing import trace_geometry
 from dissect_xr.errors import DissectError
 
 

@@ -11,11 +11,13 @@ pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr import places, storage
+from dissect_xr import store
 from dissect_xr.errors import DissectError
-from dissect_xr.guard import forget
-from dissect_xr.integrity import Expected, expected, inspect, repair, stores_at, sweep, verify
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store import objects
+from dissect_xr.store.repair import repair, sweep
+from dissect_xr.store.verified import forget
+from dissect_xr.store.verify import Expected, expected, inspect, stores_at, verify
 
 TRIES = 600
 
@@ -104,10 +106,10 @@ def values(url: str, path: Path) -> object:
     if inner.endswith("zarr.json"):
         group = inner.removesuffix("zarr.json").rstrip("/")
         if 'node_type": "group' in path.read_text(errors="replace"):
-            return storage.read_attrs(url, group)
-        array = storage.read(url, group)
+            return store.read_attrs(url, group)
+        array = store.read(url, group)
     else:
-        array = storage.read(url, inner[: inner.rindex("/c/")])
+        array = store.read(url, inner[: inner.rindex("/c/")])
     return array.dtype, array[...].tolist()
 
 
@@ -205,17 +207,17 @@ def test_a_run_that_keeps_no_activations_is_whole(finished, tmp_path):
 
 @pytest.mark.parametrize("at", ["zarr.json", "done"])
 def test_a_store_that_does_not_answer_is_not_damaged(finished, at):
-    url, real = stores_at(str(finished[1]))[0], places.read
-    before = places.sizes(url)
+    url, real = stores_at(str(finished[1]))[0], objects.read
+    before = objects.sizes(url)
 
     def read(where, key):
         if key.endswith((at, f"{at}.json")):
             raise ConnectionResetError(104, "Connection reset by peer")
         return real(where, key)
 
-    with patch.object(places, "read", read), pytest.raises(ConnectionResetError):
+    with patch.object(objects, "read", read), pytest.raises(ConnectionResetError):
         repair(url, full=True)
-    assert places.sizes(url) == before
+    assert objects.sizes(url) == before
     assert repair(url, full=True) == []
 
 

@@ -16,9 +16,9 @@ from unittest.mock import patch
 import psutil
 import pytest
 
-from dissect_xr import lock, places
 from dissect_xr.errors import DissectError
-from dissect_xr.lock import locked
+from dissect_xr.store import lock, objects
+from dissect_xr.store.lock import locked
 
 
 def left(out: str, **fields: object) -> None:
@@ -30,7 +30,7 @@ def left(out: str, **fields: object) -> None:
         "command": "dissect-xr run x",
         "started": "then",
     }
-    places.create(out, lock.KEY, json.dumps(content | fields).encode())
+    objects.create(out, lock.KEY, json.dumps(content | fields).encode())
 
 
 def dead_process() -> int:
@@ -54,19 +54,19 @@ def test_the_second_run_is_refused_and_told_who_is_there(out):
         assert lock.socket.gethostname() in str(caught.value)
     with locked(out, "second"):
         pass
-    assert places.read(out, lock.KEY) is None
+    assert objects.read(out, lock.KEY) is None
 
 
 def test_a_lock_is_let_go_of_after_an_error(out):
     with pytest.raises(ZeroDivisionError), locked(out, "run"):
         raise ZeroDivisionError
-    assert places.read(out, lock.KEY) is None
+    assert objects.read(out, lock.KEY) is None
 
 
 def test_a_dead_process_of_this_host_is_no_obstacle(out):
     left(out, pid=dead_process())
     with locked(out, "mine"):
-        assert b"mine" in (places.read(out, lock.KEY) or b"")
+        assert b"mine" in (objects.read(out, lock.KEY) or b"")
 
 
 def test_another_process_with_the_dead_ones_number_is_no_obstacle(tmp_path):
@@ -80,7 +80,7 @@ def test_another_host_is_believed_unless_its_lock_is_broken(out):
     with pytest.raises(DissectError, match=r"host elsewhere.*--break-lock"), locked(out, "mine"):
         pass
     with locked(out, "mine", break_lock=True):
-        assert b"mine" in (places.read(out, lock.KEY) or b"")
+        assert b"mine" in (objects.read(out, lock.KEY) or b"")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"lock"', b'{"host": 3}'])
@@ -127,7 +127,7 @@ def test_of_many_that_start_at_once_one_gets_it(out, tmp_path_factory, before):
     for process in processes:
         process.join(60)
     assert log.read_text() == "in\n"
-    assert places.sizes(out) == {}
+    assert objects.sizes(out) == {}
 
 
 def race(out: str, names: list[str], judged: dict[str, Callable[[], object]]) -> dict[str, str]:
@@ -169,7 +169,7 @@ def test_of_those_that_judged_a_holder_dead_at_once_one_gets_the_lock(out):
         winner = next(name for name, said in told.items() if said == "in")
         losers = [said for said in told.values() if said != "in"]
         assert all(f"`run {winner}`" in said or "starting here as well" in said for said in losers), losers
-        assert places.sizes(out) == {}
+        assert objects.sizes(out) == {}
 
 
 def test_who_judged_early_and_claims_late_takes_the_lock_from_nobody(out):
@@ -180,11 +180,11 @@ def test_who_judged_early_and_claims_late_takes_the_lock_from_nobody(out):
         judged.set()
         assert taken.wait(30)
 
-    def delete(url, key, real=places.delete):
+    def delete(url, key, real=objects.delete):
         real(url, key)
         taken.set()  # the quick one's claim is gone: it can be created again
 
-    with patch.object(places, "delete", delete):
+    with patch.object(objects, "delete", delete):
         told = race(out, ["early", "quick"], {"early": wait_for_the_other, "quick": lambda: judged.wait(30)})
     assert told["quick"] == "in"
     assert "`run quick`" in told["early"]
@@ -193,64 +193,64 @@ def test_who_judged_early_and_claims_late_takes_the_lock_from_nobody(out):
 def test_a_claim_left_by_one_that_died_while_taking_over_is_no_obstacle(out):
     left(out, pid=dead_process())
     with (
-        patch.object(places, "write", side_effect=KeyboardInterrupt),
-        patch.object(places, "delete"),  # killed: nothing is cleaned up
+        patch.object(objects, "write", side_effect=KeyboardInterrupt),
+        patch.object(objects, "delete"),  # killed: nothing is cleaned up
         pytest.raises(KeyboardInterrupt),
         locked(out, "killed"),
     ):
         pass
-    (claim,) = set(places.sizes(out)) - {lock.KEY}
-    dead = json.loads(places.read(out, claim) or b"") | {"pid": dead_process()}
-    places.write(out, claim, json.dumps(dead).encode())
+    (claim,) = set(objects.sizes(out)) - {lock.KEY}
+    dead = json.loads(objects.read(out, claim) or b"") | {"pid": dead_process()}
+    objects.write(out, claim, json.dumps(dead).encode())
     with locked(out, "next"):
-        assert b"next" in (places.read(out, lock.KEY) or b"")
-    assert places.sizes(out) == {}
+        assert b"next" in (objects.read(out, lock.KEY) or b"")
+    assert objects.sizes(out) == {}
 
 
 def keep_recipe(out: str) -> None:
     """As a run does when it starts; imported late, for the contenders need not."""
     pytest.importorskip("torch", reason="NOT RUN: a run needs torch to start")
-    from dissect_xr import starting
+    from dissect_xr.cli.main import start
 
-    starting.keep_recipe(out, {})
+    start.keep_recipe(out, {})
 
 
 def claim_of(out: str) -> str:
     """Where a claim to the lock that stands in `out` lies."""
-    return f"{lock.KEY}.{hashlib.sha256(places.read(out, lock.KEY) or b'').hexdigest()[:32]}{places.PARTIAL}"
+    return f"{lock.KEY}.{hashlib.sha256(objects.read(out, lock.KEY) or b'').hexdigest()[:32]}{objects.PARTIAL}"
 
 
 def test_another_hosts_claim_is_an_obstacle_only_while_it_changes(out):
     left(out, host="elsewhere")
     claim = claim_of(out)
-    places.write(out, claim, places.read(out, lock.KEY) or b"")
-    changing = patch.object(lock.time, "sleep", lambda _: places.write(out, claim, b"another's"))
+    objects.write(out, claim, objects.read(out, lock.KEY) or b"")
+    changing = patch.object(lock.time, "sleep", lambda _: objects.write(out, claim, b"another's"))
     refused = pytest.raises(DissectError, match="other runs are starting here")
     with changing, refused, locked(out, "mine", break_lock=True):
         pass
     with patch.object(lock, "CLAIMED", 0.01), locked(out, "mine", break_lock=True):
-        assert b"mine" in (places.read(out, lock.KEY) or b"")
-    assert places.sizes(out) == {}
+        assert b"mine" in (objects.read(out, lock.KEY) or b"")
+    assert objects.sizes(out) == {}
 
 
 def test_a_living_claim_is_not_broken(tmp_path):
     left(str(tmp_path), host="elsewhere")
     claim = claim_of(str(tmp_path))
-    places.write(str(tmp_path), claim, lock._mine("run other"))
+    objects.write(str(tmp_path), claim, lock._mine("run other"))
     keep_recipe(str(tmp_path))
     refused = pytest.raises(DissectError, match="other runs are starting here")
     with refused, locked(str(tmp_path), "mine", break_lock=True):
         pass
-    assert {claim, lock.KEY} <= set(places.sizes(str(tmp_path)))
+    assert {claim, lock.KEY} <= set(objects.sizes(str(tmp_path)))
 
 
 def test_what_killed_runs_were_writing_is_removed(tmp_path):
     for name in ("recipe.yaml.1.partial", "markers/lock.partial"):
-        places.write(str(tmp_path), name, b"")
+        objects.write(str(tmp_path), name, b"")
     dead = json.loads(lock._mine("run killed")) | {"pid": dead_process()}
-    places.write(str(tmp_path), f"lock.1{places.PARTIAL}", json.dumps(dead).encode())
+    objects.write(str(tmp_path), f"lock.1{objects.PARTIAL}", json.dumps(dead).encode())
     keep_recipe(str(tmp_path))
-    assert set(places.sizes(str(tmp_path))) == {"recipe.yaml"}
+    assert set(objects.sizes(str(tmp_path))) == {"recipe.yaml"}
 
 
 def test_a_lock_taken_since_is_not_the_one_to_break(tmp_path):
@@ -260,24 +260,24 @@ def test_a_lock_taken_since_is_not_the_one_to_break(tmp_path):
         left(out, **theirs, taken=time.time())
         with pytest.raises(DissectError, match="dissect-xr run x"), locked(out, "mine", break_lock=True):
             pass
-        places.delete(out, lock.KEY)
+        objects.delete(out, lock.KEY)
         left(out, **theirs, taken=ours.create_time() - 10)
         with locked(out, "mine", break_lock=True):
-            assert b"mine" in (places.read(out, lock.KEY) or b"")
+            assert b"mine" in (objects.read(out, lock.KEY) or b"")
         other.communicate()
 
 
 def test_only_the_lock_that_stood_there_first_is_broken(out):
     left(out, host="elsewhere")
 
-    def overtaken(url, key, content, real=places.create):
+    def overtaken(url, key, content, real=objects.create):
         patching.stop()
         real_delete(out, lock.KEY)
         left(out, host="another")
         return False
 
-    real_delete = places.delete
-    patching = patch.object(places, "create", overtaken)
+    real_delete = objects.delete
+    patching = patch.object(objects, "create", overtaken)
     patching.start()
     with pytest.raises(DissectError, match="host another"), locked(out, "mine", break_lock=True):
         pass
@@ -286,10 +286,10 @@ def test_only_the_lock_that_stood_there_first_is_broken(out):
 def test_who_is_late_with_a_claim_is_not_named_as_the_holder(out):
     left(out, pid=dead_process())
 
-    def too_late(url, key, content, real=places.create):
+    def too_late(url, key, content, real=objects.create):
         real(url, key, lock._mine("run late"))
         return False
 
     refused = pytest.raises(DissectError, match="other runs are starting here")
-    with patch.object(places, "create", too_late), refused, locked(out, "next"):
+    with patch.object(objects, "create", too_late), refused, locked(out, "next"):
         pass

@@ -9,9 +9,10 @@ import distributed
 import pytest
 import theatre
 
-from dissect_xr import workers
-from dissect_xr.cluster import Fold, fold_tasks, open_pool, run_blocks, run_tasks
 from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.parallel import dask_pool
+from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.pool import open_pool, run_blocks, run_tasks
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ def test_a_fold_whose_task_kills_its_worker_fails_and_the_others_do_not(killed_t
 
 @pytest.fixture
 def play(tmp_path, monkeypatch):
-    """A scheduler and two workers in processes of their own, and a wait of 2 s for workers."""
-    monkeypatch.setattr(workers, "PATIENCE", 2.0)
-    monkeypatch.setattr(workers, "POLL", 0.2)
+    """A scheduler and two workers in processes of their own, and a wait of 2 s for dask_pool."""
+    monkeypatch.setattr(dask_pool, "PATIENCE", 2.0)
+    monkeypatch.setattr(dask_pool, "POLL", 0.2)
     found = theatre.Theatre(tmp_path, theatre.environment())
     try:
         found.start_cluster()
@@ -90,7 +91,7 @@ def play(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pool(play):
-    """A pool of its workers."""
+    """A pool of its dask_pool."""
     with distributed.Client(scheduler_file=str(play.address), set_as_default=False, timeout="60s") as client:
         client.wait_for_workers(len(theatre.WORKERS), timeout=60)
         address = client.scheduler.address
@@ -110,7 +111,7 @@ def test_without_workers_a_run_ends_after_a_wait(play, pool, lost, gpu, said):
 def test_a_worker_that_comes_in_time_is_enough(play, pool, monkeypatch):
     for name in theatre.WORKERS:
         play.kill(name)
-    monkeypatch.setattr(workers, "PATIENCE", 60.0)
+    monkeypatch.setattr(dask_pool, "PATIENCE", 60.0)
     results = run_tasks(pool, abs, range(4))
     play.start_cluster()
     assert sorted(result for _, result in results) == [0, 1, 2, 3]

@@ -16,7 +16,7 @@ DISSECT = """
 import sys
 sys.path.insert(0, sys.argv[3])
 from bench_rows import peak_memory
-from dissect_xr.cluster import Threads
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.dissection.dissect import Method, dissect
 
 home, memory = sys.argv[1], int(sys.argv[2])
@@ -34,7 +34,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(PIPELINES))
     from synthetic import Size, write_synthetic_activations, write_synthetic_probe
 
-    from dissect_xr.dissection import blocks
+    from dissect_xr.dissection import cut
     from dissect_xr.dissection.labels import open_labels
     from dissect_xr.dissection.layers import open_layer
     from dissect_xr.dissection.passes import tally_blocks, tally_sizes
@@ -50,10 +50,10 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     run = subprocess.run([*command, str(MEMORY), str(PIPELINES)], capture_output=True, text=True, check=True)
     before, peak = map(int, run.stdout.split())
     block = tally_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
-    projection = blocks.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total
+    projection = cut.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total
     assert projection <= MEMORY
     # What the process has before it reads anything, kernels and zarr's threads included, is RESIDENT.
-    assert peak <= 1.2 * (max(before, blocks.RESIDENT) + projection), (before, peak, projection)
+    assert peak <= 1.2 * (max(before, cut.RESIDENT) + projection), (before, peak, projection)
 
 
 @pytest.mark.slow
@@ -64,8 +64,9 @@ def test_workers_of_512_mib_stay_by_the_projection(tmp_path: Path, monkeypatch: 
     from synthetic import Size, activation_blocks, image_names, write_synthetic_probe
 
     from dissect_xr.activations.store import write_activations
-    from dissect_xr.cluster import DaskPool, open_pool
     from dissect_xr.dissection.dissect import Method, dissect
+    from dissect_xr.parallel.dask_pool import DaskPool
+    from dissect_xr.parallel.pool import open_pool
 
     memory, size = 512 * 2**20, Size(images=54_000, units=2_048, cells=7, labels=28)
     maps = next(activation_blocks(size, 0))

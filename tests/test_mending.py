@@ -11,16 +11,18 @@ pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr import attempts, mending, places, reading, storage
-from dissect_xr.activations import extract, stage
-from dissect_xr.dissection import dissect, threshold
+from dissect_xr import store
+from dissect_xr.activations import extract
+from dissect_xr.dissection import dissect, thresholds
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.dissection.passes import threshold_blocks
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed
-from dissect_xr.integrity import verify
-from dissect_xr.mending import mended
-from dissect_xr.probe.digits import write_digits
-from dissect_xr.views import figures
+from dissect_xr.parallel import retry
+from dissect_xr.plot import figures
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store import objects, reader, repair
+from dissect_xr.store.repair import mended
+from dissect_xr.store.verify import verify
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +147,7 @@ MEANWHILE = [
 @pytest.mark.parametrize(("step", "pattern", "block"), MEANWHILE)
 def test_what_rots_while_the_run_is_under_way_is_made_again(finished, begun, step, pattern, block, monkeypatch):
     arguments, out = begun
-    real, real_mark, written = getattr(dissect, step), storage.mark, []
+    real, real_mark, written = getattr(dissect, step), store.mark, []
 
     def rotting(*args):
         if not written.count("rotten"):
@@ -158,7 +160,7 @@ def test_what_rots_while_the_run_is_under_way_is_made_again(finished, begun, ste
         real_mark(url, key, **given)
 
     monkeypatch.setattr(dissect, step, rotting)
-    monkeypatch.setattr(storage, "mark", noting)
+    monkeypatch.setattr(store, "mark", noting)
     assert runs.call("run", *arguments) == 0
     assert same(out, finished)
     since = written[written.index("rotten") :]
@@ -173,7 +175,7 @@ def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
     rot(out / "activations.zarr/first/second/activation/c/1/0/0/0")
     rot(out / "probe.zarr/annotation/c/0/0/0/0")
     real, extracted = extract.extract_block, []
-    with patch.object(stage, "extract_block", lambda task: extracted.append(task.key) or real(task)):
+    with patch("dissect_xr.activations.extract.extract_block", lambda task: extracted.append(task.key) or real(task)):
         assert runs.call("run", *arguments) == 0
     assert sorted(extracted) == ["first/blocks/16-20", "second/blocks/0-16"]
     assert same(out, finished)
@@ -210,7 +212,7 @@ def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
             rot(path)
 
     rot(path)
-    with patch.object(stage, "extract_block", rotting):
+    with patch("dissect_xr.activations.extract.extract_block", rotting):
         assert runs.call("run", *arguments) == 2
     assert len(tries) == 1
     said = capsys.readouterr().err
@@ -222,7 +224,7 @@ def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
 def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun, capsys, monkeypatch):
     from dissect_xr.dissection import passes
 
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     arguments, out = begun
     rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
     real = passes.tally_block
@@ -247,7 +249,7 @@ def test_what_cannot_be_made_again_is_said(begun, capsys):
     folder = next(word for word in arguments if word.startswith("data=")).removeprefix("data=")
     shutil.copytree(folder, out.parent / "elsewhere")
     arguments = [word.replace(folder, str(out.parent / "elsewhere")) for word in arguments]
-    image = out.parent / "elsewhere" / "images" / str(storage.read(str(out / "probe.zarr"), "image")[3])
+    image = out.parent / "elsewhere" / "images" / str(store.read(str(out / "probe.zarr"), "image")[3])
     image.write_bytes(image.read_bytes()[:100])
     assert runs.call("run", *arguments) == 3
     said = capsys.readouterr().err
@@ -268,7 +270,7 @@ def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
             if len(read) <= times:
                 raise error
 
-    class Losing(reading.CheckedStore):
+    class Losing(reader.VerifiedStore):
         async def get(self, key, *args, **given):
             lose(key)
             return await super().get(key, *args, **given)
@@ -277,8 +279,8 @@ def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
             lose(key)
             return super().get_sync(key, **given)
 
-    monkeypatch.setattr(attempts, "PAUSE", 0.0)
-    monkeypatch.setattr(reading, "CheckedStore", Losing)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
+    monkeypatch.setattr(reader, "VerifiedStore", Losing)
     return read
 
 
@@ -288,22 +290,22 @@ def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begu
     url = str(begun[1] / "activations.zarr")
     layer = open_layer(url, "first", "first")
     blocks = threshold_blocks(layer, (2**29, 1))[0]
-    low = np.full(layer.shape[1], -threshold.top_code(layer.itemsize))
-    task = threshold.HistogramTask(layer, blocks[0], 0, low, -low)
-    wanted = threshold.histogram_block(task)
-    read = losing(monkeypatch, part, error, times=attempts.ATTEMPTS - 1)
-    found = attempts.attempt(threshold.histogram_block, task)
+    low = np.full(layer.shape[1], -thresholds.top_code(layer.itemsize))
+    task = thresholds.HistogramTask(layer, blocks[0], 0, low, -low)
+    wanted = thresholds.histogram_block(task)
+    read = losing(monkeypatch, part, error, times=retry.ATTEMPTS - 1)
+    found = retry.attempt(thresholds.histogram_block, task)
     assert [part.tolist() for part in found] == [part.tolist() for part in wanted]
     read.clear()
     losing(monkeypatch, part, error, times=99)
-    lost = attempts.attempt(threshold.histogram_block, task)
+    lost = retry.attempt(thresholds.histogram_block, task)
     assert f"failed 3 times, {type(error).__name__}" in lost.message
     assert lost.damaged is None
 
 
 def test_a_connection_that_the_run_itself_loses_is_tried_again(finished, begun, monkeypatch):
     arguments, out = begun
-    monkeypatch.setattr(mending, "repair", lambda *given, **more: pytest.fail("nothing is damaged"))
+    monkeypatch.setattr(repair, "repair", lambda *given, **more: pytest.fail("nothing is damaged"))
     read = losing(monkeypatch, "/threshold/c/", ConnectionResetError("reset by peer"), times=2)
     assert runs.call("run", *arguments) == 0
     assert len(read) > 2
@@ -339,7 +341,7 @@ def test_what_can_never_be_read_ends_it(tmp_path):
 
     with pytest.raises(DissectError, match=r"key: cannot be read, though nothing is found damaged.* 3 times"):
         mended(work, pytest.fail)
-    assert len(calls) == mending.FRUITLESS
+    assert len(calls) == repair.FRUITLESS
 
 
 def test_a_connection_that_stays_lost_ends_it_too():
@@ -351,7 +353,7 @@ def test_a_connection_that_stays_lost_ends_it_too():
 
     with pytest.raises(DissectError, match=r"a store: cannot be read.*reset by peer"):
         mended(work, pytest.fail)
-    assert len(calls) == mending.FRUITLESS
+    assert len(calls) == repair.FRUITLESS
 
 
 def test_what_was_intact_may_be_damaged_later(run):
@@ -390,19 +392,19 @@ def test_each_store_is_looked_at_only_where_it_could_not_be_read(run):
 
     mended(work, told.append)
     assert [damage.key for damage in told] == ["first/first/activation/c/0/0/0/0"]
-    assert places.read(url, "first/second/activation/c/0/0/0/0")
+    assert objects.read(url, "first/second/activation/c/0/0/0/0")
 
 
 def test_an_object_that_the_disk_cannot_read_is_damaged(run):
     _, out = run
-    real = places.read
+    real = objects.read
 
     def failing(url, key):
         if key == "first/first/threshold/c/0/0":
             raise OSError(5, "Input/output error")
         return real(url, key)
 
-    with patch.object(places, "read", failing):
+    with patch.object(objects, "read", failing):
         (damage,), _ = verify(str(out / "dissection.zarr"))
     assert damage.what == "cannot be read: Input/output error"
     assert damage.markers == ("first/first/threshold",)

@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dissect_xr.activations import models
-from dissect_xr.activations.models import ModelSpec, cached_model, load_model, read_weights, weights_sha256
+from dissect_xr.activations import sources
 from dissect_xr.activations.references import resolve
+from dissect_xr.activations.sources import ModelSpec, cached_model, load_model
+from dissect_xr.activations.weights import read_weights, weights_sha256
 from dissect_xr.errors import DissectError
 
 NETWORKS = str(Path(__file__).with_name("networks.py"))
@@ -224,7 +225,7 @@ def test_a_process_builds_a_model_once(monkeypatch: pytest.MonkeyPatch):
         built.append(spec)
         return load_model(spec)
 
-    monkeypatch.setattr(models, "load_model", counted)
+    monkeypatch.setattr(sources, "load_model", counted)
     found: list[nn.Module] = []
     threads = [threading.Thread(target=lambda: found.append(cached_model(tiny(seed=99), "cpu"))) for _ in range(4)]
     for thread in threads:

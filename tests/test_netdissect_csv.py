@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
-from dissect_xr.analysis.score import iou, precision
+from dissect_xr.analysis.detectors import best_concept, detectors, unique_detectors
+from dissect_xr.analysis.scores import iou, precision
 from dissect_xr.errors import DissectError
-from dissect_xr.views.netdissect_csv import read_netdissect_csv, write_netdissect_csv
+from dissect_xr.io.netdissect_csv import read_netdissect_csv, write_netdissect_csv
 
 DATA = Path(os.environ.get("DISSECT_XR_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 PUBLISHED = DATA / "netdissect_2017"

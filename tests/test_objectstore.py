@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import runs
 
-from dissect_xr import places
-from dissect_xr.integrity import verify
-from dissect_xr.lock import locked
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store import objects
+from dissect_xr.store.lock import locked
+from dissect_xr.store.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, s3, capsy
     out = f"{s3.bucket()}/some/where"
     with patch.object(dissect, "_thresholds", side_effect=KeyboardInterrupt):
         assert runs.call("run", *arguments, "--out", out) == 130
-    assert places.read(out, "lock") is None
-    before = places.sizes(out, "markers/probe.zarr/")
+    assert objects.read(out, "lock") is None
+    before = objects.sizes(out, "markers/probe.zarr/")
     assert before
     assert runs.call("run", *arguments, "--out", out) == 0
     assert runs.contents(out) == wanted
-    assert places.read(out, "recipe.yaml")
+    assert objects.read(out, "recipe.yaml")
     assert verify(out)[0] == []
     for store in ("probe", "activations", "dissection"):
         assert runs.call("info", f"{out}/{store}.zarr") == 0
@@ -49,14 +49,14 @@ def test_damage_on_an_object_store_is_mended(undisturbed, s3):
     assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
     url = f"{out}/dissection.zarr"
     key = "first/first/intersection/c/0/0/0"
-    places.write(url, key, (places.read(url, key) or b"")[:-1])
-    places.delete(f"{out}/probe.zarr", "annotation/c/0/0/0/0")
+    objects.write(url, key, (objects.read(url, key) or b"")[:-1])
+    objects.delete(f"{out}/probe.zarr", "annotation/c/0/0/0/0")
     assert runs.call("verify", out) == 2
     assert runs.call("run", *arguments, "--out", out, "--verify") == 0
     assert verify(out)[0] == []
     assert runs.contents(out) == wanted
-    content = places.read(url, key) or b""
-    places.write(url, key, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    content = objects.read(url, key) or b""
+    objects.write(url, key, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     assert runs.call("run", *arguments, "--out", out) == 0
     assert verify(out)[0] == []
     assert runs.contents(out) == wanted

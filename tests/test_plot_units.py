@@ -16,14 +16,14 @@ from test_exemplars import Run, dissected, noisy
 from trained import CATEGORIES, CUTOFF, dissection
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of
-from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
-from dissect_xr.analysis.exemplars import exemplars
+from dissect_xr.analysis.detectors import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.snapshots import changed, trajectories
 from dissect_xr.errors import DissectError
-from dissect_xr.views.palette import LEGIBLE, OKABE_ITO, category_colors, contrast, ink, on
-from dissect_xr.views.plot import emergence
-from dissect_xr.views.plot_compare import before_after, fine_tuning, layers_compared, networks_compared
-from dissect_xr.views.plot_units import contact_sheet, cutoff_curve, evolution, gallery, iou_histogram
+from dissect_xr.exemplars.top_images import exemplars
+from dissect_xr.plot.compare import before_after, fine_tuning, layers_compared, networks_compared
+from dissect_xr.plot.detected import emergence
+from dissect_xr.plot.palette import LEGIBLE, OKABE_ITO, category_colors, contrast, ink, on
+from dissect_xr.plot.units import contact_sheet, cutoff_curve, evolution, gallery, iou_histogram
 
 TOLERANCE = 8
 """RMS difference of pixels of 0 to 255: fonts are rendered a little differently by each build of matplotlib."""
@@ -47,7 +47,7 @@ def test_another_figure_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_gallery_without_its_masks_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dissect_xr.analysis.pictures.DIMMED", 1.0)
+    monkeypatch.setattr("dissect_xr.exemplars.pictures.DIMMED", 1.0)
     save("gallery", tmp_path / "figure.png")
     assert compare_images(str(BASELINE / "gallery.png"), str(tmp_path / "figure.png"), TOLERANCE) is not None
 

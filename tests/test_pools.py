@@ -22,10 +22,13 @@ from hypothesis import strategies as st
 from strategies import ProbeCase
 
 import dissect_xr
-from dissect_xr import attempts, cluster
-from dissect_xr.cluster import TREE, DaskPool, Fold, Projection, Threads, fold_tasks, open_pool, run_blocks, run_tasks
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.parallel import retry
+from dissect_xr.parallel.dask_pool import DaskPool
+from dissect_xr.parallel.fold import TREE, Fold, fold_tasks
+from dissect_xr.parallel.pool import Threads, open_pool, run_blocks, run_tasks
+from dissect_xr.parallel.resources import Projection
 
 GPU_WORKERS = ("gpu0", "gpu1")
 
@@ -325,7 +328,7 @@ def moody(task: tuple[int, list[int]]) -> int:
 def test_blocks_that_fail_are_tried_again_and_all_named_at_the_end(order, seed):
     tasks = [(fails, []) for fails in order]
     results = []
-    with patch.object(attempts, "PAUSE", 0), pytest.raises(BlocksFailed) as raised:
+    with patch.object(retry, "PAUSE", 0), pytest.raises(BlocksFailed) as raised:
         results.extend(result for _, result in run_blocks(Shuffled(2, seed), moody, tasks))
     assert sorted(results) == [0, 1, 2]
     assert {fails: len(tries) for fails, tries in tasks} == {0: 1, 1: 2, 2: 3, 7: 1, 9: 3}
@@ -438,6 +441,6 @@ def test_plans_that_do_not_fit_name_their_parts():
 
 
 def test_threads_by_default():
-    with cluster.open_pool() as pool:
+    with open_pool() as pool:
         assert isinstance(pool, Threads)
         assert pool.workers == os.cpu_count()

@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dissect_xr import storage
-from dissect_xr.cluster import Threads
+from dissect_xr import store
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe import ingest
-from dissect_xr.probe.broden import decode_broden, read_broden
 from dissect_xr.probe.colors import COLOR_NAMES, color_labels
 from dissect_xr.probe.ingest import image_root, open_probe, write_probe
-from dissect_xr.probe.masks import read_masks
 from dissect_xr.probe.pixels import nearest
+from dissect_xr.probe.readers.broden import decode_broden, read_broden
+from dissect_xr.probe.readers.masks import read_masks
 
 
 def written(plan, folder, *, name="probe.zarr", pool=None):
@@ -678,7 +678,7 @@ def test_an_interrupted_ingest_is_taken_up(many, tmp_path):
 
 
 def test_an_ingest_interrupted_before_its_first_block_is_taken_up(many, tmp_path):
-    with patch.object(storage, "mark", side_effect=Interrupted), pytest.raises(Interrupted):
+    with patch.object(store, "mark", side_effect=Interrupted), pytest.raises(Interrupted):
         written(many, tmp_path)
     assert_counts_are_the_labels(written(many, tmp_path))
 
@@ -699,17 +699,17 @@ def test_another_probe_at_the_same_place_is_refused(many, tmp_path):
 
 
 def test_something_else_at_the_same_place_is_refused(many, tmp_path):
-    storage.create(str(tmp_path / "probe.zarr"), "", [], {"precious": True})
+    store.create(str(tmp_path / "probe.zarr"), "", [], {"precious": True})
     with pytest.raises(DissectError, match=r"probe\.zarr: holds something"):
         written(many, tmp_path)
-    assert storage.read_attrs(str(tmp_path / "probe.zarr")) == {"precious": True}
+    assert store.read_attrs(str(tmp_path / "probe.zarr")) == {"precious": True}
 
 
 def test_content_of_images_and_of_labels_is_fingerprinted_apart(folder, tmp_path):
     def prints(name):
         written(read_broden(folder), tmp_path, name=name)
         url = str(tmp_path / name)
-        return storage.read_attrs(url)["images_sha256"], storage.marker(url, "done")["fingerprint"]
+        return store.read_attrs(url)["images_sha256"], store.marker(url, "done")["fingerprint"]
 
     first = prints("1")
     stores.save_labels(folder / "images/x/1_object.png", np.zeros((4, 3), int))

@@ -3,7 +3,7 @@
 import pytest
 from rich import console
 
-from dissect_xr.progress import track
+from dissect_xr.parallel.progress import track
 
 
 def watched(*, show: bool = True) -> None:
@@ -31,7 +31,7 @@ def test_a_notebook_without_widgets_draws_on_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_is_jupyter", lambda: True)
-    monkeypatch.setattr("dissect_xr.progress.find_spec", lambda name: None)
+    monkeypatch.setattr("dissect_xr.parallel.progress.find_spec", lambda name: None)
     watched()
     err = capsys.readouterr().err
     assert "3/3" in err

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from test_netdissect_csv import FIGURES, PUBLISHED, published
 
-from dissect_xr.analysis.detect import best_concept, detected_concepts, detectors, unique_detectors
+from dissect_xr.analysis.detectors import best_concept, detected_concepts, detectors, unique_detectors
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "published_networks.md").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def test_python_blocks_run_in_order(
 def test_commands_are_those_of_the_makefile_and_the_program() -> None:
     from typer.main import get_command
 
-    from dissect_xr.cli import app
+    from dissect_xr.cli.main import app
 
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     program = get_command(app)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, load_recipe, read_raw
 from dissect_xr.errors import DissectError
-from dissect_xr.recipe import BrodenProbe, DigitsProbe, load_recipe, read_raw
 
 MINIMAL = """
 probe: {kind: broden, folder: "${data}/labels"}

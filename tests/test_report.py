@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
+from dissect_xr.analysis.detectors import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.analysis.score import iou
+from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DamagedError, DissectError
-from dissect_xr.views.report import write_report
-from dissect_xr.views.report_data import CUTOFFS
-from dissect_xr.views.report_pages import script_json, slugs
+from dissect_xr.report.numbers import CUTOFFS
+from dissect_xr.report.pages import script_json, slugs
+from dissect_xr.report.write import write_report
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_nothing_of_the_machine_is_in_the_report(run: Path, report: Path) -> Non
 
 
 def test_the_command_writes_beside_the_stores(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dissect_xr.cli import main
+    from dissect_xr.cli.main import main
 
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report", "activations.zarr"))

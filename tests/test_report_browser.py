@@ -14,9 +14,9 @@ import report_case
 import xarray as xr
 
 from dissect_xr.analysis.cutoffs import cutoff_curve
-from dissect_xr.analysis.detect import best_concept, detectors, unique_detectors
-from dissect_xr.analysis.score import iou
-from dissect_xr.views.report import write_report
+from dissect_xr.analysis.detectors import best_concept, detectors, unique_detectors
+from dissect_xr.analysis.scores import iou
+from dissect_xr.report.write import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

@@ -13,9 +13,9 @@ import xarray as xr
 from distributed import Client
 from strategies import ProbeCase
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.activations.store import SnapshotInfo
-from dissect_xr.analysis.detect import best_concept
+from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
@@ -35,7 +35,7 @@ def dissected(folder: Path, seed: int = 0, snapshots: dict[str, Any] = SNAPSHOTS
     """A dissection of random maps of these layers."""
     folder.mkdir(exist_ok=True)
     random, probe, out = np.random.default_rng(seed), str(folder / "probe.zarr"), str(folder / "dissection.zarr")
-    if not storage.exists(probe):
+    if not store.exists(probe):
         stores.write_probe_case(CASE, folder)
     for name, (step, layers) in snapshots.items():
         maps = {layer: random.standard_normal((6, units, 3, 3)).astype(np.float16) for layer, units in layers.items()}
@@ -100,13 +100,13 @@ def test_a_layer_that_a_snapshot_lacks_is_missing_not_zero(tmp_path: Path) -> No
 def test_variables_are_listed_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dissected(tmp_path)
     straight = open_dissection(str(tmp_path / "dissection.zarr"))
-    real = storage.open_lazy
+    real = store.open_lazy
 
     def reversed_listing(*arguments: Any, **options: Any) -> xr.Dataset:
         ds = real(*arguments, **options)
         return ds.drop_vars(ds.coords)[list(ds.data_vars)[::-1]].assign_coords(dict(reversed(list(ds.coords.items()))))
 
-    monkeypatch.setattr(storage, "open_lazy", reversed_listing)
+    monkeypatch.setattr(store, "open_lazy", reversed_listing)
     again = open_dissection(str(tmp_path / "dissection.zarr"))
     assert list(straight.data_vars)[:4] == ["threshold", "exceedance", "intersection", "unit_area"]
     assert list(straight.coords)[:6] == ["snapshot", "step", "fraction", "unit", "layer", "channel"]
@@ -128,9 +128,9 @@ def test_an_unfinished_layer_is_left_out_aloud(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"not finished: late/b\. Run the recipe again"):
         ds = open_dissection(url)
     assert ds["complete"].to_pandas().loc["late"].to_dict() == {"z": True, "b": False}
-    for key in storage.markers(url):
+    for key in store.markers(url):
         if key.endswith("/done"):
-            storage.drop(url, [key])
+            store.drop(url, [key])
     with pytest.raises(DissectError, match="found no finished layer"):
         open_dissection(url)
 
@@ -148,13 +148,13 @@ def test_layers_dissected_otherwise_are_refused(tmp_path: Path) -> None:
 
 def test_what_layers_share_is_read_once(tmp_path: Path) -> None:
     url, read = dissected(tmp_path), Counter[str]()
-    get = storage.StoredArray.__getitem__
+    get = store.StoredArray.__getitem__
 
-    def counting(self: storage.StoredArray, key: Any) -> Any:
+    def counting(self: store.StoredArray, key: Any) -> Any:
         read[self.path.split("/")[2]] += 1
         return get(self, key)
 
-    with patch.object(storage.StoredArray, "__getitem__", counting):
+    with patch.object(store.StoredArray, "__getitem__", counting):
         open_dissection(url)
     groups = sum(len(layers) for _, layers in SNAPSHOTS.values())
     assert read.pop("unit") == groups + 1  # of each to join it, and with the labels of one

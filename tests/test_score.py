@@ -12,8 +12,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dissect_xr.analysis import score
-from dissect_xr.analysis.detect import (
+from dissect_xr.analysis import scores
+from dissect_xr.analysis.detectors import (
     best_concept,
     concept_histogram,
     detected_concepts,
@@ -22,7 +22,7 @@ from dissect_xr.analysis.detect import (
 )
 from dissect_xr.errors import DissectError
 
-SCORES = [score.iou, score.precision, score.recall, score.f1, score.lift, score.share, score.ceiling]
+SCORES = [scores.iou, scores.precision, scores.recall, scores.f1, scores.lift, scores.share, scores.ceiling]
 ANSWERS = [
     best_concept,
     detectors,
@@ -284,7 +284,7 @@ def test_nothing_computes(missing: bool, chunks: dict[str, Any]) -> None:
 
 def test_blocks_of_scores_are_the_blocks_of_counts() -> None:
     ds = dissection().chunk(unit=2, concept=3)
-    for function in (score.iou, score.lift, score.ceiling):
+    for function in (scores.iou, scores.lift, scores.ceiling):
         assert function(ds).chunks == ds["intersection"].chunks
     assert best_concept(ds)["iou"].chunksizes["unit"] == ds["intersection"].chunksizes["unit"]
 
@@ -312,14 +312,14 @@ def test_concepts_of_categories_not_selected_have_no_score() -> None:
     ds = dissection(6)
     inside = ds["concept_category"] == "part"
     for part in (ds.sel(category="part"), ds.sel(category=["part"]), ds.sel(category="part").chunk(concept=3)):
-        xr.testing.assert_equal(score.iou(part).drop_vars("category", errors="ignore"), score.iou(ds).where(inside))
+        xr.testing.assert_equal(scores.iou(part).drop_vars("category", errors="ignore"), scores.iou(ds).where(inside))
         xr.testing.assert_equal(best_concept(part), best_concept(ds, within="part"))
 
 
 def test_dimensions_in_any_order() -> None:
     ds = dissection(7)
     turned = ds.transpose("concept", "category", "unit", "fraction", "snapshot")
-    xr.testing.assert_equal(score.iou(turned).transpose(*ds["intersection"].dims), score.iou(ds))
+    xr.testing.assert_equal(scores.iou(turned).transpose(*ds["intersection"].dims), scores.iou(ds))
     best = best_concept(turned).transpose("snapshot", "fraction", "unit")
     xr.testing.assert_equal(best, best_concept(ds))
 
@@ -359,7 +359,7 @@ def test_a_unit_at_the_cutoff_is_no_detector() -> None:
 
 
 def test_half_overlap_gives_one_third() -> None:
-    assert score.iou(two_concepts([2, 0], [4, 4])).values.tolist() == [[1 / 3, 0.0]]
+    assert scores.iou(two_concepts([2, 0], [4, 4])).values.tolist() == [[1 / 3, 0.0]]
 
 
 def test_nothing_active_and_nothing_labelled_gives_zero() -> None:
@@ -393,9 +393,9 @@ def test_arguments_are_left_as_they_are() -> None:
 def test_errors_say_what_is_missing() -> None:
     ds = dissection()
     with pytest.raises(DissectError, match="no unit_area: it has"):
-        score.iou(ds.drop_vars("unit_area"))
+        scores.iou(ds.drop_vars("unit_area"))
     with pytest.raises(DissectError, match="no category_area"):
-        score.lift(ds.drop_vars("category_area"))
+        scores.lift(ds.drop_vars("category_area"))
     with pytest.raises(DissectError, match=r"ds.sel\(concept=\[number\]\)"):
         best_concept(ds.isel(concept=0))
     with pytest.raises(DissectError, match="no concept competes in category 'scene': the Dataset has concepts of"):

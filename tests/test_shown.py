@@ -14,25 +14,26 @@ import report_case
 from runs import NETWORK
 
 import dissect_xr
+from dissect_xr.activations.extract import Recording, extract, prepare_extraction
 from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.models import ModelSpec
-from dissect_xr.activations.stage import Recording, extract, plan_extraction
+from dissect_xr.activations.sources import ModelSpec
 from dissect_xr.activations.store import SnapshotInfo, write_activations
-from dissect_xr.analysis.exemplars import exemplars, iou_images
-from dissect_xr.analysis.masks import Stores
 from dissect_xr.dissection.dissect import Method, dissect
-from dissect_xr.integrity import repair, verify
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.exemplars.masks import Stores
+from dissect_xr.exemplars.top_images import exemplars, iou_images
+from dissect_xr.io.export import write_table
+from dissect_xr.plot.compare import before_after
+from dissect_xr.plot.units import gallery
+from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.masks import read_masks
-from dissect_xr.probe.plan import ProbePlan
+from dissect_xr.probe.label_set import ProbePlan
+from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
-from dissect_xr.views.export import write_table
-from dissect_xr.views.plot_compare import before_after
-from dissect_xr.views.plot_units import gallery
-from dissect_xr.views.report import write_report
+from dissect_xr.report.write import write_report
+from dissect_xr.store.repair import repair
+from dissect_xr.store.verify import verify
 
-BESIDE = {"dissect_xr.progress.track", "dissect_xr.starting.open_run", "dissect_xr.stages.Run"}
+BESIDE = {"dissect_xr.parallel.progress.track", "dissect_xr.cli.start.open_run", "dissect_xr.cli.run.Run"}
 """Have the parameter, and hand it on: the bar itself, and what the command line's `--quiet` goes to."""
 
 LONG = {"run", "probe", "extract", "dissect", "report", "export", "verify"}
@@ -51,7 +52,7 @@ def extracted(run: Path, to: Path, **options: Any) -> None:
     (to / "network.py").write_text(NETWORK)
     model = ModelSpec.of(f"{to}/network.py:Small", seed=0)
     look = Recording(Preprocess((24, 24)), layers=("first",))
-    planned = plan_extraction(str(to / "a.zarr"), str(run / "probe.zarr"), SnapshotInfo("s", step=0), model, look)
+    planned = prepare_extraction(str(to / "a.zarr"), str(run / "probe.zarr"), SnapshotInfo("s", step=0), model, look)
     extract(planned, **options)
 
 
@@ -105,7 +106,7 @@ def test_all_that_has_the_parameter_is_called_here_and_shows_by_default() -> Non
             if "show" in parameters:
                 found[f"{module.name}.{name}"] = parameters["show"]
     assert {f"{call.__module__}.{call.__name__}" for call in CALLS} == set(found) - BESIDE
-    assert all(found[name].default is True for name in found if name != "dissect_xr.starting.open_run")
+    assert all(found[name].default is True for name in found if name != "dissect_xr.cli.start.open_run")
     assert all(
         parameter.kind is parameter.KEYWORD_ONLY for name, parameter in found.items() if not name.endswith("Run")
     )
@@ -130,7 +131,7 @@ def test_it_shows_unless_silenced(
 def test_commands_that_take_long_can_be_silenced() -> None:
     from typer.main import get_command
 
-    from dissect_xr.cli import app
+    from dissect_xr.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert {name for name, one in commands.items() if any("--quiet" in part.opts for part in one.params)} == LONG

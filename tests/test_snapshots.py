@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from trained import CATEGORIES, CUTOFF, dissection
 
-from dissect_xr.analysis.detect import best_concept, detected_concepts
+from dissect_xr.analysis.detectors import best_concept, detected_concepts
 from dissect_xr.analysis.snapshots import changed, convergence, emergence, events, trajectories, transitions
 from dissect_xr.errors import DissectError
 

@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import ProbeCase
 
-from dissect_xr import schema, storage
-from dissect_xr.cluster import Threads
+from dissect_xr import schema, store
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import open_probe
-from dissect_xr.storage import ArraySpec, Writer, coordinate, fingerprint, mark, marked, marker, markers
+from dissect_xr.store.writer import ArraySpec, Writer, coordinate, fingerprint, mark, marked, marker, markers
 
 PRINT = fingerprint({"run": 1})
 
@@ -31,13 +31,13 @@ def spec(name="data", shape=(10, 6), chunks=(2, 3), shards=(4, 6), dtype="float1
 def url(tmp_path):
     """A store with one sharded array at `group/data`."""
     url = str(tmp_path / "store.zarr")
-    storage.create(url, "group", [spec()], {"a": 1})
+    store.create(url, "group", [spec()], {"a": 1})
     return url
 
 
 def written(url, value=1.0):
     """A marked block."""
-    with marked(url, "block", made_by=PRINT) as (writer, note):
+    with marked(url, "block", fingerprint=PRINT) as (writer, note):
         writer.write("group/data", (0, 0), np.full((4, 6), value, np.float16))
         note["images"] = 4
 
@@ -53,7 +53,7 @@ def test_what_has_no_marker_does_not_exist(url):
     assert marker(url, "block") is None
     assert markers(url) == set()
     written(url)
-    found = marker(url, "block", made_by=PRINT)
+    found = marker(url, "block", fingerprint=PRINT)
     assert found["fingerprint"] == PRINT
     assert found["note"] == {"images": 4}
     assert markers(url) == {"block"}
@@ -61,7 +61,7 @@ def test_what_has_no_marker_does_not_exist(url):
 
 def test_an_error_inside_leaves_no_marker(url):
     def fails():
-        with marked(url, "block", made_by=PRINT) as (writer, _):
+        with marked(url, "block", fingerprint=PRINT) as (writer, _):
             writer.write("group/data", (0, 0), np.ones((4, 6), np.float16))
             raise ZeroDivisionError
 
@@ -74,7 +74,7 @@ def test_an_error_inside_leaves_no_marker(url):
 def test_a_damaged_marker_is_refused(data):
     with stores.scratch() as folder:
         url = str(folder / "store.zarr")
-        mark(url, "block", made_by=PRINT, objects={"a/c/0": (3, 2**32 - 1)}, note={"n": 1})
+        mark(url, "block", fingerprint=PRINT, written={"a/c/0": (3, 2**32 - 1)}, note={"n": 1})
         path = marker_file(url)
         content = bytearray(path.read_bytes())
         place = data.draw(st.integers(0, len(content) - 1))
@@ -93,7 +93,7 @@ def test_another_fingerprint_is_refused(url):
     written(url)
     other = fingerprint({"run": 2})
     with pytest.raises(DissectError, match=f"{PRINT[:12]}.*{other[:12]}"):
-        marker(url, "block", made_by=other)
+        marker(url, "block", fingerprint=other)
 
 
 def test_fingerprint_is_of_values_not_of_order():
@@ -105,7 +105,7 @@ def test_fingerprint_is_of_values_not_of_order():
 def test_markers_below_a_prefix_and_no_others(url):
     keys = {"s/conv/done", "s/conv/counts/0-64", "s/conv2/done", "s/conv2/counts/0-64", "s2/conv/done", "done"}
     for key in keys:
-        mark(url, key, made_by=PRINT, objects={})
+        mark(url, key, fingerprint=PRINT, written={})
     assert markers(url) == keys
     assert markers(url, "s") == {key for key in keys if key.startswith("s/")}
     assert markers(url, "s/conv") == {"s/conv/done", "s/conv/counts/0-64"}
@@ -115,7 +115,7 @@ def test_markers_below_a_prefix_and_no_others(url):
 
 def test_markers_of_stores_side_by_side_do_not_mix(tmp_path):
     one, two = str(tmp_path / "a.zarr"), str(tmp_path / "a.zarr2")
-    mark(one, "done", made_by=PRINT, objects={})
+    mark(one, "done", fingerprint=PRINT, written={})
     assert marker(two, "done") is None
     assert markers(two) == set()
 
@@ -129,11 +129,11 @@ def test_markers_lie_beside_the_store_not_inside(url):
 
 
 def test_removing_a_group_removes_its_markers_first(url):
-    mark(url, "group/done", made_by=PRINT, objects={})
-    mark(url, "group2/done", made_by=PRINT, objects={})
-    storage.remove(url, "group")
+    mark(url, "group/done", fingerprint=PRINT, written={})
+    mark(url, "group2/done", fingerprint=PRINT, written={})
+    store.remove(url, "group")
     assert markers(url) == {"group2/done"}
-    assert not storage.exists(url, "group")
+    assert not store.exists(url, "group")
 
 
 # --- what a marker vouches for ---
@@ -164,7 +164,7 @@ def test_recorded_size_and_checksum_are_the_files(url):
 def test_a_block_of_zeros_replaces_what_stood_there(url):
     written(url, 1.0)
     written(url, 0.0)
-    assert not storage.read(url, "group/data")[:].any()
+    assert not store.read(url, "group/data")[:].any()
     recorded = {name: tuple(pair) for name, pair in marker(url, "block")["objects"].items()}
     assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
     assert set(recorded) == {"group/data/c/0/0"}
@@ -182,13 +182,13 @@ def test_whatever_is_written_is_read_back_and_vouched_for(shape, chunks, factor,
     values = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
     with stores.scratch() as folder:
         url = str(folder / "store.zarr")
-        storage.create(url, "", [spec("data", shape, chunks, shards, dtype)], {})
+        store.create(url, "", [spec("data", shape, chunks, shards, dtype)], {})
         writer = Writer(url)
         for row in range(0, shape[0], block[0]):
             for col in range(0, shape[1], block[1]):
                 writer.write("data", (row, col), values[row : row + block[0], col : col + block[1]])
-        assert storage.read(url, "data")[:].tobytes() == values.tobytes()
-        assert writer.objects == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
+        assert store.read(url, "data")[:].tobytes() == values.tobytes()
+        assert writer.written == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
 
 
 def test_every_file_of_the_three_stores_is_vouched_for_as_it_lies_on_disk(tmp_path):
@@ -227,15 +227,15 @@ def test_only_whole_shards_are_written(start, count, length, chunk, factor):
     with stores.scratch() as folder:
         url = str(folder / "store.zarr")
         shards = None if factor is None else (block,)
-        storage.create(url, "", [spec("data", (length,), (chunk,), shards)], {})
+        store.create(url, "", [spec("data", (length,), (chunk,), shards)], {})
         values = np.arange(count).astype(np.float16)
         if whole:
             Writer(url).write("data", (start,), values)
-            assert (storage.read(url, "data")[start:stop] == values).all()
+            assert (store.read(url, "data")[start:stop] == values).all()
         else:
             with pytest.raises(DissectError, match=f"whole shards of {block}"):
                 Writer(url).write("data", (start,), values)
-            assert not storage.read(url, "data")[:].any()
+            assert not store.read(url, "data")[:].any()
 
 
 def test_misaligned_on_any_axis_is_refused(url):
@@ -253,7 +253,7 @@ def test_a_truncated_shard_is_written_again(url):
     shard = Path(url) / "group/data/c/0/0"
     shard.write_bytes(shard.read_bytes()[:-7])
     written(url, 2.0)
-    assert (storage.read(url, "group/data")[:4] == 2).all()
+    assert (store.read(url, "group/data")[:4] == 2).all()
 
 
 def test_a_flipped_byte_is_not_read_as_data(url):
@@ -266,7 +266,7 @@ def test_a_flipped_byte_is_not_read_as_data(url):
         damaged[place] ^= 0x10
         shard.write_bytes(bytes(damaged))
         try:
-            read = storage.read(url, "group/data")[:4]
+            read = store.read(url, "group/data")[:4]
         except Exception:
             continue
         assert (read == values).all(), f"byte {place} of {len(content)}"
@@ -277,27 +277,27 @@ def test_a_flipped_byte_is_not_read_as_data(url):
 
 def test_creating_a_group_replaces_what_stood_there(url):
     written(url)
-    storage.create(url, "other", [spec()], {"b": 2})
-    storage.create(url, "group", [spec(shape=(3, 6))], {"a": 3})
-    assert storage.read_attrs(url, "group") == {"a": 3}
-    assert storage.read(url, "group/data").shape == (3, 6)
-    assert not storage.read(url, "group/data")[:].any()
-    assert storage.read_attrs(url, "other") == {"b": 2}
-    assert storage.groups(url) == ["group", "other"]
+    store.create(url, "other", [spec()], {"b": 2})
+    store.create(url, "group", [spec(shape=(3, 6))], {"a": 3})
+    assert store.read_attrs(url, "group") == {"a": 3}
+    assert store.read(url, "group/data").shape == (3, 6)
+    assert not store.read(url, "group/data")[:].any()
+    assert store.read_attrs(url, "other") == {"b": 2}
+    assert store.groups(url) == ["group", "other"]
 
 
 def test_creating_an_inner_group_keeps_its_neighbours(url):
-    storage.create(url, "s/one", [spec()], {"n": 1})
+    store.create(url, "s/one", [spec()], {"n": 1})
     Writer(url).write("s/one/data", (0, 0), np.ones((4, 6), np.float16))
-    storage.create(url, "s/two", [spec()], {"n": 2})
-    assert storage.groups(url, "s") == ["one", "two"]
-    assert (storage.read(url, "s/one/data")[:4] == 1).all()
+    store.create(url, "s/two", [spec()], {"n": 2})
+    assert store.groups(url, "s") == ["one", "two"]
+    assert (store.read(url, "s/one/data")[:4] == 1).all()
 
 
 def test_a_missing_group_is_said(url):
-    assert not storage.exists(url, "nothing")
-    assert not storage.exists(url + "x")
-    for read in (storage.read_attrs, storage.open_lazy):
+    assert not store.exists(url, "nothing")
+    assert not store.exists(url + "x")
+    for read in (store.read_attrs, store.open_lazy):
         with pytest.raises(DissectError, match="expected a Zarr group at 'nothing', found none"):
             read(url, "nothing")
 
@@ -309,14 +309,14 @@ def test_strings_have_variable_length(tmp_path):
     url = str(tmp_path / "store.zarr")
     text, values = coordinate("image", "image", NAMES)
     number, numbers = coordinate("concept", "concept", np.arange(5, dtype=np.uint16))
-    storage.create(url, "", [text, number, spec("data", (7, 5), (7, 5), None)], {})
+    store.create(url, "", [text, number, spec("data", (7, 5), (7, 5), None)], {})
     writer = Writer(url)
     writer.write("image", (0,), values)
     writer.write("concept", (0,), numbers)
     assert json.loads((tmp_path / "store.zarr/image/zarr.json").read_text())["data_type"] == "string"
-    assert storage.read(url, "image")[:].tolist() == NAMES
-    assert storage.read(url, "concept").dtype == np.uint16
-    for names in (NAMES, np.array(NAMES), np.array(NAMES, object), storage.read(url, "image")[:]):
+    assert store.read(url, "image")[:].tolist() == NAMES
+    assert store.read(url, "concept").dtype == np.uint16
+    for names in (NAMES, np.array(NAMES), np.array(NAMES, object), store.read(url, "image")[:]):
         assert coordinate("image", "image", names)[0].dtype == "str"
     opened = xr.open_zarr(url, consolidated=False)
     assert opened["image"].dtype.kind in "OT"
@@ -362,21 +362,21 @@ def test_every_variable_says_what_it_is(table):
 
 
 def test_urls_and_paths_are_joined_alike():
-    assert storage.join("s3://bucket/run", "a", "b.zarr") == "s3://bucket/run/a/b.zarr"
-    assert storage.join("run", "a", "b.zarr") == str(Path("run/a/b.zarr"))
+    assert store.join("s3://bucket/run", "a", "b.zarr") == "s3://bucket/run/a/b.zarr"
+    assert store.join("run", "a", "b.zarr") == str(Path("run/a/b.zarr"))
 
 
 def test_a_store_in_memory_works_like_one_on_disk():
     """Object stores go through the same code by URL; fsspec's memory file system stands in for them."""
     url = "memory://bucket/run/store.zarr"
-    storage.create(url, "group", [spec()], {"a": 1})
+    store.create(url, "group", [spec()], {"a": 1})
     written(url)
-    assert marker(url, "block", made_by=PRINT)["objects"].keys() == {"group/data/c/0/0"}
+    assert marker(url, "block", fingerprint=PRINT)["objects"].keys() == {"group/data/c/0/0"}
     assert markers(url) == {"block"}
-    assert (storage.read(url, "group/data")[:4] == 1).all()
-    assert storage.read_attrs(url, "group") == {"a": 1}
-    storage.remove(url, "group")
-    assert not storage.exists(url, "group")
+    assert (store.read(url, "group/data")[:4] == 1).all()
+    assert store.read_attrs(url, "group") == {"a": 1}
+    store.remove(url, "group")
+    assert not store.exists(url, "group")
 
 
 def test_zarr_format_3_without_consolidated_metadata(url):

@@ -13,14 +13,14 @@ import pytest
 import runs
 import yaml
 
-from dissect_xr.cluster import open_pool
+from dissect_xr.cli.recipe import read_raw
+from dissect_xr.cli.summary import describe_store
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import open_pool
 from dissect_xr.probe import pixels
-from dissect_xr.probe.broden import read_broden
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.recipe import read_raw
-from dissect_xr.views.describe import describe_store
+from dissect_xr.probe.readers.broden import read_broden
 
 NASTY = ("<script>alert(1)</script>", "[red]sky[/red]", "[/]", "a&b\"'", "[link=file:///etc/passwd]x[/link]")
 
@@ -119,7 +119,7 @@ def _plain(folder: Path) -> Path:
 
 def test_pickled_weights_are_not_executed(tmp_path):
     torch = pytest.importorskip("torch")
-    from dissect_xr.activations.models import read_weights
+    from dissect_xr.activations.weights import read_weights
 
     class Malicious:
         def __reduce__(self):

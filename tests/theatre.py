@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dissect_xr
-from dissect_xr import places
+from dissect_xr.store import objects
 
 WORKERS = ("gpu", "plain")
 """Names of the workers; the first offers {"GPU": 1}."""
@@ -103,14 +103,14 @@ def environment(**extra: str) -> dict[str, str]:
 def marked(out: str) -> dict[str, tuple[int, str]]:
     """Marker -> (crc32c, when it was written) of every finished block."""
     found = {}
-    if places.is_local(out):
+    if objects.is_local(out):
         for path in Path(out, "markers").rglob("*.json"):
             stat = path.stat()
-            found[path.relative_to(out).as_posix()] = (places.checksum(path.read_bytes()), str(stat.st_mtime_ns))
+            found[path.relative_to(out).as_posix()] = (objects.checksum(path.read_bytes()), str(stat.st_mtime_ns))
     else:
         import obstore
 
-        for item in obstore.list(places.open_store(out).store, "markers/").collect():
-            data = places.read(out, item["path"]) or b""
-            found[item["path"]] = (places.checksum(data), str(item["last_modified"]))
+        for item in obstore.list(objects.open_store(out).store, "markers/").collect():
+            data = objects.read(out, item["path"]) or b""
+            found[item["path"]] = (objects.checksum(data), str(item["last_modified"]))
     return found

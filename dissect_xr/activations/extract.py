@@ -1,218 +1,271 @@
-"""Records the activations of all layers of a snapshot: one forward pass per image block.
+"""The extraction of one snapshot: which layers, which blocks, what is missing, what must fit.
 
-Knows: one task, from image files to whole shards with decoding, compute and writing overlapped.
-Does not know: which tasks there are (`stage`), thresholds or labels.
+Knows: models through `models`, `taps` and `tracing`; the probe's images; what is done already.
+Does not know: how a block is computed (`extract`).
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from dissect_xr import storage
-from dissect_xr.activations.images import Preprocess, read_image, to_input
-from dissect_xr.activations.models import ModelSpec, cached_model, cached_weights
-from dissect_xr.activations.store import LayerShape, check_finite
-from dissect_xr.activations.taps import forward
+from dissect_xr import store
+from dissect_xr.activations.images import Preprocess, to_input
+from dissect_xr.activations.receptive_field.tracing import trace_geometry
+from dissect_xr.activations.record import ExtractTask, extract_block
+from dissect_xr.activations.references import source_sha256
+from dissect_xr.activations.sources import ModelSpec, cached_model, cached_weights
+from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
+from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import means
-from dissect_xr.probe.pixels import inside
+from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
+from dissect_xr.parallel.progress import track
+from dissect_xr.parallel.resources import Projection
+from dissect_xr.probe.crop import stored_crop
+from dissect_xr.probe.ingest import block_length, image_root
+from dissect_xr.schema import SCHEMA_VERSION
 
-DECODERS = 2
-"""Threads that decode images beside the forward pass."""
+AUTOCASTS = ("bfloat16", "float16")
+"""What torch.autocast may compute in."""
 
-WRITERS = 2
-"""Threads that pack and write shards; zarr works in part on one core, and a task's memory counts two shards."""
+RESIDENT = 400 * 2**20
+"""Bytes of a worker process with torch before it does anything."""
 
 
 @dataclass(frozen=True)
-class ExtractTask:
-    """One image block of one snapshot."""
+class Recording:
+    """How activations are recorded, the same for every snapshot."""
+
+    preprocess: Preprocess
+    layers: tuple[str, ...] = ("*",)
+    """module names or globs"""
+    dtype: str = "float16"
+    batch: int = 32
+    """images of one forward pass"""
+    memory: int = 512 * 2**20
+    """bytes of the maps of one image block, all layers; fixes the blocks, so a run may not change it"""
+    budget: int = 500 * 2**30
+    """raw bytes of activations of a snapshot that may be planned"""
+    device: str | None = None
+    """None: cuda where there is one, else cpu"""
+    threads: int | None = None
+    """torch threads of a task"""
+    autocast: str | None = None
+    """dtype of torch.autocast in the forward pass, as `AUTOCASTS` names them; None: as the model computes"""
+
+    def __post_init__(self) -> None:
+        if self.autocast is not None and self.autocast not in AUTOCASTS:
+            raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
+        if self.dtype not in DTYPES:
+            raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
+        if self.batch < 1:
+            raise DissectError(f"batch must be at least 1, got {self.batch}.")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a worker finds out about a snapshot's model."""
+
+    maps: dict[str, tuple[int, int, int]]
+    """selected layers in order of execution: (units, height, width)"""
+    geometry: dict[str, Any]
+    """attributes of each layer's geometry, or the reason why there is none"""
+    weights: str
+    """sha256"""
+
+
+def describe(task: tuple[ModelSpec, Recording]) -> Described:
+    """Load the model once and look at its layers. Runs where the model will run."""
+    spec, recording = task
+    device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = cached_model(spec, device)
+    size = recording.preprocess.size
+    example = to_input(recording.preprocess, np.zeros((1, *size, 3), np.uint8), device=device)
+    available = map_layers(model, example)
+    patterns = "all" if recording.layers == ("all",) else list(recording.layers)
+    names = select_layers(available, patterns)
+    traced = trace_geometry(model, names, size, channels=example.shape[1])
+    geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
+    return Described({name: available.maps[name] for name in names}, geometry, cached_weights(spec, device))
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A planned extraction of one snapshot."""
 
     url: str
-    snapshot: str
+    probe: str
+    snapshot: SnapshotInfo
     spec: ModelSpec
-    preprocess: Preprocess
-    layers: tuple[LayerShape, ...]
-    root: str
-    """folder of the images"""
+    recording: Recording
+    described: Described
     images: tuple[str, ...]
-    """this block's, relative to the root"""
-    start: int
-    batch: int
-    device: str | None
-    """None: cuda where there is one, else cpu"""
-    threads: int | None
-    """torch threads; None leaves torch's own choice"""
-    autocast: str | None
-    """dtype of torch.autocast, None for none"""
-    fingerprint: str
-    weights: str
-    """sha256 of the weights that the fingerprint stands for"""
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Digest of the probe's images."""
+        return str(store.read_attrs(self.probe)["images_sha256"])
+
+    @cached_property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """The layers with their blocks: the longest, up to the probe's own, whose maps fit the recording's memory."""
+        dtype, maps = self.recording.dtype, self.described.maps
+        per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
+        fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
+        block = min(block_length(len(self.images)), fit)
+        return tuple(LayerShape(name, (len(self.images), *shape), dtype, block) for name, shape in maps.items())
 
     @property
-    def key(self) -> str:
-        """Its marker."""
-        return f"{self.snapshot}/blocks/{self.start}-{self.start + len(self.images)}"
+    def nbytes(self) -> int:
+        """Raw bytes of all layers."""
+        return sum(layer.image_bytes for layer in self.layers) * len(self.images)
 
-    @property
-    def what(self) -> str:
-        """For messages."""
-        return f"activations of {self.snapshot}, images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
-
-
-def extract_block(task: ExtractTask) -> None:
-    """Write the activations of one image block, all layers, and mark it, unless a worker that died since has done so.
-
-    Memory: the block's maps of all layers as stored, two batches of images, and what the model itself needs. On a GPU
-    the maps of one layer at a time; a batch that does not fit is halved.
-    """
-    if storage.marker(task.url, task.key, made_by=task.fingerprint) is not None:
-        return
-    device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _torch_threads(task.threads), storage.marked(task.url, task.key, made_by=task.fingerprint) as (writer, note):
-        model = cached_model(task.spec, device)
-        if cached_weights(task.spec, device) != task.weights:
-            raise DissectError(
-                f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
-                "Keep a snapshot's weights in a file that is not written again, and run again under another name."
-            )
-        host = HostMaps(task, pinned=device.startswith("cuda"))
-        with ThreadPoolExecutor(WRITERS) as background:
-            written: list[Future[None]] = []
-            for first, pixels in _batches(task):
-                for begin, part in _fitting(model, task, device, first, pixels, host):
-                    host.check(task, begin, part)
-                written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
-            for future in written:
-                future.result()
-        for layer in task.layers:
-            writer.write(f"{task.snapshot}/{layer.name}/peak", (task.start, 0), host.peak[layer.name].numpy())
-            writer.write(f"{task.snapshot}/{layer.name}/mean", (task.start, 0), host.mean[layer.name].numpy())
-        note["batch"] = host.batch
-
-
-class HostMaps:
-    """The block's maps on the host, filled layer by layer as the hooks fire."""
-
-    def __init__(self, task: ExtractTask, *, pinned: bool) -> None:
-        n = len(task.images)
-        self.dtype = getattr(torch, task.layers[0].dtype)
-        self.batch = task.batch
-        self.maps = {
-            la.name: torch.empty((n, *la.shape[1:]), dtype=self.dtype, pin_memory=pinned) for la in task.layers
-        }
-        self.peak = {la.name: torch.empty((n, la.shape[1]), dtype=self.dtype) for la in task.layers}
-        self.mean = {la.name: torch.empty((n, la.shape[1]), dtype=torch.float32) for la in task.layers}
-        self._small: list[tuple[Tensor, Tensor]] = []
-        self.filled = 0
-        self._handed = dict.fromkeys(self.maps, 0)
-
-    def take(self, first: int, layer: str, output: Tensor) -> None:
-        """Cast a layer's output (batch, unit, y, x) and copy it here; nothing of it stays on the device.
-
-        `peak` and `mean` are of the values as stored.
-        """
-        span = slice(first, first + len(output))
-        maps, peak, mean = (of[layer][span] for of in (self.maps, self.peak, self.mean))
-        if output.device.type == "cpu":
-            maps.copy_(output.detach())
-            torch.amax(maps, (2, 3), out=peak)
-            mean.copy_(torch.from_numpy(means(maps.numpy())))
+    def check_budget(self) -> None:
+        """Raise where the layers take more than the recording's budget, naming the largest."""
+        if self.nbytes <= self.recording.budget:
             return
-        stored = output.detach().to(self.dtype)
-        maps.copy_(stored, non_blocking=True)
-        self._small.append((peak, stored.amax((2, 3))))
-        self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
+        largest = sorted(self.layers, key=lambda layer: -layer.image_bytes)[:5]
+        sizes = ", ".join(f"{la.name} {la.image_bytes * len(self.images) / 2**30:.2f} GiB" for la in largest)
+        raise DissectError(
+            f"snapshot {self.snapshot.name}: {len(self.layers)} layers take {self.nbytes / 2**30:.2f} GiB raw, the "
+            f"budget is {self.recording.budget / 2**30:.2f} GiB; the largest are {sizes}. "
+            "Choose fewer layers or raise the budget."
+        )
 
-    def settle(self, device: str) -> None:
-        """Wait for the copies, and bring the small results here."""
-        for target, source in self._small:
-            target.copy_(source)
-        self._small.clear()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+    @property
+    def memory(self) -> Projection:
+        """The memory of one task, beside the process itself (`RESIDENT`)."""
+        block = min(self.layers[0].block, len(self.images))
+        height, width = self.recording.preprocess.size
+        return Projection(
+            (
+                ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
+                ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
+                ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
+                ("largest maps of a batch", 3 * self.recording.batch * max(la.image_bytes for la in self.layers) * 2),
+            )
+        )
 
-    def drop(self) -> None:
-        """Forget a batch that did not fit."""
-        self._small.clear()
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that makes these activations; recorded, and compared when a run is taken up again."""
+        return {
+            "factory": self.spec.factory.rpartition("/")[2],
+            "kwargs": json.loads(self.spec.kwargs),
+            "weights_sha256": self.described.weights,
+            "code_sha256": [source_sha256(self.spec.factory), source_sha256(self.recording.preprocess.callable)],
+            "preprocess": self.recording.preprocess.parameters,
+            "dtype": self.recording.dtype,
+            "autocast": self.recording.autocast,
+            "images_sha256": self.images_sha256,
+            "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
+            "geometry": self.described.geometry,
+            "schema_version": SCHEMA_VERSION,
+        }
 
-    def check(self, task: ExtractTask, first: int, count: int) -> None:
-        """Raise where a value of the batch is not finite; then the batch counts as filled."""
-        span = slice(first, first + count)
-        for layer in task.layers:
-            if not self.mean[layer.name][span].isfinite().all():  # as one of any value that is not
-                check_finite(self.maps[layer.name][span].numpy(), layer.name, task.images[first:], layer.dtype)
-        self.filled = first + count
+    def layer_fingerprint(self, layer: str) -> str:
+        """sha256 of what makes one layer's activations."""
+        return store.fingerprint({"inputs": store.fingerprint(self.inputs), "layer": layer})
 
-    def whole_shards(self, task: ExtractTask) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
-        """(path, start, maps) of the shards that became whole."""
-        for layer in task.layers:
-            while self._handed[layer.name] < self.filled:
-                first = self._handed[layer.name]
-                last = min(first + layer.shard_images, len(task.images))
-                if last > self.filled:
-                    break
-                self._handed[layer.name] = last
-                path = f"{task.snapshot}/{layer.name}/activation"
-                yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
-
-
-def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(first image, pixels) of each batch; the next one is decoded while the caller works on this one."""
-
-    def decode(name: str) -> NDArray[np.uint8]:
-        return read_image(inside(task.root, name, name), task.preprocess.size, crop=task.preprocess.crop)
-
-    with ThreadPoolExecutor(DECODERS) as executor:
-        waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]
-        for first in range(0, len(task.images), task.batch):
-            following = task.images[first + task.batch : first + 2 * task.batch]
-            ready, waiting = waiting, [executor.submit(decode, name) for name in following]
-            yield first, np.stack([future.result() for future in ready])
-
-
-def _fitting(
-    model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
-) -> Iterator[tuple[int, int]]:
-    """Run a batch in as many parts as fit the device; yields (first image, images) of each part."""
-    done, names = 0, [layer.name for layer in task.layers]
-    while done < len(pixels):
-        part = pixels[done : done + host.batch]
-        try:
-            batch = to_input(task.preprocess, part, device=device)
-            with _autocast(device, task.autocast):
-                forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
-            host.settle(device)
-        except torch.OutOfMemoryError:
-            host.drop()
-            if host.batch == 1:
-                raise
-            host.batch = (host.batch + 1) // 2
-            if device.startswith("cuda"):
-                torch.cuda.empty_cache()
-            continue
-        yield first + done, len(part)
-        done += len(part)
+    def tasks(self) -> list[ExtractTask]:
+        """One task per image block."""
+        fingerprint, block = store.fingerprint(self.inputs), self.layers[0].block
+        root = image_root(self.probe)
+        return [
+            ExtractTask(
+                self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
+                self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
+                self.recording.autocast, fingerprint, self.described.weights,
+            )
+            for i in range(0, len(self.images), block)
+        ]  # fmt: skip
 
 
-def _autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
-    if dtype is None:
-        return nullcontext()
-    return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
+def prepare_extraction(
+    url: str, probe: str, snapshot: SnapshotInfo, spec: ModelSpec, recording: Recording, *, pool: Pool | None = None
+) -> Extraction:
+    """What an extraction from a complete probe will do. Writes nothing.
+
+    Raises
+    ------
+    DissectError
+        Where the model, its weights or the layers do not fit, or the layers exceed the budget.
+    """
+    if store.marker(probe, "done") is None:
+        raise DissectError(f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it resumes.")
+    shown, seen = stored_crop(store.read_attrs(probe)["parameters"]), recording.preprocess.crop
+    if shown != seen:
+        raise DissectError(
+            f"{probe}: its labels are of {shown or 'whole images'}, the preprocessing shows the model "
+            f"{seen or 'whole images'}. Write the probe for this preprocessing (`ProbePlan.cropped`), or mend `resize`."
+        )
+    images = tuple(store.read(probe, "image")[:].tolist())
+    ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
+    plan = Extraction(url, probe, snapshot, spec, recording, described, images)
+    plan.check_budget()
+    return plan
 
 
-@contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
+def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) -> None:
+    """Write the activations of a planned snapshot; finished blocks are kept.
+
+    Raises
+    ------
+    DissectError
+        Where the store holds this snapshot made from something else, or an activation is not finite.
+    """
+    pool, tasks, name = pool or Threads(), plan.tasks(), plan.snapshot.name
+    fingerprint = tasks[0].fingerprint
+    check_same(plan)
+    marked = store.markers(plan.url, f"{name}/blocks")
+    if store.marker(plan.url, f"{name}/created", fingerprint=fingerprint) is None:
+        for key in marked:
+            store.marker(plan.url, key, fingerprint=fingerprint)
+        objects = _create(plan, keep=bool(marked))
+        store.mark(plan.url, f"{name}/created", fingerprint=fingerprint, written=objects)
+    missing = [task for task in tasks if task.key not in marked]
+    with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
+        for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
+            bar.advance(len(task.images))
+    depends_on = [f"{name}/created", *(task.key for task in tasks)]
+    for layer in plan.layers:
+        content = plan.layer_fingerprint(layer.name)
+        if store.marker(plan.url, f"{name}/{layer.name}/done", fingerprint=content) is None:
+            store.mark(plan.url, f"{name}/{layer.name}/done", fingerprint=content, written={}, depends_on=depends_on)
+
+
+def check_same(plan: Extraction) -> None:
+    """Raise where the store holds the snapshot made from something else, with every difference."""
+    name = plan.snapshot.name
+    if store.marker(plan.url, f"{name}/created") is None:
+        return
+    stored, wanted = store.read_attrs(plan.url, name)["inputs"], json.loads(json.dumps(plan.inputs))
+    changed = [f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in wanted if stored.get(key) != wanted[key]]
+    if changed:
+        raise DissectError(
+            f"{plan.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
+            "Use another output directory or snapshot name, or delete this one."
+        )
+
+
+def _create(plan: Extraction, *, keep: bool) -> store.Written:
+    """Create the groups of the snapshot and of its layers; `keep` leaves the blocks that are there."""
+    name, objects = plan.snapshot.name, store.Written()
+    if not store.exists(plan.url):
+        objects |= store.lay_out(plan.url, "", [], {"schema_version": SCHEMA_VERSION})
+    write = store.lay_out if keep else store.create
+    objects |= write(plan.url, name, [], {"inputs": plan.inputs, "batch": plan.recording.batch})
+    for position, layer in enumerate(plan.layers):
+        geometry = plan.described.geometry[layer.name]
+        attrs = {
+            "position": position,
+            "images_sha256": plan.images_sha256,
+            "input_size": list(plan.recording.preprocess.size),
+            "geometry": None if isinstance(geometry, str) else geometry,
+            "geometry_reason": geometry if isinstance(geometry, str) else None,
+        }
+        objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs, keep=keep)
+    return objects

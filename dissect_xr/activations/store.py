@@ -12,10 +12,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
-from dissect_xr.progress import Bar, track
+from dissect_xr.parallel.progress import Bar, track
 from dissect_xr.schema import ACTIVATIONS, RESULT, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
@@ -52,7 +52,7 @@ class LayerShape:
         """Images of a shard: a power-of-two divisor of the block."""
         return _power_of_two(SHARD // self.image_bytes, self.block)
 
-    def specs(self) -> list[storage.ArraySpec]:
+    def specs(self) -> list[store.ArraySpec]:
         """The arrays of the layer."""
         images, units = self.shape[:2]
         wide = min(units, UNIT_CHUNK)
@@ -62,7 +62,7 @@ class LayerShape:
         flat = (min(self.block, images), units)
         dtypes = {"activation": self.dtype, "peak": self.dtype, "mean": "float32"}
         return [
-            storage.ArraySpec(
+            store.ArraySpec(
                 name,
                 variable.dims,
                 self.shape if name == "activation" else self.shape[:2],
@@ -108,17 +108,17 @@ def create_layer(
     attrs: Mapping[str, Any],
     *,
     keep: bool = False,
-) -> storage.Objects:
+) -> store.Written:
     """Create the group of one layer with its coordinates; returns the objects written. `keep` leaves its blocks there.
 
     `attrs` must hold `position` (order of the layer) and may hold `images_sha256`, `input_size`, `geometry`.
     """
     path, units = f"{snapshot.name}/{layer.name}", layer.shape[1]
     coordinates = [
-        storage.coordinate("image", "image", list(images)),
-        storage.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
-        storage.coordinate("layer", "unit", [layer.name] * units),
-        storage.coordinate("channel", "unit", np.arange(units)),
+        store.coordinate("image", "image", list(images)),
+        store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
+        store.coordinate("layer", "unit", [layer.name] * units),
+        store.coordinate("channel", "unit", np.arange(units)),
     ]
     stored = {
         "schema_version": SCHEMA_VERSION,
@@ -127,7 +127,7 @@ def create_layer(
         "metrics": dict(snapshot.metrics or {}),
         "coordinates": "layer channel",
     }
-    write = storage.lay_out if keep else storage.create
+    write = store.lay_out if keep else store.create
     return write(url, path, layer.specs(), stored | dict(attrs), coordinates)
 
 
@@ -196,10 +196,10 @@ def write_activations(
         raise DissectError(f"layer '{wrong[0]}': a name must not be empty, hold '/', or start with '.' or '__'.")
     if len(set(images)) < len(images):
         raise DissectError(f"images: expected distinct names, got {len(images) - len(set(images))} more than once.")
-    if not storage.exists(url):
-        storage.create(url, "", [], {"schema_version": SCHEMA_VERSION})
+    if not store.exists(url):
+        store.create(url, "", [], {"schema_version": SCHEMA_VERSION})
     for position, (name, values) in enumerate(layers.items()):
-        if storage.marker(url, f"{info.name}/{name}/done") is not None:
+        if store.marker(url, f"{info.name}/{name}/done") is not None:
             raise DissectError(f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or remove it.")
         extra = {"position": position, "images_sha256": None} | dict((attrs or {}).get(name, {}))
         with track(f"activations {name}", show=show) as bar:
@@ -226,8 +226,8 @@ def _write_layer(
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
     path, start = f"{snapshot.name}/{name}", 0
     made_of = {"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images), "attrs": dict(attrs)}
-    content = storage.fingerprint(made_of)
-    writer = storage.Writer(url)
+    content = store.fingerprint(made_of)
+    writer = store.Writer(url)
     bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
         if block.shape[1:] != first.shape[1:] or start + len(block) > len(images):
@@ -251,8 +251,8 @@ def _write_layer(
         whole, step = np.concatenate(values), min(shape.block, len(images))
         for i in range(0, len(whole), step):
             writer.write(f"{path}/{key}", (i, 0), whole[i : i + step])
-    content = storage.fingerprint({"content": content, "objects": sorted(map(list, writer.objects.items()))})
-    storage.mark(url, f"{path}/done", made_by=content, objects=objects | writer.objects)
+    content = store.fingerprint({"content": content, "objects": sorted(map(list, writer.written.items()))})
+    store.mark(url, f"{path}/done", fingerprint=content, written=objects | writer.written)
 
 
 def _blocks(name: str, values: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -283,14 +283,14 @@ def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], len
 
 def open_activations(url: str) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`)."""
-    if not storage.exists(url):
+    if not store.exists(url):
         raise DissectError(f"{url}: expected a store of activations, found none.")
-    keys = [key for key in storage.markers(url) if key.endswith("/done")]
+    keys = [key for key in store.markers(url) if key.endswith("/done")]
     paths = ["/".join(key.split("/")[:2]) for key in keys]
     return xr.DataTree.from_dict({path: _open_layer(url, path) for path in paths})
 
 
 def _open_layer(url: str, path: str) -> xr.Dataset:
-    array = storage.read(url, f"{path}/activation")
+    array = store.read(url, f"{path}/activation")
     # One Dask chunk per shard: an inner chunk each would make millions of tasks.
-    return storage.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
+    return store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})

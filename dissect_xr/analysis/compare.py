@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from dissect_xr.analysis.detect import concept_histogram
+from dissect_xr.analysis.detectors import concept_histogram
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 

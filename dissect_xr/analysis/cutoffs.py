@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.detect import best_concept
+from dissect_xr.analysis.detectors import best_concept
 
 CUTOFFS = np.round(np.arange(0.0, 0.5001, 0.005), 3)
 """IoUs from 0 to 0.5: few units reach more."""

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.score import Counts, areas, category_places, over_union, ratio
+from dissect_xr.analysis.scores import Counts, areas, category_places, over_union, ratio
 
 CACHED = 1 << 16
 """Pairs scored at once, 512 KiB of counts: they stay in a processor's cache, twice as fast as a whole block."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dissect_xr import storage
-from dissect_xr.analysis.score import iou
+from dissect_xr import store
+from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT
 
@@ -40,7 +40,7 @@ def open_dissection(url: str) -> xr.Dataset:
     DissectError
         Where there is nothing complete, or the layers do not belong together.
     """
-    keys = storage.markers(url) if storage.exists(url) else set()
+    keys = store.markers(url) if store.exists(url) else set()
     created = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/created")}
     done = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/done")}
     if not done:
@@ -73,15 +73,15 @@ def _ordered(ds: xr.Dataset) -> xr.Dataset:
 
 def _open(url: str, path: str) -> xr.Dataset:
     """One layer, in lazy blocks of whole stored chunks, with the names of its units alone."""
-    stored = storage.read(url, f"{path}/intersection")
+    stored = store.read(url, f"{path}/intersection")
     one = int(np.prod(stored.chunks)) * stored.dtype.itemsize
     chunks = {"unit": stored.chunks[1] * max(1, BLOCK // one)}
-    return storage.open_lazy(url, path, chunks=chunks, coordinates=["unit"])[list(PER_UNIT)]
+    return store.open_lazy(url, path, chunks=chunks, coordinates=["unit"])[list(PER_UNIT)]
 
 
 def _labels(url: str, path: str) -> xr.Dataset:
     """What does not depend on units: the same for all layers, which were dissected alike."""
-    one = storage.open_lazy(url, path)
+    one = store.open_lazy(url, path)
     return one.drop_vars([str(name) for name, variable in one.variables.items() if "unit" in variable.dims])
 
 

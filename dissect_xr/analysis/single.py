@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from dissect_xr.analysis import score
-from dissect_xr.analysis.detect import best_concept
-from dissect_xr.analysis.lookup import concept_place, unit_place
+from dissect_xr.analysis import scores
+from dissect_xr.analysis.detectors import best_concept
+from dissect_xr.analysis.select import concept_place, unit_place
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -50,7 +50,7 @@ def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) ->
     """
     place = concept_place(ds, concept)
     pair = ds.isel(concept=[place])
-    answer = xr.Dataset({name: getattr(score, name)(pair).isel(concept=0) for name in ("iou", "precision", "recall")})
+    answer = xr.Dataset({name: getattr(scores, name)(pair).isel(concept=0) for name in ("iou", "precision", "recall")})
     label = best_concept(ds)["concept"] == int(np.atleast_1d(ds["concept"].values)[place])
     return answer.assign(label=label, detector=label & (answer["iou"] > cutoff)).assign_attrs(cutoff=cutoff)
 
@@ -83,8 +83,8 @@ def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
     place = unit_place(ds, unit)
     one = (ds.isel(unit=place) if "unit" in ds.dims else ds).sortby("concept")
     names = ("iou", "precision", "recall", "share", "ceiling")
-    scores = xr.Dataset({name: getattr(score, name)(one) for name in names}).compute()
-    order = scores["iou"].fillna(-1.0)
+    found = xr.Dataset({name: getattr(scores, name)(one) for name in names}).compute()
+    order = found["iou"].fillna(-1.0)
     ranked = xr.apply_ufunc(
         lambda values: np.argsort(-values, axis=-1, kind="stable")[..., :top],
         order,
@@ -92,6 +92,6 @@ def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
         output_core_dims=[["rank"]],
         exclude_dims={"concept"},
     )
-    found = scores.reset_coords(["concept_name", "concept_category"]).isel(concept=ranked)
+    found = found.reset_coords(["concept_name", "concept_category"]).isel(concept=ranked)
     found = found.rename(concept_category="category").reset_coords("concept")
     return found.assign_coords(rank=np.arange(ranked.sizes["rank"]), unit=unit)

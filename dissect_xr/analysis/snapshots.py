@@ -21,8 +21,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.detect import Count, best_concept, detected_concepts
-from dissect_xr.analysis.lookup import with_units
+from dissect_xr.analysis.detectors import Count, best_concept, detected_concepts
+from dissect_xr.analysis.select import with_units
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 

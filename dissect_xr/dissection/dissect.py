@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from dissect_xr import storage
-from dissect_xr.cluster import Pool, Threads, kept_failures
-from dissect_xr.dissection.blocks import counted_units
+from dissect_xr import store
+from dissect_xr.dissection.counts import DOMAINS, Counts, Domain
+from dissect_xr.dissection.cut import counted_units
+from dissect_xr.dissection.interpolation import Anchoring
 from dissect_xr.dissection.labels import Labels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks
-from dissect_xr.dissection.tally import DOMAINS, Counts, Domain
-from dissect_xr.dissection.upsample import Anchoring
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
-from dissect_xr.progress import track
+from dissect_xr.parallel.pool import Pool, Threads
+from dissect_xr.parallel.progress import track
+from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
 
 CONCEPT_CHUNK = 2048
@@ -114,7 +115,7 @@ def dissect(
         jobs = [job for layer in layers if (job := _prepare(layer, labels, out, method)) is not None]
         with kept_failures(failures):
             _thresholds(jobs, out, method, pool, show)
-        ready = [job for job in jobs if storage.marker(out, f"{job.layer.path}/threshold") is not None]
+        ready = [job for job in jobs if store.marker(out, f"{job.layer.path}/threshold") is not None]
         with kept_failures(failures):
             _counts(ready, out, labels, method, pool, show)
         for job in ready:
@@ -127,23 +128,23 @@ def _finish(job: _Job, out: str) -> None:
     """Mark the layer as done where every unit is counted."""
     path, units = job.layer.path, job.layer.shape[1]
     if _done_units(out, job).issuperset(range(units)):
-        rests_on = storage.markers(out, path) - {f"{path}/done"}
-        storage.mark(out, f"{path}/done", made_by=job.fingerprint, objects={}, rests_on=rests_on)
+        depends_on = store.markers(out, path) - {f"{path}/done"}
+        store.mark(out, f"{path}/done", fingerprint=job.fingerprint, written={}, depends_on=depends_on)
 
 
 def complete_pairs(url: str) -> list[tuple[str, str]]:
     """The (snapshot, layer) pairs that a store of activations or of results holds completely, by step and position."""
-    pairs = [tuple(key.split("/")[:2]) for key in storage.markers(url) if key.endswith("/done") and key.count("/") == 2]
+    pairs = [tuple(key.split("/")[:2]) for key in store.markers(url) if key.endswith("/done") and key.count("/") == 2]
     order = {}
     for snapshot, layer in pairs:
-        attrs = storage.read_attrs(url, f"{snapshot}/{layer}")
+        attrs = store.read_attrs(url, f"{snapshot}/{layer}")
         order[snapshot, layer] = (attrs["step"], snapshot, attrs["position"])
     return sorted(order, key=lambda pair: order[pair])
 
 
 def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | None:
     """The layer's group in `out`, made where it is missing; None where it is done."""
-    source = storage.read_attrs(layer.url, layer.path)
+    source = store.read_attrs(layer.url, layer.path)
     _check_images(layer, labels, source["images_sha256"])
     anchoring, reason = layer.anchored(method.anchoring)
     inputs = method.inputs(layer.fingerprint, labels.fingerprint)
@@ -152,8 +153,8 @@ def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | N
     attrs = {name: source[name] for name in ("step", "position", "metrics")} | inputs
     attrs |= {"anchoring_used": anchoring, "anchoring_reason": reason}
     attrs["coordinates"] = "layer channel concept_name concept_category"
-    job = _Job(layer, attrs, storage.fingerprint(inputs))
-    if storage.marker(out, f"{layer.path}/created", made_by=job.fingerprint) is None:
+    job = _Job(layer, attrs, store.fingerprint(inputs))
+    if store.marker(out, f"{layer.path}/created", fingerprint=job.fingerprint) is None:
         _create(job, labels, out)
     return job
 
@@ -166,16 +167,16 @@ def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
     DissectError
         Where it holds one made from something else, with every difference.
     """
-    if storage.marker(out, f"{path}/created") is None:
+    if store.marker(out, f"{path}/created") is None:
         return False
-    stored = storage.read_attrs(out, path)
+    stored = store.read_attrs(out, path)
     changed = [f"{key} was {stored.get(key)!r}, is {new!r}" for key, new in inputs.items() if stored.get(key) != new]
     if changed:
         raise DissectError(
             f"{out}: holds {path} dissected from other inputs or parameters: {'; '.join(changed)}. "
             "Use another output directory, or delete this one."
         )
-    return storage.marker(out, f"{path}/done", made_by=storage.fingerprint(inputs)) is not None
+    return store.marker(out, f"{path}/done", fingerprint=store.fingerprint(inputs)) is not None
 
 
 def _check_images(layer: Layer, labels: Labels, images_sha256: str | None) -> None:
@@ -185,7 +186,7 @@ def _check_images(layer: Layer, labels: Labels, images_sha256: str | None) -> No
         raise DissectError(
             f"{layer.path}: its activations are of {layer.shape[0]} images, the probe has {labels.shape[0]}. {mend}"
         )
-    mine, theirs = (storage.read(*place)[:] for place in ((layer.url, f"{layer.path}/image"), (labels.url, "image")))
+    mine, theirs = (store.read(*place)[:] for place in ((layer.url, f"{layer.path}/image"), (labels.url, "image")))
     if len(differ := np.flatnonzero(mine != theirs)):
         n = differ[0]
         raise DissectError(
@@ -209,31 +210,31 @@ def _create(job: _Job, labels: Labels, out: str) -> None:
     for variable in DISSECTION.values():
         shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
         arrays.append(
-            storage.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, attrs=variable.attrs)
+            store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, attrs=variable.attrs)
         )
     coordinates = [
-        storage.coordinate("fraction", "fraction", np.array(job.attrs["fractions"])),
-        storage.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
-        storage.coordinate("layer", "unit", [layer.name] * units),
-        storage.coordinate("channel", "unit", np.arange(units)),
+        store.coordinate("fraction", "fraction", np.array(job.attrs["fractions"])),
+        store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
+        store.coordinate("layer", "unit", [layer.name] * units),
+        store.coordinate("channel", "unit", np.arange(units)),
     ]
     for name, dim in (("concept",) * 2, ("concept_name", "concept"), ("concept_category", "concept")):
-        coordinates.append(storage.coordinate(name, dim, storage.read(labels.url, name)[:]))
-    coordinates.append(storage.coordinate("category", "category", labels.categories))
-    write = storage.lay_out if storage.markers(out, layer.path) else storage.create
+        coordinates.append(store.coordinate(name, dim, store.read(labels.url, name)[:]))
+    coordinates.append(store.coordinate("category", "category", labels.categories))
+    write = store.lay_out if store.markers(out, layer.path) else store.create
     objects = write(out, layer.path, arrays, job.attrs, coordinates)
-    with storage.marked(out, f"{layer.path}/created", made_by=job.fingerprint) as (writer, _):
+    with store.marked(out, f"{layer.path}/created", fingerprint=job.fingerprint) as (writer, _):
         for name in ("concept_area", "category_area"):
-            values = storage.read(labels.url, name)[:]
+            values = store.read(labels.url, name)[:]
             step = sizes[DISSECTION[name].dims[0]][1]
             for first in range(0, values.size, step):
                 writer.write(f"{layer.path}/{name}", (first,), values[first : first + step])
-        writer.vouch(objects)
+        writer.add(objects)
 
 
 def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show: bool) -> None:
     """Pass 1 for the layers that lack it; written a layer at a time."""
-    todo = [j for j in jobs if storage.marker(out, f"{j.layer.path}/threshold", made_by=j.fingerprint) is None]
+    todo = [j for j in jobs if store.marker(out, f"{j.layer.path}/threshold", fingerprint=j.fingerprint) is None]
     if not todo:
         return
     layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
@@ -249,7 +250,7 @@ def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show
                     levels |= find_thresholds(pool, [layer], method.fractions, plan, bar)
     for job in (job for job in todo if job.layer.name in levels):
         level, path = levels[job.layer.name], job.layer.path
-        with storage.marked(out, f"{path}/threshold", made_by=job.fingerprint) as (writer, _):
+        with store.marked(out, f"{path}/threshold", fingerprint=job.fingerprint) as (writer, _):
             writer.write(f"{path}/threshold", (0, 0), level.threshold)
             writer.write(f"{path}/exceedance", (0, 0), level.exceedance)
     if failures:
@@ -263,7 +264,7 @@ def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool
         done = _done_units(out, job)
         blocks = tally_blocks(job.layer, labels, len(method.fractions), (pool.memory, pool.workers))
         todo = [b for b in blocks if not done.issuperset(range(*b[0].units))]
-        threshold = storage.read(out, f"{job.layer.path}/threshold")[:]
+        threshold = store.read(out, f"{job.layer.path}/threshold")[:]
         counting.append(CountJob(job.layer, threshold, job.attrs["anchoring_used"], method.domain, todo))
     tasks = sum(len(blocks) for job in counting for blocks in job.blocks)
     if not tasks:
@@ -283,8 +284,8 @@ def _done_units(out: str, job: _Job) -> set[int]:
     """Units whose counts are marked, whatever the blocks they were counted in."""
     prefix = f"{job.layer.path}/counts/"
     done = set[int]()
-    for key in storage.markers(out, prefix):
-        storage.marker(out, key, made_by=job.fingerprint)
+    for key in store.markers(out, prefix):
+        store.marker(out, key, fingerprint=job.fingerprint)
         first, last = key[len(prefix) :].split("-")
         done |= set(range(int(first), int(last)))
     return done
@@ -308,9 +309,9 @@ class StoreCounts:
         hits, areas = counts
         first = units[0]
         key = f"{self.path}/counts/{first}-{units[1]}"
-        if storage.marker(self.out, key, made_by=self.fingerprint) is not None:
+        if store.marker(self.out, key, fingerprint=self.fingerprint) is not None:
             return
-        with storage.marked(self.out, key, made_by=self.fingerprint) as (writer, _):
+        with store.marked(self.out, key, fingerprint=self.fingerprint) as (writer, _):
             writer.write(f"{self.path}/intersection", (0, first, 0), hits)
             writer.write(f"{self.path}/unit_area", (0, first, 0), areas[:, :, :-1])
             writer.write(f"{self.path}/dead", (0, first), areas[:, :, -1] == 0)

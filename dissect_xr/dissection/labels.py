@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr import storage
+from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import LABEL_SIDE, check_version
 
@@ -59,23 +59,23 @@ LabelBlock = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]
 
 def open_labels(url: str) -> Labels:
     """The labels of the probe at `url`, which must be complete."""
-    done = storage.marker(url, "done") if storage.exists(url) else None
+    done = store.marker(url, "done") if store.exists(url) else None
     if done is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
-    attrs = storage.read_attrs(url)
+    attrs = store.read_attrs(url)
     check_version(attrs, url)
-    categories = tuple(storage.read(url, "category")[:].tolist())
-    names = storage.read(url, "concept_category")[:].tolist()
-    array = storage.read(url, "annotation")
+    categories = tuple(store.read(url, "category")[:].tolist())
+    names = store.read(url, "concept_category")[:].tolist()
+    array = store.read(url, "annotation")
     if max(array.shape[2:]) > LABEL_SIDE:
         raise DissectError(f"{url}: label maps of {array.shape[2:]} pixels, expected sides of at most {LABEL_SIDE:,}.")
     return Labels(
         url=url,
         shape=array.shape,
-        slots=storage.read(url, "whole_image").shape[1],
+        slots=store.read(url, "whole_image").shape[1],
         chunk=array.chunks[0],
         shard=(array.shards or array.chunks)[0],
-        concepts=np.asarray(storage.read(url, "concept")[:], np.int64),
+        concepts=np.asarray(store.read(url, "concept")[:], np.int64),
         category=np.array([categories.index(name) for name in names], np.int64),
         categories=categories,
         fingerprint=done["fingerprint"],
@@ -87,7 +87,7 @@ def read_labels(url: str, images: tuple[int, int]) -> LabelBlock:
     """The labels of a half-open range of images."""
     span = slice(*images)
     return (
-        storage.read(url, "annotation")[span],
-        storage.read(url, "whole_image")[span],
-        storage.read(url, "annotated")[span],
+        store.read(url, "annotation")[span],
+        store.read(url, "whole_image")[span],
+        store.read(url, "annotated")[span],
     )

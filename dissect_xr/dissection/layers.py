@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dissect_xr import storage
-from dissect_xr.dissection import upsample
+from dissect_xr import store
+from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version
 
@@ -55,19 +55,19 @@ class Layer:
         """Bytes of a stored value."""
         return np.dtype(self.dtype).itemsize
 
-    def axes(self, anchoring: str, labels: tuple[int, int]) -> tuple[upsample.Axis, upsample.Axis]:
+    def axes(self, anchoring: str, labels: tuple[int, int]) -> tuple[interpolation.Axis, interpolation.Axis]:
         """Sampling tables of (rows, columns) of a (height, width) label grid."""
         tables = []
         for n, name in enumerate(("y", "x")):
             cells = self.shape[2 + n]
             if anchoring == "half_pixel":
-                tables.append(upsample.half_pixel(cells, labels[n]))
+                tables.append(interpolation.half_pixel(cells, labels[n]))
                 continue
             if self.input_size is None:
                 raise DissectError(f"{self.path}: receptive_field anchoring needs the model's input size.")
             start, jump = Fraction(self.geometry[name]["start"]), Fraction(self.geometry[name]["jump"])
-            tables.append(upsample.receptive_field(cells, labels[n], start, jump, self.input_size[n]))
-        upsample.check_exact(tables[0], tables[1], self.path)
+            tables.append(interpolation.receptive_field(cells, labels[n], start, jump, self.input_size[n]))
+        interpolation.check_exact(tables[0], tables[1], self.path)
         return tables[0], tables[1]
 
     def anchored(self, wanted: str) -> tuple[str, str | None]:
@@ -86,10 +86,10 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
         Where its activations are not all written.
     """
     path = f"{snapshot}/{name}"
-    done = storage.marker(url, f"{path}/done")
+    done = store.marker(url, f"{path}/done")
     if done is None:
         raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")
-    array, attrs = storage.read(url, f"{path}/activation"), storage.read_attrs(url, path)
+    array, attrs = store.read(url, f"{path}/activation"), store.read_attrs(url, path)
     check_version(attrs, f"{url}, {path}")
     size = attrs.get("input_size")
     return Layer(

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.cluster import Fold, Pool, fold_tasks, run_blocks
-from dissect_xr.dissection.blocks import Block, cut, label_step, merge_width, projected
+from dissect_xr.dissection.counts import Domain, TallyTask, merge_counts, tally_block
+from dissect_xr.dissection.cut import Block, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import Labels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.dissection.tally import Domain, TallyTask, merge_counts, tally_block
-from dissect_xr.dissection.threshold import (
+from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
     HistogramTask,
     Selection,
@@ -31,7 +30,9 @@ from dissect_xr.dissection.threshold import (
     shift,
     top_code,
 )
-from dissect_xr.progress import Bar
+from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.pool import Pool, run_blocks
+from dissect_xr.parallel.progress import Bar
 
 
 @dataclass(frozen=True)

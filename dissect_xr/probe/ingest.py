@@ -15,14 +15,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr import storage
-from dissect_xr.cluster import Pool, Threads, run_blocks
+from dissect_xr import store
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Pool, Threads, run_blocks
+from dissect_xr.parallel.progress import track
 from dissect_xr.probe.colors import color_labels
+from dissect_xr.probe.label_set import ProbePlan, Row
 from dissect_xr.probe.labels import Tables, label_image
 from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
-from dissect_xr.probe.plan import ProbePlan, Row
-from dissect_xr.progress import track
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
@@ -63,29 +63,29 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
         For a file that is missing, damaged or of the wrong size, a number that is no concept, or another probe there.
     """
     plan, pool = plan.check(), pool or Threads()
-    made_by = plan_fingerprint(plan)
-    if (stored := storage.marker(url, "plan")) is not None and stored["fingerprint"] != made_by:
+    fingerprint = plan_fingerprint(plan)
+    if (stored := store.marker(url, "plan")) is not None and stored["fingerprint"] != fingerprint:
         changed = "; ".join(_differences(stored["note"], _summary(plan)))
         raise DissectError(
             f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
         )
-    if storage.marker(url, "done") is not None:
+    if store.marker(url, "done") is not None:
         return
     length = block_length(len(plan.rows))
     slots = max(1, max(len(row.whole) for row in plan.rows))
     if stored is None:
-        _check_ours(url, made_by)
-        storage.mark(url, "plan", made_by=made_by, objects=_create(plan, url, length, slots), note=_summary(plan))
+        _check_ours(url, fingerprint)
+        store.mark(url, "plan", fingerprint=fingerprint, written=_create(plan, url, length, slots), note=_summary(plan))
     tasks = [
-        IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, made_by)
+        IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, fingerprint)
         for i in range(0, len(plan.rows), length)
     ]
-    marked = storage.markers(url, "blocks")
+    marked = store.markers(url, "blocks")
     missing = [task for task in tasks if task.key not in marked]
     with track("probe", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, ingest_block, missing):
             bar.advance(len(task.plan.rows))
-    _finish(plan, url, [storage.marker(url, task.key, made_by=made_by) or {} for task in tasks])
+    _finish(plan, url, [store.marker(url, task.key, fingerprint=fingerprint) or {} for task in tasks])
 
 
 def _summary(plan: ProbePlan) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def _summary(plan: ProbePlan) -> dict[str, Any]:
         "categories": list(plan.categories),
         "label_size": list(plan.label_size),
         "colors": plan.colors,
-        "rows_sha256": storage.fingerprint({"rows": [asdict(replace(row, where="")) for row in plan.rows]})[:12],
-        "concepts_sha256": storage.fingerprint({"concepts": [asdict(concept) for concept in plan.concepts]})[:12],
+        "rows_sha256": store.fingerprint({"rows": [asdict(replace(row, where="")) for row in plan.rows]})[:12],
+        "concepts_sha256": store.fingerprint({"concepts": [asdict(concept) for concept in plan.concepts]})[:12],
     } | {f"parameters.{name}": value for name, value in plan.parameters.items()}
 
 
@@ -108,11 +108,11 @@ def _differences(was: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     return [f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)]
 
 
-def _check_ours(url: str, made_by: str) -> None:
+def _check_ours(url: str, fingerprint: str) -> None:
     """Raise unless what stands at `url` without a plan's marker is nothing, or left by a run of this plan."""
-    for key in storage.markers(url, "blocks"):
-        storage.marker(url, key, made_by=made_by)
-    if storage.exists(url) and not {"schema_version", "parameters"} <= storage.read_attrs(url).keys():
+    for key in store.markers(url, "blocks"):
+        store.marker(url, key, fingerprint=fingerprint)
+    if store.exists(url) and not {"schema_version", "parameters"} <= store.read_attrs(url).keys():
         raise DissectError(f"{url}: holds something that this package did not make. Use another path.")
 
 
@@ -131,12 +131,12 @@ def plan_fingerprint(plan: ProbePlan) -> str:
     """sha256 of all that makes a probe but the files' contents; where the folders lie does not count."""
     content = asdict(replace(plan, images="", maps="", rows=tuple(replace(row, where="") for row in plan.rows)))
     content |= {"decode": plan.decode.__name__, "ignored": sorted(plan.ignored), "schema_version": SCHEMA_VERSION}
-    return storage.fingerprint(content)
+    return store.fingerprint(content)
 
 
 def ingest_block(task: IngestTask) -> None:
     """Write the labels of one image block, and mark it with its counts and digests; nothing where it is marked."""
-    if storage.marker(task.url, task.key, made_by=task.fingerprint) is not None:
+    if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     plan = task.plan
     tables = Tables.of(plan.concepts, plan.categories, plan.ignored)
@@ -154,7 +154,7 @@ def ingest_block(task: IngestTask) -> None:
         areas += area
         images += area > 0
         annotated[i, tables.category[area > 0]] = True
-    with storage.marked(task.url, task.key, made_by=task.fingerprint) as (writer, note):
+    with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         writer.write("annotation", (task.start, 0, 0, 0), planes)
         writer.write("whole_image", (task.start, 0), whole)
         writer.write("annotated", (task.start, 0), annotated)
@@ -192,7 +192,7 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
     return planes
 
 
-def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objects:
+def _create(plan: ProbePlan, url: str, length: int, slots: int) -> store.Written:
     """Create the store with all arrays and write its coordinates."""
     sizes = {
         "image": len(plan.rows), "plane": max(1, len(plan.planes)), "row": plan.label_size[0],
@@ -206,23 +206,23 @@ def _create(plan: ProbePlan, url: str, length: int, slots: int) -> storage.Objec
         )
         inner, outer = label_chunks(block[0]) if variable.name == "annotation" else (block[0], block[0])
         arrays.append(
-            storage.ArraySpec(
+            store.ArraySpec(
                 variable.name, variable.dims, shape, variable.dtype, (inner, *block[1:]), attrs=variable.attrs,
                 shards=(outer, *block[1:]) if outer != inner else None,
             )
         )  # fmt: skip
     coordinates = [
-        storage.coordinate("image", "image", [row.image for row in plan.rows]),
-        storage.coordinate("split", "image", [row.split for row in plan.rows]),
-        storage.coordinate("concept", "concept", [c.number for c in plan.concepts]),
-        storage.coordinate("concept_name", "concept", [c.name for c in plan.concepts]),
-        storage.coordinate("concept_category", "concept", [c.category for c in plan.concepts]),
-        storage.coordinate("category", "category", plan.categories),
-        storage.coordinate("plane_category", "plane", plan.planes or plan.categories[:1]),
+        store.coordinate("image", "image", [row.image for row in plan.rows]),
+        store.coordinate("split", "image", [row.split for row in plan.rows]),
+        store.coordinate("concept", "concept", [c.number for c in plan.concepts]),
+        store.coordinate("concept_name", "concept", [c.name for c in plan.concepts]),
+        store.coordinate("concept_category", "concept", [c.category for c in plan.concepts]),
+        store.coordinate("category", "category", plan.categories),
+        store.coordinate("plane_category", "plane", plan.planes or plan.categories[:1]),
     ]
-    write = storage.lay_out if storage.markers(url, "blocks") else storage.create
+    write = store.lay_out if store.markers(url, "blocks") else store.create
     objects = write(url, "", arrays, _attrs(plan, url), coordinates)
-    # The root's own metadata is written again at the end, with the images' digest, and vouched for then.
+    # The root's own metadata is written again at the end, with the images' digest, and listed then.
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
@@ -253,14 +253,14 @@ def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> N
             areas[concept] += area
         category_images += block["note"]["category_images"]
     digests = {
-        kind: storage.fingerprint({kind: [block["note"][kind] for block in blocks]})
+        kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
     }
     seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in plan.rows]}
-    images_sha256 = storage.fingerprint(seen | ({"crop": plan.crop.parameters} if plan.crop else {}))
-    made_by = storage.fingerprint(digests | {"plan": plan_fingerprint(plan)})
-    with storage.marked(url, "done", made_by=made_by, rests_on=storage.markers(url)) as (w, _):
-        w.vouch(storage.write_group(url, "", _attrs(plan, url) | {"images_sha256": images_sha256}))
+    images_sha256 = store.fingerprint(seen | ({"crop": plan.crop.parameters} if plan.crop else {}))
+    fingerprint = store.fingerprint(digests | {"plan": plan_fingerprint(plan)})
+    with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (w, _):
+        w.add(store.write_group(url, "", _attrs(plan, url) | {"images_sha256": images_sha256}))
         w.write("concept_images", (0,), images)
         w.write("concept_area", (0,), areas)
         w.write("category_area", (0,), category_images * int(np.prod(plan.label_size)))
@@ -268,14 +268,14 @@ def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> N
 
 def open_probe(url: str) -> xr.Dataset:
     """The probe at `url` as a lazy Dataset (`schema.PROBE`), with coordinates in memory."""
-    if storage.marker(url, "done") is None:
+    if store.marker(url, "done") is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
-    data = storage.open_lazy(url)
+    data = store.open_lazy(url)
     check_version(data.attrs, url)
     return data
 
 
 def image_root(url: str) -> str:
     """The folder that the probe's image paths are relative to."""
-    root = str(storage.read_attrs(url)["root"])
+    root = str(store.read_attrs(url)["root"])
     return root if Path(root).is_absolute() else str(Path(url).parent / root)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.probe.plan import Concept
+from dissect_xr.probe.label_set import Concept
 
 
 @dataclass(frozen=True)

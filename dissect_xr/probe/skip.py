@@ -7,12 +7,12 @@ Does not know: how labels are stored (`ingest`): what is left out here is in no 
 import hashlib
 from dataclasses import dataclass, replace
 
-from dissect_xr import storage
-from dissect_xr.cluster import Pool, Threads, run_blocks
+from dissect_xr import store
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Pool, Threads, run_blocks
+from dissect_xr.parallel.progress import track
 from dissect_xr.probe.ingest import block_length, plan_fingerprint, read_maps
-from dissect_xr.probe.plan import ProbePlan
-from dissect_xr.progress import track
+from dissect_xr.probe.label_set import ProbePlan
 
 KEY = "skipped"
 """The marker that records which images are left out."""
@@ -37,8 +37,8 @@ def without_bad_images(plan: ProbePlan, url: str, *, pool: Pool | None = None, s
     Which are left out, and why, becomes part of the plan's parameters, and of a marker of the probe at `url`: a run
     that is taken up again leaves out the same ones.
     """
-    pool, made_by = pool or Threads(), plan_fingerprint(plan.check())
-    found = storage.marker(url, KEY, made_by=made_by)
+    pool, fingerprint = pool or Threads(), plan_fingerprint(plan.check())
+    found = store.marker(url, KEY, fingerprint=fingerprint)
     if found is None:
         length = block_length(len(plan.rows))
         blocks = [plan.rows[i : i + length] for i in range(0, len(plan.rows), length)]
@@ -47,7 +47,7 @@ def without_bad_images(plan: ProbePlan, url: str, *, pool: Pool | None = None, s
             for task, wrong in run_blocks(pool, check_block, [CheckTask(replace(plan, rows=rows)) for rows in blocks]):
                 bad += wrong
                 bar.advance(len(task.plan.rows))
-        storage.mark(url, KEY, made_by=made_by, objects={}, note={KEY: sorted(bad)})
+        store.mark(url, KEY, fingerprint=fingerprint, written={}, note={KEY: sorted(bad)})
     else:
         bad = found["note"][KEY]
     names = {image for image, _ in bad}

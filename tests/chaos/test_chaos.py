@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 import runs
 import theatre
 
-from dissect_xr.integrity import verify
-from dissect_xr.probe.digits import write_digits
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store.verify import verify
 
 pytestmark = pytest.mark.slow
 
@@ -54,12 +54,12 @@ def undisturbed(tmp_path_factory):
 
 def under_way(out: str, stage: str) -> bool:
     """Whether a run has come to a stage."""
-    from dissect_xr import places
+    from dissect_xr.store import objects
 
-    if places.is_local(out):
+    if objects.is_local(out):
         return Path(out, STAGES[stage]).exists()
     name = STAGES[stage]
-    return bool(places.read(out, name) is not None or places.sizes(out, f"{name}/"))
+    return bool(objects.read(out, name) is not None or objects.sizes(out, f"{name}/"))
 
 
 def round_of(seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, **extra: str) -> None:

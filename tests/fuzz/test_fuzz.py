@@ -21,14 +21,14 @@ pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr import storage
-from dissect_xr.cluster import Threads
+from dissect_xr import store
+from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.broden import decode_broden, read_broden
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.masks import decode_mask
 from dissect_xr.probe.pixels import open_image
-from dissect_xr.recipe import load_recipe
+from dissect_xr.probe.readers.broden import decode_broden, read_broden
+from dissect_xr.probe.readers.masks import decode_mask
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +108,8 @@ def test_tables_are_refused_or_counted_right(case):
         except DissectError:
             assert not right
             return
-        numbers = storage.read(url, "concept")[:].tolist()
-        areas = dict(zip(numbers, storage.read(url, "concept_area")[:].tolist(), strict=True))
+        numbers = store.read(url, "concept")[:].tolist()
+        areas = dict(zip(numbers, store.read(url, "concept_area")[:].tolist(), strict=True))
         assert areas == recounted(folder, plan, numbers)
 
 

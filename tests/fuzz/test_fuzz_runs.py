@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 import runs
 
-from dissect_xr.views import figures
+from dissect_xr.plot import figures
 
 pytestmark = pytest.mark.slow
 

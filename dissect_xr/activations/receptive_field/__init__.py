@@ -1,0 +1,1 @@
+"""Where a cell of a layer looks in the image."""

@@ -1,0 +1,190 @@
+"""Receptive-field geometry of a model's layers, by following one forward pass of shapes without data.
+
+Knows: how to watch every torch function a model calls, in eval mode, on tensors that have a shape and no values; and
+that where this cannot be done exactly there is a reason to give instead.
+Does not know: what a function does to positions (geometry_rules.py), what a caller does without a geometry.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dissect_xr.activations.receptive_field.geometry import PIXELS, Geometry, NoGeometryError
+from dissect_xr.activations.receptive_field.rules import RULES, Call, Position, tensors
+from dissect_xr.activations.taps import check_layers
+
+
+def trace_geometry(
+    model: nn.Module, layers: Sequence[str], input_size: tuple[int, int], *, channels: int = 3
+) -> dict[str, Geometry | str]:
+    """Geometry of each layer, or the reason why it has none.
+
+    The forward pass runs on a copy of the modules that shares no tensor with the model and holds no values, so it costs
+    no arithmetic and the model is not touched. Control flow that depends on shapes is followed; where it depends on
+    values, the pass stops there and the layers after it get the reason. An operation without a rule takes its geometry
+    from the layers that depend on it and from no other.
+
+    Parameters
+    ----------
+    model
+        On any device.
+    layers
+        Module names.
+    input_size
+        (H, W) of the input.
+    channels
+        Of the input.
+
+    Raises
+    ------
+    DissectError
+        The model has no module of that name.
+
+    Examples
+    --------
+    >>> trace_geometry(nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=3)), ["0"], (32, 32))["0"].y.start
+    Fraction(1, 2)
+
+    References
+    ----------
+    Bau et al. 2017, "Network Dissection", section 2.2: activation maps are anchored at receptive-field centres.
+    """
+    check_layers(model, layers)
+    reached: dict[str, Position] = {}
+    missed = "it is not called in a forward pass"
+    try:
+        _follow(model, (2, channels, *input_size), reached)
+    except Exception as error:
+        # Any failure of a foreign forward() must become a reason; its first line says which operation it was.
+        first_line = (str(error).splitlines() or [""])[0]
+        missed = f"the forward pass cannot be followed without data: {type(error).__name__}: {first_line}"
+    found = {layer: reached.get(layer, missed) for layer in layers}
+    return {layer: _NOWHERE if position is None else position for layer, position in found.items()}
+
+
+_NOWHERE = "its cells have no position: it is computed from a pooled vector or from parameters alone"
+
+
+def _follow(model: nn.Module, shape: tuple[int, ...], reached: dict[str, Position]) -> None:
+    """Run the forward pass; fills `reached` layer by layer, so that what was reached before a failure counts."""
+    calls = _Calls()
+    twin, parameters = _valueless(model)
+    for tensor in parameters:
+        calls.put(tensor, None)
+    image = torch.empty(shape, dtype=_input_dtype(parameters), device="meta")
+    calls.put(image, Geometry(PIXELS, PIXELS))
+
+    def leave(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            calls.inside.pop()
+            reached[layer] = _CALLED_TWICE if layer in reached else _layer_position(calls, output)
+
+        return hook
+
+    def enter(layer: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, args: calls.inside.append(layer)
+
+    for name, module in twin.named_modules():
+        module.register_forward_pre_hook(enter(name))
+        module.register_forward_hook(leave(name))
+    with torch.no_grad(), calls:
+        twin(image)
+
+
+_CALLED_TWICE = "it is called more than once in a forward pass"
+
+
+def _layer_position(calls: "_Calls", output: object) -> Position:
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return "its output is not one (batch, unit, y, x) tensor"
+    return calls.position(output)
+
+
+class _Calls(TorchFunctionMode):
+    """Notes, for every tensor that torch functions return while active, where its cells are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: list[str] = []
+        # Holding the tensors keeps their ids from being given to others; without values they cost nothing.
+        self._seen: dict[int, tuple[Tensor, Position]] = {}
+
+    def put(self, tensor: Tensor, position: Position) -> None:
+        self._seen[id(tensor)] = tensor, position
+
+    def position(self, tensor: Tensor) -> Position:
+        if id(tensor) in self._seen:
+            return self._seen[id(tensor)][1]
+        # A tensor with values was in the model's code all along; one without came past us.
+        return "it comes out of compiled or custom code" if tensor.is_meta else None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = list(tensors([args, kwargs]))
+        if any(tensor.is_meta for tensor in given):
+            result = func(*_on_meta(args), **_on_meta(kwargs))
+        else:
+            result = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func)).strip("_")
+        # x[...] = y returns nothing and changes x.
+        changed = given[:1] if name == "setitem" else list(tensors(result))
+        if changed:
+            position = self._after(name, given, Call(self.position, changed[0]), args, kwargs)
+            for tensor in changed:
+                self.put(tensor, position)
+        return result
+
+    def _after(
+        self, name: str, given: list[Tensor], call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Position:
+        positions = [self.position(tensor) for tensor in given]
+        reasons = [position for position in positions if isinstance(position, str)]
+        if reasons:
+            return reasons[0]
+        if all(position is None for position in positions):
+            return None
+        where = f"{name} in {self.inside[-1] or 'the model'}"
+        if name not in RULES:
+            return f"{where} has no receptive-field rule"
+        try:
+            return RULES[name](call, *args, **kwargs)
+        except NoGeometryError as error:
+            return f"{where} {error}"
+        except (TypeError, ValueError, IndexError) as error:
+            return f"{where} is called in a way that has no receptive-field rule ({error})"
+
+
+def _valueless(model: nn.Module) -> tuple[nn.Module, list[Tensor]]:
+    """Copy of the modules in eval mode and without hooks, every tensor replaced by its shape; and those tensors."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        held = [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]
+        memo |= {id(tensor): tensor.detach().to("meta") for tensor in held if isinstance(tensor, Tensor)}
+        memo |= {id(hooks): OrderedDict() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
+    parameters = [tensor for tensor in memo.values() if isinstance(tensor, Tensor)]
+    twin = copy.deepcopy(model, memo)
+    for module in twin.modules():
+        module.training = False
+    return twin, parameters
+
+
+def _input_dtype(parameters: list[Tensor]) -> torch.dtype:
+    return next((tensor.dtype for tensor in parameters if tensor.is_floating_point()), torch.float32)
+
+
+def _on_meta(value: Any) -> Any:
+    """Same nested arguments, tensors that carry values replaced by their shapes."""
+    if isinstance(value, Tensor):
+        return value if value.is_meta else value.to("meta")
+    if type(value) in (list, tuple):
+        return type(value)(_on_meta(item) for item in value)
+    if type(value) is dict:
+        return {name: _on_meta(item) for name, item in value.items()}
+    return value

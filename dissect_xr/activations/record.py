@@ -1,0 +1,218 @@
+"""Records the activations of all layers of a snapshot: one forward pass per image block.
+
+Knows: one task, from image files to whole shards with decoding, compute and writing overlapped.
+Does not know: which tasks there are (`stage`), thresholds or labels.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dissect_xr import store
+from dissect_xr.activations.images import Preprocess, read_image, to_input
+from dissect_xr.activations.sources import ModelSpec, cached_model, cached_weights
+from dissect_xr.activations.store import LayerShape, check_finite
+from dissect_xr.activations.taps import forward
+from dissect_xr.errors import DissectError
+from dissect_xr.floats import means
+from dissect_xr.probe.pixels import inside
+
+DECODERS = 2
+"""Threads that decode images beside the forward pass."""
+
+WRITERS = 2
+"""Threads that pack and write shards; zarr works in part on one core, and a task's memory counts two shards."""
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """One image block of one snapshot."""
+
+    url: str
+    snapshot: str
+    spec: ModelSpec
+    preprocess: Preprocess
+    layers: tuple[LayerShape, ...]
+    root: str
+    """folder of the images"""
+    images: tuple[str, ...]
+    """this block's, relative to the root"""
+    start: int
+    batch: int
+    device: str | None
+    """None: cuda where there is one, else cpu"""
+    threads: int | None
+    """torch threads; None leaves torch's own choice"""
+    autocast: str | None
+    """dtype of torch.autocast, None for none"""
+    fingerprint: str
+    weights: str
+    """sha256 of the weights that the fingerprint stands for"""
+
+    @property
+    def key(self) -> str:
+        """Its marker."""
+        return f"{self.snapshot}/blocks/{self.start}-{self.start + len(self.images)}"
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"activations of {self.snapshot}, images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
+
+
+def extract_block(task: ExtractTask) -> None:
+    """Write the activations of one image block, all layers, and mark it, unless a worker that died since has done so.
+
+    Memory: the block's maps of all layers as stored, two batches of images, and what the model itself needs. On a GPU
+    the maps of one layer at a time; a batch that does not fit is halved.
+    """
+    if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
+        return
+    device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
+        model = cached_model(task.spec, device)
+        if cached_weights(task.spec, device) != task.weights:
+            raise DissectError(
+                f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
+                "Keep a snapshot's weights in a file that is not written again, and run again under another name."
+            )
+        host = HostMaps(task, pinned=device.startswith("cuda"))
+        with ThreadPoolExecutor(WRITERS) as background:
+            written: list[Future[None]] = []
+            for first, pixels in _batches(task):
+                for begin, part in _fitting(model, task, device, first, pixels, host):
+                    host.check(task, begin, part)
+                written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
+            for future in written:
+                future.result()
+        for layer in task.layers:
+            writer.write(f"{task.snapshot}/{layer.name}/peak", (task.start, 0), host.peak[layer.name].numpy())
+            writer.write(f"{task.snapshot}/{layer.name}/mean", (task.start, 0), host.mean[layer.name].numpy())
+        note["batch"] = host.batch
+
+
+class HostMaps:
+    """The block's maps on the host, filled layer by layer as the hooks fire."""
+
+    def __init__(self, task: ExtractTask, *, pinned: bool) -> None:
+        n = len(task.images)
+        self.dtype = getattr(torch, task.layers[0].dtype)
+        self.batch = task.batch
+        self.maps = {
+            la.name: torch.empty((n, *la.shape[1:]), dtype=self.dtype, pin_memory=pinned) for la in task.layers
+        }
+        self.peak = {la.name: torch.empty((n, la.shape[1]), dtype=self.dtype) for la in task.layers}
+        self.mean = {la.name: torch.empty((n, la.shape[1]), dtype=torch.float32) for la in task.layers}
+        self._small: list[tuple[Tensor, Tensor]] = []
+        self.filled = 0
+        self._handed = dict.fromkeys(self.maps, 0)
+
+    def take(self, first: int, layer: str, output: Tensor) -> None:
+        """Cast a layer's output (batch, unit, y, x) and copy it here; nothing of it stays on the device.
+
+        `peak` and `mean` are of the values as stored.
+        """
+        span = slice(first, first + len(output))
+        maps, peak, mean = (of[layer][span] for of in (self.maps, self.peak, self.mean))
+        if output.device.type == "cpu":
+            maps.copy_(output.detach())
+            torch.amax(maps, (2, 3), out=peak)
+            mean.copy_(torch.from_numpy(means(maps.numpy())))
+            return
+        stored = output.detach().to(self.dtype)
+        maps.copy_(stored, non_blocking=True)
+        self._small.append((peak, stored.amax((2, 3))))
+        self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
+
+    def settle(self, device: str) -> None:
+        """Wait for the copies, and bring the small results here."""
+        for target, source in self._small:
+            target.copy_(source)
+        self._small.clear()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def drop(self) -> None:
+        """Forget a batch that did not fit."""
+        self._small.clear()
+
+    def check(self, task: ExtractTask, first: int, count: int) -> None:
+        """Raise where a value of the batch is not finite; then the batch counts as filled."""
+        span = slice(first, first + count)
+        for layer in task.layers:
+            if not self.mean[layer.name][span].isfinite().all():  # as one of any value that is not
+                check_finite(self.maps[layer.name][span].numpy(), layer.name, task.images[first:], layer.dtype)
+        self.filled = first + count
+
+    def whole_shards(self, task: ExtractTask) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
+        """(path, start, maps) of the shards that became whole."""
+        for layer in task.layers:
+            while self._handed[layer.name] < self.filled:
+                first = self._handed[layer.name]
+                last = min(first + layer.shard_images, len(task.images))
+                if last > self.filled:
+                    break
+                self._handed[layer.name] = last
+                path = f"{task.snapshot}/{layer.name}/activation"
+                yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
+
+
+def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(first image, pixels) of each batch; the next one is decoded while the caller works on this one."""
+
+    def decode(name: str) -> NDArray[np.uint8]:
+        return read_image(inside(task.root, name, name), task.preprocess.size, crop=task.preprocess.crop)
+
+    with ThreadPoolExecutor(DECODERS) as executor:
+        waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]
+        for first in range(0, len(task.images), task.batch):
+            following = task.images[first + task.batch : first + 2 * task.batch]
+            ready, waiting = waiting, [executor.submit(decode, name) for name in following]
+            yield first, np.stack([future.result() for future in ready])
+
+
+def _fitting(
+    model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
+) -> Iterator[tuple[int, int]]:
+    """Run a batch in as many parts as fit the device; yields (first image, images) of each part."""
+    done, names = 0, [layer.name for layer in task.layers]
+    while done < len(pixels):
+        part = pixels[done : done + host.batch]
+        try:
+            batch = to_input(task.preprocess, part, device=device)
+            with _autocast(device, task.autocast):
+                forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
+            host.settle(device)
+        except torch.OutOfMemoryError:
+            host.drop()
+            if host.batch == 1:
+                raise
+            host.batch = (host.batch + 1) // 2
+            if device.startswith("cuda"):
+                torch.cuda.empty_cache()
+            continue
+        yield first + done, len(part)
+        done += len(part)
+
+
+def _autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        yield
+    finally:
+        torch.set_num_threads(before)

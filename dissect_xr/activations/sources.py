@@ -1,0 +1,143 @@
+"""Models from a small description: a factory, its arguments and a weights file, or a seed.
+
+Knows: how to build a model, and to keep the last two in this process.
+Does not know: what a weights file holds (`weights`), which layers are wanted, where activations go.
+"""
+
+import functools
+import json
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from dissect_xr.activations.references import resolve, source_sha256
+from dissect_xr.activations.weights import detail, file_sha256, fit_weights, read_weights, tensors_sha256
+from dissect_xr.errors import DissectError
+
+# Building draws from the process-wide generators; two builds at once would mix their random weights.
+_BUILDING = threading.RLock()
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a worker needs to build the model itself: a few strings, hashable and cheap to pickle."""
+
+    factory: str
+    """Reference to the function that builds the model on the CPU, see `references.resolve`."""
+    kwargs: str = "{}"
+    """Keyword arguments of the factory, a JSON object with sorted keys."""
+    weights: str | None = None
+    """Path of a ``.safetensors``, ``.pt`` or ``.pth`` file; None keeps the random weights."""
+    seed: int | None = None
+    """Seed of the random weights; None means 0."""
+
+    @classmethod
+    def of(
+        cls,
+        factory: str,
+        kwargs: Mapping[str, Any] | None = None,
+        weights: str | Path | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Spec from ordinary arguments.
+
+        Examples
+        --------
+        >>> ModelSpec.of("networks:resnet", {"width": 8, "depth": 18}).kwargs
+        '{"depth": 18, "width": 8}'
+        """
+        try:
+            text = json.dumps(dict(kwargs or {}), sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise DissectError(f"arguments of {factory} must be plain numbers, strings and lists: {error}") from error
+        return cls(factory, text, None if weights is None else str(weights), seed)
+
+
+def load_model(spec: ModelSpec) -> nn.Module:
+    """Model of a spec, on the CPU and in eval mode.
+
+    The random generators of Python, NumPy and torch (CPU) are seeded while the factory runs and put back after it, so
+    every worker builds the same random weights.
+
+    Raises
+    ------
+    DissectError
+        The factory fails or returns no `nn.Module`; the weights cannot be read safely or do not fit exactly.
+    """
+    factory, seed = resolve(spec.factory), spec.seed or 0
+    kwargs = json.loads(spec.kwargs)
+    if not -(2**63) <= seed < 2**64:
+        raise DissectError(f"seed {seed}: expected one of 64 bits")
+    with _BUILDING, _seeded(seed):
+        try:
+            model = factory(**kwargs)
+        except Exception as error:
+            given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            raise DissectError(f"{spec.factory}({given}) failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise DissectError(f"{spec.factory} returned a {type(model).__name__}, expected a torch.nn.Module")
+    if spec.weights is not None:
+        fit_weights(model, read_weights(spec.weights), source=spec.weights)
+    return model.eval()
+
+
+def cached_model(spec: ModelSpec, device: str) -> nn.Module:
+    """Model of a spec on a device, kept by this process: at most two, the least recently used goes first.
+
+    Files, of weights or of code, that were written again are read again. Threads share one model: keep to one forward
+    pass at a time per model, and leave its weights alone.
+    """
+    return _cached(spec, device)[0]
+
+
+def cached_weights(spec: ModelSpec, device: str) -> str:
+    """`weights_sha256` of what `cached_model` returns, taken when it was loaded."""
+    return _cached(spec, device)[1]
+
+
+def _cached(spec: ModelSpec, device: str) -> tuple[nn.Module, str]:
+    stamp: tuple[object, ...] = (source_sha256(spec.factory),)
+    if spec.weights is not None and Path(spec.weights).is_file():
+        stamp += (Path(spec.weights).stat().st_mtime_ns, Path(spec.weights).stat().st_size)
+    with _BUILDING:
+        return _model_on(spec, device, stamp)
+
+
+def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
+    """Hex sha256 that identifies the weights: of the file, or of every tensor of a randomly initialised model."""
+    return file_sha256(spec.weights) if spec.weights is not None else tensors_sha256(model.state_dict())
+
+
+@functools.lru_cache(maxsize=2)
+def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[nn.Module, str]:
+    model = load_model(spec)
+    digest = weights_sha256(spec, model)
+    try:
+        torch.empty(0, device=device)  # a model without weights can be moved anywhere
+        return model.to(device), digest
+    except (RuntimeError, AssertionError) as error:
+        raise DissectError(f"the model cannot be moved to device {device!r}: {detail(error)}") from error
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the process-wide CPU generators inside the block and put their states back after it."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # factories draw from it
+    # devices=[] and the generator's own seed: torch.manual_seed would reseed every GPU as well.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

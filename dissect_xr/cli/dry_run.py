@@ -1,0 +1,192 @@
+"""What a run needs, before it starts: tasks, bytes on disk, memory of a task; and whether it fits.
+
+Knows: the plans of the stages, this machine's memory and disk.
+Does not know: how stages run.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dissect_xr.activations import extract as activations
+from dissect_xr.activations.extract import Described, Extraction, describe
+from dissect_xr.cli.run import Run
+from dissect_xr.dissection.cut import RESIDENT, projected
+from dissect_xr.dissection.labels import Labels
+from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
+from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import run_tasks
+from dissect_xr.parallel.resources import Projection
+from dissect_xr.probe.ingest import block_length, label_chunks
+from dissect_xr.probe.label_set import ProbePlan
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a run."""
+
+    name: str
+    tasks: int
+    disk: int
+    """bytes written at most: as if nothing could be compressed"""
+    memory: Projection
+    """of one task, the worker process included"""
+    at_once: int
+    """tasks that run side by side on this machine"""
+
+
+def plan_run(run: Run) -> list[StagePlan]:
+    """All stages of a run, none of them started. Reads tables, not pixels, and loads every model once.
+
+    The built-in probe's images are composed where they are missing, since its tables come with them.
+    """
+    probe = run.plan_probe().check()
+    return [_probe_stage(run, probe), *_snapshot_stages(run, probe)]
+
+
+def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
+    """Raise where this machine's memory, or the disk, is too small for the plans.
+
+    Raises
+    ------
+    DissectError
+        With what is needed, what there is, and what to change.
+    """
+    there = _memory()
+    for plan in plans:
+        needed = plan.memory.total * plan.at_once
+        if there is not None and needed > there:
+            parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in plan.memory.parts)
+            raise DissectError(
+                f"{plan.name}: {plan.at_once} tasks at once need {needed / 2**30:.1f} GiB ({parts}), this machine has "
+                f"{there / 2**30:.1f} GiB. Use fewer workers, a smaller activations.memory or batch, or fewer layers."
+            )
+    free = _free(run.out)
+    kept = run.recipe.keep_activations == "all"
+    needed = sum(plan.disk for plan in plans if kept or not plan.name.startswith("activations"))
+    needed += 0 if kept else max((plan.disk for plan in plans if plan.name.startswith("activations")), default=0)
+    if free is not None and needed > free:
+        raise DissectError(
+            f"{run.out}: the run may write {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
+            "Use keep_activations: none, fewer layers or snapshots, or another --out."
+        )
+
+
+def _probe_stage(run: Run, plan: ProbePlan) -> StagePlan:
+    rows, cols = plan.label_size
+    length = block_length(len(plan.rows))
+    image = max(1, len(plan.planes)) * rows * cols * 2
+    memory = Projection(
+        (
+            ("process", RESIDENT),
+            ("labels of a block, packed and unpacked", 3 * length * image),
+            ("one decoded image and its maps", 64 * 2**20),
+        )
+    )
+    return StagePlan("probe", -(-len(plan.rows) // length), len(plan.rows) * image, memory, run.pool.workers)
+
+
+def _snapshot_stages(run: Run, probe: ProbePlan) -> Iterator[StagePlan]:
+    images = tuple(row.image for row in probe.rows)
+    tasks = [(spec, run.recording) for _, spec in run.snapshots]
+    described: dict[object, Described] = dict(run_tasks(run.pool, describe, tasks, gpu=True))
+    labels = _labels(probe)
+    for (snapshot, spec), task in zip(run.snapshots, tasks, strict=True):
+        plan = Extraction(run.activations_url, run.probe_url, snapshot, spec, run.recording, described[task], images)
+        plan.check_budget()
+        block = plan.layers[0].block
+        memory = Projection((("process with torch", activations.RESIDENT), *plan.memory.parts))
+        yield StagePlan(f"activations {snapshot.name}", -(-len(images) // block), plan.nbytes, memory, 1)
+        layers = [_layer(run, plan, n) for n in range(len(plan.layers))]
+        yield _threshold_stage(run, snapshot.name, layers)
+        yield _tally_stage(run, snapshot.name, layers, labels)
+
+
+def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StagePlan:
+    cut = [(layer, threshold_blocks(layer, (run.pool.memory, run.pool.workers))) for layer in layers]
+    fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
+    first = [projected(la, unit_blocks[0][0], **threshold_sizes(la, run.pool.memory)) for la, unit_blocks in cut]
+    memory = max(first, key=lambda projection: projection.total)
+    return StagePlan(
+        f"thresholds {snapshot}",
+        sum(len(tasks) for _, unit_blocks in cut for tasks in unit_blocks),
+        12 * fractions * units,
+        Projection((("process", RESIDENT), *memory.parts)),
+        run.pool.workers,
+    )
+
+
+def _tally_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: Labels) -> StagePlan:
+    fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
+    plan = (run.pool.memory, run.pool.workers)
+    sizes = tally_sizes(labels, fractions, run.pool.memory)
+    cut = [(layer, tally_blocks(layer, labels, fractions, plan)) for layer in layers]
+    memory = max(
+        (projected(layer, unit_blocks[0][0], **sizes) for layer, unit_blocks in cut),
+        key=lambda projection: projection.total,
+    )
+    return StagePlan(
+        f"counts {snapshot}",
+        sum(len(tasks) for _, unit_blocks in cut for tasks in unit_blocks),
+        sizes["unit_bytes"] * units,
+        Projection((("process", RESIDENT), *memory.parts)),
+        run.pool.workers,
+    )
+
+
+def _layer(run: Run, plan: Extraction, n: int) -> Layer:
+    """The layer as the passes will find it."""
+    layer = plan.layers[n]
+    chunks = layer.specs()[0].chunks
+    return Layer(
+        url=plan.url,
+        snapshot=plan.snapshot.name,
+        name=layer.name,
+        shape=layer.shape,
+        dtype=layer.dtype,
+        chunk=(chunks[0], chunks[1]),
+        fingerprint="",
+        input_size=plan.recording.preprocess.size,
+        geometry=plan.described.geometry[layer.name],
+    )
+
+
+def _labels(probe: ProbePlan) -> Labels:
+    """The labels as the passes will find them."""
+    slots = max(1, max(len(row.whole) for row in probe.rows))
+    chunk, shard = label_chunks(min(len(probe.rows), block_length(len(probe.rows))))
+    return Labels(
+        url="",
+        shape=(len(probe.rows), max(1, len(probe.planes)), *probe.label_size),
+        slots=slots,
+        chunk=chunk,
+        shard=shard,
+        concepts=np.array([c.number for c in probe.concepts], np.int64),
+        category=np.array([probe.categories.index(c.category) for c in probe.concepts], np.int64),
+        categories=probe.categories,
+        fingerprint="",
+        images_sha256="",
+    )
+
+
+def _memory() -> int | None:
+    """Bytes of memory of this machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _free(out: str) -> int | None:
+    """Bytes free where `out` will lie; None for an object store."""
+    if "://" in out:
+        return None
+    folder = Path(out).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,308 @@
+"""`dissect-xr`: a recipe's stages from the command line.
+
+Knows: commands, options, exit codes (2: the user can mend it, 3: some blocks failed), what is printed when.
+Does not know: how anything is computed; torch is imported only by the commands that run a model.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from dissect_xr.cli.safety import Safety
+from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.store import objects
+
+if TYPE_CHECKING:
+    from dissect_xr.cli.run import Run
+
+app = typer.Typer(
+    help="Network Dissection out of core: what does each unit of a vision network detect?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+# A file or a pipe has no width; 80 would cut the summary's last column.
+console, errors = (
+    Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120) for stderr in (False, True)
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe (YAML).")]
+Out = Annotated[str, typer.Option(help="Output directory (path or URL).")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE overrides any recipe field; repeatable.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; threads of one process if absent.")]
+Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.")]
+Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port.")]
+Memory = Annotated[str, typer.Option(help="Memory a task may plan with, such as 512MiB.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Read all that is finished first; do damaged blocks again.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the output directory from a dead run elsewhere.")]
+
+UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a text such as 512MiB.
+
+    >>> parse_bytes("1.5 MiB")
+    1572864
+    """
+    number = text.strip().rstrip("KMGiBkmgb ")
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (KeyError, ValueError, OverflowError) as error:
+        raise DissectError(f"'{text}': expected a size such as 512MiB or 2GB.") from error
+    if size < 2**20:
+        raise DissectError(f"'{text}': expected at least 1MiB.")
+    return size
+
+
+@contextmanager
+def _start(
+    recipe: Path, out: str, overrides: list[str] | None, pool: dict[str, Any], *, quiet: bool, safety: Safety | None
+) -> Iterator["Run"]:
+    from dissect_xr.cli.outcome import unfinished
+    from dissect_xr.cli.start import open_run
+
+    with open_run(recipe, out, overrides or (), pool, show=not quiet, safety=safety) as (started, damages):
+        for damage in damages:
+            _tell(damage)
+        try:
+            yield started
+        except BlocksFailed as error:
+            errors.print(unfinished(started, error.failures))
+            raise
+
+
+def _tell(damage: object) -> None:
+    errors.print(f"damaged, will be done again: {escape(str(damage))}", soft_wrap=True)
+
+
+def _pool(workers: int | None, gpus: int, scheduler: str | None, memory: str) -> dict[str, Any]:
+    return {"workers": workers, "gpus": gpus, "scheduler": scheduler, "memory": parse_bytes(memory)}
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    workers: Workers = None,
+    gpus: Gpus = 0,
+    scheduler: Scheduler = None,
+    memory: Memory = "512MiB",
+    quiet: Quiet = False,
+    verify: Verify = False,
+    break_lock: BreakLock = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done and whether it fits.")
+    ] = False,
+) -> None:
+    """Probe, activations and dissection of every snapshot, resuming what is done; then the table and figures."""
+    from dissect_xr.cli.dry_run import check_fits, plan_run
+    from dissect_xr.cli.outcome import results
+    from dissect_xr.store.repair import mended
+
+    pool = _pool(workers, gpus, scheduler, memory)
+    safety = None if dry_run else Safety(verify, break_lock)
+    with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
+        plans = plan_run(started)
+        if dry_run:
+            _show_plans(plans)
+        check_fits(started, plans)
+        if dry_run:
+            return
+
+        def finished() -> list[RenderableType]:
+            started.run()
+            return results(out, started.dissection_url)
+
+        _show(mended(finished, _tell))
+
+
+@app.command()
+def probe(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    quiet: Quiet = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Only read the images and labels into probe.zarr."""
+    with _start(
+        recipe,
+        out,
+        overrides,
+        _pool(workers, 0, scheduler, "512MiB"),
+        quiet=quiet,
+        safety=Safety(break_lock=break_lock),
+    ) as started:
+        started.probe()
+        console.print(f"probe: {escape(started.probe_url)}")
+
+
+@app.command()
+def extract(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    workers: Workers = None,
+    gpus: Gpus = 0,
+    scheduler: Scheduler = None,
+    quiet: Quiet = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Only record the activations of every snapshot into activations.zarr."""
+    with _start(
+        recipe,
+        out,
+        overrides,
+        _pool(workers, gpus, scheduler, "512MiB"),
+        quiet=quiet,
+        safety=Safety(break_lock=break_lock),
+    ) as started:
+        started.extract()
+        console.print(f"activations: {escape(started.activations_url)}")
+
+
+@app.command()
+def dissect(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    memory: Memory = "512MiB",
+    quiet: Quiet = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Only compute thresholds and counts of the activations there are, into dissection.zarr."""
+    from dissect_xr.cli.outcome import results
+
+    with _start(
+        recipe, out, overrides, _pool(workers, 0, scheduler, memory), quiet=quiet, safety=Safety(break_lock=break_lock)
+    ) as started:
+        started.dissect()
+        _show(results(out, started.dissection_url))
+
+
+@app.command()
+def info(path: Annotated[str, typer.Argument(help="A store: probe, activations or dissection.")]) -> None:
+    """What a store holds: a probe's concepts, a model's layers, or what its units detect."""
+    from dissect_xr.cli.summary import describe_store
+
+    _show(describe_store(path))
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(help="A store, or the output directory of a run.")], quiet: Quiet = False
+) -> None:
+    """Read every byte that is finished and name what is damaged or missing; exit code 2 where anything is."""
+    from dissect_xr.store.verify import verify as verify_stores
+
+    damages, objects = verify_stores(path, show=not quiet)
+    for damage in damages:
+        console.print(escape(str(damage)), soft_wrap=True)
+    if damages:
+        raise DissectError(
+            f"{path}: {len(damages)} of {objects} objects are damaged or missing. "
+            "Give the `run` command again with --verify: it does the blocks concerned again."
+        )
+    console.print(f"{objects} objects are what was written: {escape(path)}")
+
+
+@app.command()
+def export(
+    path: Annotated[str, typer.Argument(help="A dissection store.")],
+    to: Annotated[Path, typer.Option(help="File to write.")],
+    format: Annotated[
+        str, typer.Option(help="csv or parquet (a row per unit), parquet-pairs (unit x concept), netdissect-csv.")
+    ] = "csv",
+    snapshot: Annotated[str | None, typer.Option(help="One snapshot; all if absent.")] = None,
+    layer: Annotated[str | None, typer.Option(help="One layer; all if absent.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="One fraction; all if absent.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write what the units detect to a file."""
+    from dissect_xr.analysis.results import open_dissection
+    from dissect_xr.io.export import select, write_table
+
+    wanted = select(open_dissection(path), snapshot=snapshot, layer=layer, fraction=fraction)
+    write_table(wanted, to, format, show=not quiet)
+    console.print(f"written: {escape(str(to))}")
+
+
+@app.command()
+def report(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write; OUT/report if absent.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option(help="One of the dissection's fractions; the first if absent.")
+    ] = None,
+    exemplars: Annotated[int, typer.Option(min=0, max=24, help="Images shown per unit; 0 for none.")] = 6,
+    quiet: Quiet = False,
+) -> None:
+    """Write the results as pages that open from disk, without a network: a folder to keep or to send."""
+    from dissect_xr.cli.recipe import load_recipe
+    from dissect_xr.report.write import write_report
+
+    load_recipe(recipe, out=out, overrides=overrides or ())
+    if to is None and "://" in out:
+        raise DissectError(f"{out}: a report is written to a local folder. Name one: --to FOLDER.")
+    page = write_report(out, to or Path(out) / "report", fraction=fraction, exemplars=exemplars, show=not quiet)
+    console.print(f"report: {escape(str(page))}")
+
+
+def _show_plans(plans: Any) -> None:
+    from rich.table import Table
+
+    table = Table(title="plan", title_justify="left")
+    table.add_column("stage")
+    for name in ("tasks", "on disk, at most", "memory of a task"):
+        table.add_column(name, justify="right")
+    for plan in plans:
+        disk, memory = f"{plan.disk / 2**20:,.1f} MiB", f"{plan.memory.total / 2**20:,.0f} MiB"
+        table.add_row(escape(plan.name), str(plan.tasks), disk, memory)
+    console.print(table)
+
+
+def _show(parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        console.print(part)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one message; exit code 2: the user can mend it, 3: blocks failed; a traceback only with --debug."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        app([argument for argument in given if argument != "--debug"], standalone_mode=True)
+    except DissectError as error:
+        if debug:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(3 if isinstance(error, BlocksFailed) else 2) from None
+    except Exception as error:
+        if debug:
+            raise
+        if objects.is_transport(error):
+            errors.print(f"[bold red]error:[/] a store did not answer: {escape(str(error))}", soft_wrap=True)
+            errors.print("What is finished is kept: give the same command again.")
+            raise SystemExit(2) from None
+        errors.print(f"[bold red]internal error:[/] {escape(f'{type(error).__name__}: {error}')}", soft_wrap=True)
+        errors.print("What is finished is kept. Please report this with what --debug prints.")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted: what is finished is kept, the same command goes on from there.")
+        raise SystemExit(130) from None

@@ -1,0 +1,98 @@
+"""What a run has come to: its results, or what is finished and what is not where blocks failed.
+
+Knows: which markers a run's stages leave, rich.
+Does not know: why a block failed, or how a result is computed.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from rich import box
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from dissect_xr import store
+from dissect_xr.cli.run import Run
+from dissect_xr.errors import Failed
+from dissect_xr.probe.ingest import block_length
+from dissect_xr.store import objects
+
+NAMED = 3
+"""Failed blocks whose images are named per row; the error names more."""
+
+
+def results(out: str, url: str) -> list[RenderableType]:
+    """The tables of the dissection at `url`, and where its figures lie, which are drawn. Reads all of it."""
+    from dissect_xr.analysis.results import open_dissection
+    from dissect_xr.cli.summary import anchoring_notes, summary
+    from dissect_xr.plot.figures import save_figures
+
+    found = open_dissection(url)
+    figures = save_figures(found, Path(out) / "figures") if objects.is_local(out) else ()
+    return [
+        *summary(found),
+        *anchoring_notes(url),
+        *(f"figure: {escape(str(path))}" for path in figures),
+        f"results: {escape(url)}",
+    ]
+
+
+def unfinished(run: Run, failures: Sequence[Failed]) -> Table:
+    """A row per stage of each snapshot: how much is finished, how many blocks failed, which images they are of.
+
+    A snapshot that is finished has one row, and a layer has one where a block of it failed.
+    """
+    failed = {}
+    for stage, group in groupby(sorted(failures, key=_stage), key=_stage):
+        images = [failure.what.removeprefix(f"{stage}, ") for failure in group]
+        more = [f"and {len(images) - NAMED} more"] if len(images) > NAMED else []
+        failed[stage] = str(len(images)), "\n".join([*images[:NAMED], *more])
+    table = Table(title="what is finished and what is not", title_justify="left", box=box.SIMPLE)
+    for name in ("stage", "finished", "blocks failed", "of"):
+        table.add_column(name, justify="right" if name == "blocks failed" else "left", no_wrap=name == "stage")
+    for stage, finished in _stages(run):
+        table.add_row(*map(escape, (stage, finished, *failed.pop(stage, ("", "")))))
+        for part in [key for key in failed if key.startswith(f"{stage}/")]:
+            table.add_row(*map(escape, (f"  {part}", "", *failed.pop(part))))
+    for stage, said in failed.items():
+        table.add_row(*map(escape, (stage, "", *said)))
+    return table
+
+
+def _stage(failure: Failed) -> str:
+    return failure.what.partition(", ")[0]
+
+
+def _stages(run: Run) -> Iterator[tuple[str, str]]:
+    """(stage, how much of it is finished), in the order of the run."""
+    plan = store.marker(run.probe_url, "plan")
+    images = plan["note"]["images"] if plan else 0
+    blocks = len(store.markers(run.probe_url, "blocks"))
+    yield "labels", _part(blocks, -(-images // block_length(images)) if images else None, "blocks")
+    for snapshot, _ in run.snapshots:
+        yield from _of_snapshot(run, snapshot.name, images)
+
+
+def _of_snapshot(run: Run, name: str, images: int) -> Iterator[tuple[str, str]]:
+    dissected = store.markers(run.dissection_url, name)
+    ends = [key.rsplit("/", 1)[1] for key in dissected]
+    created = store.marker(run.activations_url, f"{name}/created")
+    if created is None:
+        # With `keep_activations: none` those of a finished snapshot are gone.
+        yield name, "finished" if ends.count("done") == ends.count("created") > 0 else "not begun"
+        return
+    layers = store.read_attrs(run.activations_url, name)["inputs"]["layers"]
+    if ends.count("done") == len(layers):
+        yield name, "finished"
+        return
+    block = next(iter(layers.values()))[-1]
+    extracted = len(store.markers(run.activations_url, f"{name}/blocks"))
+    yield f"activations of {name}", _part(extracted, -(-images // block), "blocks")
+    yield f"thresholds of {name}", _part(ends.count("threshold"), len(layers), "layers")
+    yield f"counts of {name}", _part(ends.count("done"), len(layers), "layers")
+
+
+def _part(done: int, total: int | None, what: str) -> str:
+    return "not begun" if total is None else f"{done} of {total} {what}"

@@ -1,0 +1,222 @@
+"""A recipe's stages, in order: probe, then per snapshot activations and dissection.
+
+Knows: which store each stage reads and writes, what is done already, what a run needs at most.
+Does not know: how a stage computes, or how results are shown.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dissect_xr import store
+from dissect_xr.activations.extract import Extraction, Recording, check_same, extract, prepare_extraction
+from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.sources import ModelSpec
+from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
+from dissect_xr.dissection.dissect import Method, dissect, is_dissected
+from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.parallel.pool import Pool
+from dissect_xr.parallel.retry import kept_failures
+from dissect_xr.probe.colors import COLOR_NAMES
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.label_set import ProbePlan
+from dissect_xr.probe.readers.broden import read_broden
+from dissect_xr.probe.readers.masks import read_masks
+from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.store import objects
+from dissect_xr.store.repair import repair, sweep
+from dissect_xr.store.verify import Damage
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe in one output directory."""
+
+    recipe: Recipe
+    out: str
+    pool: Pool
+    show: bool = True
+
+    @property
+    def probe_url(self) -> str:
+        """`probe.zarr`"""
+        return store.join(self.out, "probe.zarr")
+
+    @property
+    def activations_url(self) -> str:
+        """`activations.zarr`"""
+        return store.join(self.out, "activations.zarr")
+
+    @property
+    def dissection_url(self) -> str:
+        """`dissection.zarr`"""
+        return store.join(self.out, "dissection.zarr")
+
+    @cached_property
+    def method(self) -> Method:
+        """What makes the dissection."""
+        part = self.recipe.dissect
+        return Method(tuple(part.fractions), part.anchoring, part.domain)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """How activations are recorded."""
+        part, model, layers = self.recipe.activations, self.recipe.model, self.recipe.layers
+        return Recording(
+            Preprocess(size=model.input_size, **model.preprocess.model_dump()),
+            ("all",) if layers == "all" else tuple(layers),
+            **part.model_dump(),
+        )
+
+    @cached_property
+    def snapshots(self) -> list[tuple[SnapshotInfo, ModelSpec]]:
+        """Every snapshot with its metrics, and how its model is made."""
+        model = self.recipe.model
+        names = [part.name for part in model.snapshots]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DissectError(f"model.snapshots: the names {twice} occur more than once.")
+        return [
+            (
+                SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | part.metrics),
+                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed),
+            )
+            for part in model.snapshots
+        ]
+
+    @cached_property
+    def _metrics(self) -> dict[int, dict[str, float]]:
+        """Metrics by step, from the recipe's file."""
+        part = self.recipe.model.metrics
+        if part is None:
+            return {}
+        try:
+            records = json.loads(Path(part.file).read_text(encoding="utf-8"))
+            return {
+                int(record[part.step]): {name: float(record[key]) for name, key in part.columns.items()}
+                for record in records
+            }
+        except FileNotFoundError as error:
+            raise DissectError(f"model.metrics.file: {part.file} does not exist.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wanted = ", ".join([part.step, *part.columns.values()])
+            raise DissectError(f"{part.file}: expected a JSON list of records with {wanted}: {error!r}.") from error
+
+    def plan_probe(self) -> ProbePlan:
+        """What the probe will hold; composes the built-in images where they are missing."""
+        part = self.recipe.probe
+        match part:
+            case BrodenProbe():
+                plan = read_broden(
+                    part.folder, index=part.index, categories=part.categories, label_size=part.label_size
+                )
+            case MasksProbe():
+                plan = read_masks(
+                    images=part.image_folder,
+                    masks=part.mask_folder,
+                    concepts=part.concepts,
+                    label_size=part.label_size,
+                    ignore=part.ignore,
+                    categories=part.categories,
+                )
+            case DigitsProbe():
+                if part.folder is None and not objects.is_local(self.out):
+                    raise DissectError(f"probe.folder: give a local folder for the images, since {self.out} is none.")
+                folder = Path(part.folder or store.join(self.out, "digits"))
+                if not (folder / "index.csv").exists():
+                    write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
+                plan = read_broden(folder, categories=part.categories, label_size=part.label_size)
+        plan = plan.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
+        return plan.with_colors(COLOR_NAMES) if part.colors else plan
+
+    def probe(self) -> None:
+        """Write the probe."""
+        plan = self.plan_probe()
+        if self.recipe.skip_bad_images:
+            plan = without_bad_images(plan, self.probe_url, pool=self.pool, show=self.show)
+        write_probe(plan, self.probe_url, pool=self.pool, show=self.show)
+
+    def plan_snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
+        """What extracting one snapshot will do."""
+        return prepare_extraction(self.activations_url, self.probe_url, snapshot, spec, self.recording, pool=self.pool)
+
+    def extract(self) -> None:
+        """Write the activations of every snapshot."""
+        for snapshot, spec in self.snapshots:
+            extract(self.plan_snapshot(snapshot, spec), pool=self.pool, show=self.show)
+
+    def dissect(self) -> None:
+        """Dissect all activations there are."""
+        dissect(
+            self.activations_url,
+            self.probe_url,
+            self.dissection_url,
+            method=self.method,
+            pool=self.pool,
+            show=self.show,
+        )
+
+    def run(self) -> None:
+        """All stages, snapshot by snapshot; `keep_activations: none` removes a snapshot's once it is dissected.
+
+        Raises
+        ------
+        BlocksFailed
+            When all that does not need a failing block is finished.
+        """
+        self.probe()
+        failures: list[Failed] = []
+        for snapshot, spec in self.snapshots:
+            with kept_failures(failures):
+                self._snapshot(snapshot, spec)
+        if failures:
+            raise BlocksFailed(failures)
+
+    def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
+        """Activations and dissection of one snapshot."""
+        plan = self.plan_snapshot(snapshot, spec)
+        check_same(plan)
+        dissected, keep = self._dissected(plan), self.recipe.keep_activations == "all"
+        if keep or not dissected:
+            extract(plan, pool=self.pool, show=self.show)
+        if not dissected:
+            dissect(
+                self.activations_url,
+                self.probe_url,
+                self.dissection_url,
+                method=self.method,
+                only=[(snapshot.name, layer.name) for layer in plan.layers],
+                pool=self.pool,
+                show=self.show,
+            )
+        if not keep and store.markers(self.activations_url, snapshot.name):
+            store.remove(self.activations_url, snapshot.name)
+
+    def repair(self, *, full: bool = False) -> list[Damage]:
+        """Drop damaged blocks of all stores, so that they are done again, and what killed writers left; the damage.
+
+        Looks at sizes and metadata; with `full` at every byte.
+        """
+        damages = []
+        for url in (self.probe_url, self.activations_url, self.dissection_url):
+            sweep(url)
+            damages += repair(url, full=full, show=self.show)
+        return damages
+
+    def _dissected(self, plan: Extraction) -> bool:
+        """Whether every layer of the snapshot is dissected, from these inputs by this method."""
+        return all(
+            is_dissected(
+                self.dissection_url,
+                f"{plan.snapshot.name}/{layer.name}",
+                self.method.inputs(plan.layer_fingerprint(layer.name), self._probe_sha256),
+            )
+            for layer in plan.layers
+        )
+
+    @cached_property
+    def _probe_sha256(self) -> str:
+        found = store.marker(self.probe_url, "done")
+        return str(found["fingerprint"]) if found else ""

@@ -1,0 +1,81 @@
+"""Starts a run: its output directory locked, its recipe kept, what is damaged in it dropped.
+
+Knows: the order in which that has to happen.
+Does not know: the stages, or how anything is shown.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dissect_xr.cli.recipe import load_recipe, read_raw
+from dissect_xr.cli.run import Run
+from dissect_xr.cli.safety import Safety
+from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import open_pool
+from dissect_xr.store import objects
+from dissect_xr.store.lock import KEY, left_behind, locked
+from dissect_xr.store.verify import Damage
+
+
+@contextmanager
+def open_run(
+    recipe: Path, out: str, overrides: Sequence[str], pool: dict[str, Any], *, show: bool, safety: Safety | None
+) -> Iterator[tuple[Run, list[Damage]]]:
+    """A run, and what was damaged in its stores and will be done again; `safety` None means that it will not write.
+
+    Raises
+    ------
+    DissectError
+        Where the recipe is wrong, `out` holds something else, or another run is writing there.
+    """
+    loaded = load_recipe(recipe, out=out, overrides=overrides)
+    with ExitStack() as stack:
+        if safety is not None:
+            prepare(out)
+            command = "dissect-xr " + " ".join(sys.argv[1:])
+            stack.enter_context(locked(out, command, break_lock=safety.break_lock))
+            keep_recipe(out, read_raw(recipe, overrides))
+        run = Run(loaded, out, stack.enter_context(open_pool(**pool)), show=show)
+        yield run, [] if safety is None else run.repair(full=safety.verify)
+
+
+def prepare(out: str) -> None:
+    """Make the output directory.
+
+    Raises
+    ------
+    DissectError
+        Where `out` holds something else.
+    """
+    if not objects.is_local(out):
+        return
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise DissectError(f"{out}: expected a folder to write to, found a file. Choose another --out.")
+    names = (
+        {path.name for path in folder.iterdir() if not path.name.endswith(objects.PARTIAL)} if folder.is_dir() else ()
+    )
+    if names and "recipe.yaml" not in names and set(names) != {KEY}:
+        raise DissectError(f"{out}: is not empty and holds no run of this program. Choose another --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DissectError(f"{out}: cannot write there: {error}. Choose another --out.") from error
+
+
+def keep_recipe(out: str, raw: dict[str, Any]) -> None:
+    """Keep the recipe in the output directory, and remove what killed runs were writing there.
+
+    A claim to the lock stays unless its process is gone: it may be of a run that is starting.
+    """
+    objects.write(out, "recipe.yaml", yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
+    if objects.is_local(out):
+        for path in [*Path(out).glob(f"*{objects.PARTIAL}"), *Path(out, "markers").rglob(f"*{objects.PARTIAL}")]:
+            claim = path.parent == Path(out) and path.name.startswith(KEY)
+            if not claim or left_behind(objects.read(out, path.name) or b""):
+                path.unlink(missing_ok=True)

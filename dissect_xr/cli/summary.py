@@ -1,0 +1,139 @@
+"""What a store holds, in a few lines and tables.
+
+Knows: how to tell the three kinds of store apart; rich, and that names come from data: they are escaped.
+Does not know: how anything was computed, or what a run has still to do (`outcome`).
+"""
+
+from collections.abc import Iterator
+
+import xarray as xr
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from dissect_xr import store
+from dissect_xr.analysis.detectors import concept_histogram, detectors, unique_detectors
+from dissect_xr.analysis.results import open_dissection
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import CUTOFF
+
+TOP = 3
+"""Concepts named per row of the summary."""
+
+
+def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
+    """A table per fraction: snapshot x layer with units, detectors, unique detectors and the most frequent concepts.
+
+    Computes the IoUs of a layer at a time.
+    """
+    for fraction in ds["fraction"].values:
+        table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
+        table.add_column("snapshot", no_wrap=True)
+        table.add_column("layer", no_wrap=True)
+        for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
+            table.add_column(name, justify="right", min_width=max(map(len, name.split("\n"))))
+        table.add_column("top concepts", no_wrap=True)
+        for snapshot in ds["snapshot"].values:
+            at = ds.sel(fraction=fraction, snapshot=snapshot)
+            for layer in dict.fromkeys(ds["layer"].values):
+                row = _row(at.isel(unit=at["layer"].values == layer), cutoff)
+                table.add_row(escape(str(snapshot)), escape(str(layer)), *row)
+        yield table
+
+
+def _row(one: xr.Dataset, cutoff: float) -> list[str]:
+    one = one[["intersection", "unit_area", "concept_area", "dead"]].load()
+    if one["intersection"].isnull().any():
+        return ["-", "-", "-", "-", "not in this snapshot"]
+    units = concept_histogram(one, cutoff=cutoff)
+    order = units.argsort().values[::-1]
+    named = [f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}" for c in order[:TOP] if int(units[c])]
+    numbers = (
+        one.sizes["unit"],
+        detectors(one, cutoff=cutoff).sum(),
+        unique_detectors(one, count="by_unit", cutoff=cutoff),
+        unique_detectors(one, count="by_category", cutoff=cutoff),
+    )
+    return [*(str(int(number)) for number in numbers), ", ".join(named)]
+
+
+def concepts(probe: xr.Dataset) -> Iterator[Table]:
+    """A table per category of a probe: number, name, images and share of the category's domain."""
+    probe = probe[["concept_images", "concept_area", "category_area"]].load()
+    for category in probe["category"].values:
+        area = int(probe["category_area"].sel(category=category))
+        mine = probe.isel(concept=probe["concept_category"].values == category)
+        table = Table(title=escape(f"{category}: {mine.sizes['concept']} concepts"), title_justify="left")
+        for name, side in (("number", "right"), ("concept", "left"), ("images", "right"), ("share", "right")):
+            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        for n in mine["concept_area"].argsort().values[::-1]:
+            one = mine.isel(concept=n)
+            share = int(one["concept_area"]) / area if area else 0.0
+            name = escape(str(one["concept_name"].values))
+            table.add_row(str(int(one["concept"])), name, str(int(one["concept_images"])), f"{share:.3%}")
+        yield table
+
+
+def describe_store(url: str) -> Iterator[str | Table]:
+    """Lines and tables about the store at `url`.
+
+    Raises
+    ------
+    DissectError
+        Where there is no store of this package.
+    """
+    if not store.exists(url):
+        raise DissectError(f"{url}: expected a store (probe.zarr, activations.zarr or dissection.zarr), found none.")
+    keys = store.markers(url)
+    if "plan" in keys:
+        yield from _probe(url)
+    elif any(key.endswith("/threshold") for key in keys):
+        yield from summary(open_dissection(url))
+        yield from anchoring_notes(url)
+    elif any(key.endswith("/done") for key in keys):
+        yield _activations(url, keys)
+    else:
+        raise DissectError(f"{url}: holds nothing that this package finished.")
+
+
+def anchoring_notes(url: str) -> list[str]:
+    """A line for each reason why layers are anchored otherwise than asked for."""
+    reasons: dict[str, list[str]] = {}
+    for key in sorted(store.markers(url)):
+        if key.endswith("/done"):
+            path = key.removesuffix("/done")
+            if reason := store.read_attrs(url, path)["anchoring_reason"]:
+                reasons.setdefault(reason, []).append(path)
+    return [
+        f"anchoring half_pixel instead of receptive_field for {escape(', '.join(paths))}: {escape(reason)}"
+        for reason, paths in reasons.items()
+    ]
+
+
+def _probe(url: str) -> Iterator[str | Table]:
+    if store.marker(url, "done") is None:
+        raise DissectError(f"{url}: the probe is not complete. Run the recipe again: it resumes.")
+    data = store.open_lazy(url)
+    sizes = data.sizes
+    yield (
+        f"probe: {sizes['image']} images, {sizes['plane']} planes of {sizes['row']} x {sizes['col']}, "
+        f"{sizes['concept']} concepts in {sizes['category']} categories"
+    )
+    if skipped := data.attrs["parameters"].get("skipped"):
+        yield f"{len(skipped)} images skipped: {escape(', '.join(image for image, _ in skipped[:10]))}"
+    yield from concepts(data)
+
+
+def _activations(url: str, keys: set[str]) -> Table:
+    table = Table(title="activations", title_justify="left")
+    for name in ("snapshot", "layer"):
+        table.add_column(name)
+    for name in ("images", "units", "map", "dtype"):
+        table.add_column(name, justify="right")
+    for key in sorted(key for key in keys if key.endswith("/done")):
+        path = key.removesuffix("/done")
+        array = store.read(url, f"{path}/activation")
+        images, units, height, width = array.shape
+        snapshot, _, layer = path.partition("/")
+        table.add_row(escape(snapshot), escape(layer), str(images), str(units), f"{height} x {width}", str(array.dtype))
+    return table

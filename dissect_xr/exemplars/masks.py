@@ -1,0 +1,187 @@
+"""Where one unit is active in one image, and on what: the decisions of the counting pass, image by image.
+
+Knows: one unit's maps, its threshold, the label grid; that a pixel is decided by the counting kernel and no other code.
+Does not know: which images are worth looking at, pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dissect_xr import store
+from dissect_xr.dissection.counts import Domain, add_counts
+from dissect_xr.dissection.interpolation import Axis
+from dissect_xr.dissection.labels import Labels, open_labels, read_labels
+from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.errors import DissectError
+
+NUMBERS = (1 << 16) - 1
+"""Label pixels told apart at once: labels are uint16, and 0 is none."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The two stores that a dissection was made from."""
+
+    activations: str
+    """path or URL"""
+    probe: str
+    """path or URL"""
+
+
+@dataclass(frozen=True)
+class View:
+    """One layer of one snapshot as its dissection saw it."""
+
+    layer: Layer
+    labels: Labels
+    rows: Axis
+    cols: Axis
+    domain: Domain
+    thresholds: dict[str, float]
+    """unit id -> threshold"""
+
+
+def open_view(ds: xr.Dataset, stores: Stores, layer: str) -> View:
+    """How `ds`, of one snapshot and fraction, saw a layer; reads the layer's thresholds.
+
+    Raises
+    ------
+    DissectError
+        If `ds` holds several snapshots or fractions, or was made from other stores.
+    """
+    ds = one(ds)
+    labels = open_labels(stores.probe)
+    if ds.attrs.get("probe_sha256") not in (None, labels.fingerprint):
+        raise DissectError(f"{stores.probe}: is not the probe of this dissection. Give the one it was made from.")
+    snapshot = str(ds["snapshot"].values)
+    opened = open_layer(stores.activations, snapshot, layer)
+    anchoring = json.loads(ds.attrs.get("anchoring_fallbacks", "{}")).get(opened.path, ds.attrs["anchoring"])
+    rows, cols = opened.axes(anchoring, labels.shape[2:])
+    mine = ds["threshold"].isel(unit=np.flatnonzero(ds["layer"].values == layer)).compute()
+    thresholds = dict(zip(mine["unit"].values.tolist(), mine.values.tolist(), strict=True))
+    return View(opened, labels, rows, cols, ds.attrs.get("domain", "annotated"), thresholds)
+
+
+def one(ds: xr.Dataset) -> xr.Dataset:
+    """`ds` without the dimensions snapshot and fraction, of which it must hold one place each.
+
+    Raises
+    ------
+    DissectError
+        If it holds several, or says not which snapshot it is.
+    """
+    for dim in ("snapshot", "fraction"):
+        if ds.sizes.get(dim, 1) != 1:
+            raise DissectError(f"the Dataset has {ds.sizes[dim]} places of {dim}: select one with ds.isel({dim}=0).")
+    if "snapshot" not in ds.variables:
+        raise DissectError("the Dataset does not say which snapshot it is: select it with ds.sel(snapshot=name).")
+    return ds.squeeze([dim for dim in ("snapshot", "fraction") if dim in ds.dims])
+
+
+def upsampled(values: NDArray[np.floating], rows: Axis, cols: Axis) -> NDArray[np.float64]:
+    """The map on the label grid, ``W_y A W_x^T`` in float64 (METHOD 1.3), (row, col).
+
+    >>> from dissect_xr.dissection.interpolation import half_pixel
+    >>> upsampled(np.array([[0.0, 4.0]]), half_pixel(1, 1), half_pixel(2, 4))
+    array([[0., 1., 3., 4.]])
+    """
+    a = np.asarray(values, np.float64)
+    y, x = rows.weight[:, None], cols.weight[None, :]
+    upper = a[rows.first] + y * (a[rows.second] - a[rows.first])
+    return np.asarray(upper[:, cols.first] + x * (upper[:, cols.second] - upper[:, cols.first]), np.float64)
+
+
+def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis) -> NDArray[np.bool_]:
+    """Active label pixels of one map (y, x) in float16 or float32: (row, col), decided exactly as counts are.
+
+    Every pixel is given a label of its own, and the labels that the kernel counts are the active pixels.
+
+    >>> from dissect_xr.dissection.interpolation import half_pixel
+    >>> mask(np.array([[0.0, 4.0]], np.float32), 1.0, half_pixel(1, 1), half_pixel(2, 4))  # strict: 1 is not above 1
+    array([[False, False,  True,  True]])
+    """
+    height, width = rows.first.size, cols.first.size
+    active = np.zeros(height * width, np.bool_)
+    if float(values.max()) <= threshold:
+        return active.reshape(height, width)
+    lookup, kinds = np.arange(-1, NUMBERS, dtype=np.int32), np.zeros(NUMBERS, np.int64)
+    for first in range(0, active.size, NUMBERS):
+        stop = min(first + NUMBERS, active.size)
+        planes = np.zeros(active.size, np.uint16)
+        planes[first:stop] = np.arange(1, stop - first + 1)
+        labels = (
+            planes.reshape(1, 1, height, width),
+            np.zeros((1, 1), np.uint16),
+            np.ones((1, 1), np.bool_),
+            lookup,
+            kinds,
+        )
+        hits, _ = _tally(values[None, None], threshold, labels, (rows, cols), "all")
+        active[first:stop] = hits[: stop - first] > 0
+    return active.reshape(height, width)
+
+
+def image_counts(
+    view: View, unit: str, concept: int, images: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Intersection, unit_area (in the concept's category) and concept_area of each image of a half-open range.
+
+    Sums over all images are the stored counts of the unit and the concept, given by its place. Memory: the range's
+    labels, and its maps of one chunk of units.
+    """
+    channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
+    maps = store.read(view.layer.url, f"{view.layer.path}/activation")[slice(*images), channel : channel + 1]
+    planes, whole, annotated = read_labels(labels.url, images)
+    number = labels.concepts[concept]
+    area = (planes == number).sum(axis=(1, 2, 3)) + (whole == number).any(axis=1) * planes[0, 0].size
+    hits, active = np.zeros((2, len(maps)), np.int64)
+    for i in np.flatnonzero(maps.max(axis=(1, 2, 3)) > threshold).tolist():
+        one_image = slice(i, i + 1)
+        here = (planes[one_image], whole[one_image], annotated[one_image], labels.lookup, labels.category)
+        counted, areas = _tally(maps[one_image], threshold, here, (view.rows, view.cols), view.domain)
+        hits[i], active[i] = counted[concept], areas[labels.category[concept]]
+    return hits, active, area.astype(np.int64)
+
+
+def image_blocks(view: View) -> Iterator[tuple[int, int]]:
+    """Half-open ranges that cover all images: whole stored chunks of about 16 MiB of maps and labels."""
+    images, length = view.layer.shape[0], view.layer.chunk[0]
+    per_image = view.layer.chunk[1] * view.layer.cells * view.layer.itemsize + view.labels.image_bytes
+    step = max(1, (16 << 20) // (per_image * length)) * length
+    return ((first, min(first + step, images)) for first in range(0, images, step))
+
+
+def channel_of(view: View, unit: str) -> int:
+    """The unit's channel.
+
+    Raises
+    ------
+    DissectError
+        If the dissection does not hold the unit.
+    """
+    if unit not in view.thresholds:
+        raise DissectError(f"unit '{unit}' is not among the {len(view.thresholds)} units of {view.layer.path}.")
+    return int(unit.rpartition("/")[2])
+
+
+def _tally(
+    maps: NDArray[np.floating],
+    threshold: float,
+    labels: tuple[NDArray[Any], ...],
+    axes: tuple[Axis, Axis],
+    domain: Domain,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts (concept) and (category) of one map (1, 1, y, x), by the kernel of the counting pass."""
+    hits = np.zeros((1, 1, labels[4].size), np.int64)
+    areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
+    level = np.array([[threshold]], np.float32)
+    add_counts((hits, areas), maps, maps.max(axis=(2, 3)), level, labels, axes, domain)
+    return hits[0, 0], areas[0, 0, :-1]

@@ -1,0 +1,1 @@
+"""Coarse tasks on threads, local processes or a Dask cluster."""

@@ -1,0 +1,217 @@
+"""Figures of a dissection: which concepts are detected, and when in training.
+
+Knows: matplotlib Axes.
+Does not know: pyplot or any other global state, files, how a detector is found.
+
+Every function computes the few numbers it draws, on the Axes given or on those of a new Figure, and returns the Axes;
+``axes.figure.savefig(path)`` writes it, and a notebook shows ``axes.figure``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from dissect_xr.analysis.detectors import Count, concept_histogram, unique_detectors
+from dissect_xr.analysis.select import with_units
+from dissect_xr.analysis.snapshots import by_step
+from dissect_xr.analysis.snapshots import emergence as emergence_of
+from dissect_xr.errors import DissectError
+from dissect_xr.plot.label_positions import step_ticks
+from dissect_xr.plot.palette import category_colors, in_order, ink
+from dissect_xr.schema import CUTOFF
+
+
+def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
+    """Bars of the number of units that detect each concept; computes the labels of one snapshot and fraction.
+
+    Concepts are grouped and coloured by category, most units first. A new Figure is as tall as the names need.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset of one snapshot and fraction, of one layer or several.
+    cutoff
+        IoU that a detector exceeds.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    DissectError
+        If `ds` holds several snapshots or fractions.
+
+    References
+    ----------
+    Bau et al. 2017, section 3.3.
+    """
+    units = concept_histogram(one_place(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
+    categories = categories_of(ds)
+    groups = {category: _descending(units, category) for category in categories}
+    groups = {category: group for category, group in groups.items() if group}
+    concepts = sum(map(len, groups.values()))
+    ax = new_axes(7.0, 1.2 + 0.17 * (concepts + len(groups))) if ax is None else ax
+    colors = category_colors(categories)
+    ax.set_xlim(0, max(1, int(units.max())) * 1.08)  # room for the number at the end of the longest bar
+    place = 0
+    places: list[int] = []
+    names: list[str] = []
+    for category, group in groups.items():
+        header = ax.annotate(_tally(category, group), (0, place), (3, 0), textcoords="offset points", va="center")
+        header.set(color=ink(colors[category]), weight="bold", fontsize=8)
+        rows = range(place + 1, place + 1 + len(group))
+        bars = ax.barh(rows, [number for _, number in group], height=0.8, color=colors[category])
+        ax.bar_label(bars, padding=2, fontsize=7)
+        places += rows
+        names += [name for name, _ in group]
+        place = rows.stop
+    ax.set_yticks(places, names, fontsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(max(place, 1) - 0.4, -0.6)
+    ax.set_xlabel(f"units that detect the concept (best IoU > {cutoff:g})")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(f"{concepts} concepts, detected by {int(units.sum())} of {ds.sizes.get('unit', 1)} units", fontsize=10)
+    return ax
+
+
+def emergence(
+    ds: xr.Dataset,
+    *,
+    per: Literal["layer", "category"] = "layer",
+    count: Count = "by_unit",
+    cutoff: float = CUTOFF,
+    ax: Axes | None = None,
+) -> Axes:
+    """Lines of unique detectors over training steps, per layer or category; computes the labels of every snapshot.
+
+    Where the Dataset has ``accuracy(snapshot)``, a dashed line shows it on a second axis. The scale of steps is
+    logarithmic, and linear up to the first step after 0. A snapshot that lacks counts of a line leaves a gap in it.
+
+    Parameters
+    ----------
+    ds
+        A dissection Dataset of one fraction with the dimension ``snapshot`` and its ``step``.
+    per
+        What a line is. Categories pool the units of all layers.
+    count
+        How detected concepts are counted, see :func:`dissect_xr.analysis.detectors.unique_detectors`.
+    cutoff
+        IoU that a detector exceeds.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    DissectError
+        If `ds` has no snapshots with steps, or holds several fractions.
+
+    References
+    ----------
+    Bau et al. 2017, section 3.5.
+    """
+    ds = by_step(one_place(ds, "fraction"))
+    if per == "layer":
+        lines, colors = _per_layer(ds, count, cutoff), layer_colors(ds)
+    elif per == "category":
+        categories = categories_of(ds)
+        lines, colors = (
+            emergence_of(ds, count=count, cutoff=cutoff).sel(category=categories),
+            category_colors(categories),
+        )
+    else:
+        raise DissectError(f"per is {per!r}: expected layer or category.")
+    ax = new_axes(7.0, 4.2) if ax is None else ax
+    steps, lines = ds["step"].values, lines.compute()
+    for name in lines[per].values.tolist():
+        ax.plot(steps, lines.sel({per: name}), color=colors[name], marker="o", markersize=4, clip_on=False, label=name)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(f"unique detectors ({count.replace('_', ' ')})")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    log_steps(ax, steps)
+    ax.set_xlabel("training step")
+    handles = [*ax.get_lines()] + (_accuracy(ax, ds) if "accuracy" in ds.variables else [])
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8)
+    return ax
+
+
+def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
+    """A logarithmic scale of steps, linear up to the first step after 0, with ticks at the snapshots."""
+    if (steps > 0).any():
+        ax.set_xscale("symlog", linthresh=steps[steps > 0].min(), linscale=0.5)
+    step_ticks(ax, np.unique(steps))
+
+
+def one_place(ds: xr.Dataset, *dims: str) -> xr.Dataset:
+    """`ds` of units, without `dims`, of which it must hold one place each, and with its coordinates in memory."""
+    for dim in dims:
+        if ds.sizes.get(dim, 1) != 1:
+            raise DissectError(
+                f"the figure is of one {dim}, the Dataset has {ds.sizes[dim]}: select with ds.isel({dim}=0)."
+            )
+    ds = with_units(ds.squeeze([dim for dim in dims if dim in ds.dims]))
+    return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
+
+
+def new_axes(width: float, height: float) -> Axes:
+    """Axes of a new Figure of so many inches."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def _descending(units: xr.DataArray, category: str) -> list[tuple[str, int]]:
+    """Detected concepts of the category with their numbers of units, most first, then by name."""
+    found = units[(units["concept_category"] == category).values & (units > 0).values]
+    return sorted(
+        zip(found["concept_name"].values.tolist(), found.values.tolist(), strict=True), key=lambda c: (-c[1], c[0])
+    )
+
+
+def _tally(category: str, group: list[tuple[str, int]]) -> str:
+    numbers = {"concept": len(group), "unit": sum(number for _, number in group)}
+    return f"{category}: " + ", ".join(f"{number} {noun}{'s' * (number != 1)}" for noun, number in numbers.items())
+
+
+def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
+    """Unique detectors, (snapshot, layer) float64 in memory; NaN where the layer has no counts."""
+    numbers = ds.groupby("layer").map(lambda part: unique_detectors(part, count=count, cutoff=cutoff).to_dataset())
+    return (
+        numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=ordered_layers(ds)).compute()
+    )
+
+
+def _counted(ds: xr.Dataset) -> xr.DataArray:
+    return ds["unit_area"].notnull().any("category")
+
+
+def categories_of(ds: xr.Dataset) -> list[str]:
+    """The Dataset's categories in the order of figures."""
+    return in_order(np.atleast_1d(ds["category"].values).tolist())
+
+
+def ordered_layers(ds: xr.Dataset) -> list[str]:
+    """The layers in the order of the units: as a rule from the input to the output."""
+    return list(dict.fromkeys(ds["layer"].values.tolist()))
+
+
+def layer_colors(ds: xr.Dataset) -> dict[str, str]:
+    """From dark to light along the layers: viridis, which colour-blind readers see in order, less its yellow end."""
+    layers = ordered_layers(ds)
+    return {layer: to_hex(colormaps["viridis"](0.85 * place / len(layers))) for place, layer in enumerate(layers)}
+
+
+def _accuracy(ax: Axes, ds: xr.Dataset) -> list[Line2D]:
+    """The snapshots' accuracy on a second axis."""
+    second = ax.twinx()
+    second.set_ylabel("accuracy")
+    lines = second.plot(ds["step"].values, ds["accuracy"].values, color="0.5", linestyle="--", label="accuracy")
+    second.set_ylim(bottom=0)
+    return lines

@@ -1,0 +1,37 @@
+"""The figures that a run leaves in its folder.
+
+Knows: which figures, and their file names.
+Does not know: how they are drawn (`plot`).
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.axes import Axes
+
+from dissect_xr.plot.detected import concept_bars, emergence
+
+
+def save_figures(ds: xr.Dataset, folder: Path) -> Iterator[Path]:
+    """Draw, per fraction, the last snapshot's concepts and, over several snapshots, how detectors emerge.
+
+    Writes PNG files into `folder` and yields their paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last = str(ds["snapshot"].values[-1])
+    for fraction in ds["fraction"].values:
+        at = ds.sel(fraction=fraction)
+        yield _save(concept_bars(at.sel(snapshot=last)), folder, f"concepts-{last}-{fraction:g}")
+        if ds.sizes["snapshot"] > 1:
+            yield _save(emergence(at), folder, f"emergence-layers-{fraction:g}")
+            yield _save(emergence(at, per="category"), folder, f"emergence-categories-{fraction:g}")
+
+
+def _save(axes: Axes, folder: Path, name: str) -> Path:
+    path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,1 @@
+"""The built-in probe: composed images of real handwritten digits."""

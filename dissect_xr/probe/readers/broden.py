@@ -1,0 +1,178 @@
+"""Reads the Broden layout (Bau et al. 2017) and hand-made sets in the same files, into a plan.
+
+Knows: index.csv, category.csv, label.csv, c_<category>.csv and how a label map encodes numbers (METHOD 3).
+Does not know: stores, resampling, generated colours.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.label_set import LARGEST, Concept, ProbePlan, Row
+from dissect_xr.probe.pixels import open_image
+from dissect_xr.probe.readers.tables import Line, read_table
+
+FIXED = ("image", "split", "ih", "iw", "sh", "sw")
+"""Columns of index.csv that are not categories."""
+
+LARGEST_SIDE = 65_535
+"""Pixels of a side of a label map at most."""
+
+_MEMBER = re.compile(r"^\s*([^();]+?)\s*(?:\(\s*\d*\s*\))?\s*$")
+
+
+def read_broden(
+    folder: str | Path,
+    *,
+    index: str = "index.csv",
+    categories: Sequence[str] | None = None,
+    label_size: tuple[int, int] | None = None,
+) -> ProbePlan:
+    """The plan of a probe in the Broden layout. No pixel is read.
+
+    Parameters
+    ----------
+    index
+        The index file's name.
+    categories
+        Those to keep; None keeps all of category.csv. Concepts compete in their primary category among these.
+    label_size
+        (rows, columns) of the probe's label grid; None takes the size of the first row's label maps.
+
+    Raises
+    ------
+    DissectError
+        Naming file, line and column of what is missing or malformed.
+
+    References
+    ----------
+    Bau et al. 2017, Network Dissection, section 2.1.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DissectError(
+            f"{folder}: expected a folder in the Broden layout ({index}, category.csv, label.csv, images/), found none."
+        )
+    there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"])]
+    kept = list(categories) if categories is not None else there
+    if not kept:
+        raise DissectError(f"categories: expected at least one of {folder / 'category.csv'}: {there}.")
+    if unknown := [name for name in kept if name not in there]:
+        raise DissectError(f"categories: {', '.join(unknown)} not in {folder / 'category.csv'}; there are {there}.")
+    members = _members(folder / "label.csv", there)
+    concepts = _concepts(members, [name for name in there if name in kept], _coverage(folder, there))
+    lines = read_table(folder / index, ["image", "split"])
+    columns = [name for name in there if name in kept and lines and name in lines[0].cells]
+    if lines and (extra := [n for n in lines[0].cells if n not in FIXED and n not in there]):
+        raise DissectError(f"{folder / index}, line 1: columns {extra} are no categories of category.csv: {there}.")
+    planes = _planes(lines, columns)
+    numbers = {number for number, _, _ in members}
+    rows = tuple(_row(line, columns, planes, numbers, {c.number for c in concepts}) for line in lines)
+    size = label_size or next((row.size for row in rows if row.size), None)
+    if size is None:
+        raise DissectError(f"{folder / index}: has no sh and sw; give label_size as [rows, columns].")
+    return ProbePlan(
+        images=str(folder / "images"),
+        maps=str(folder / "images"),
+        rows=rows,
+        concepts=concepts,
+        categories=tuple(name for name in there if name in kept),
+        planes=tuple(planes) or (columns[0] if columns else kept[0],),
+        decode=decode_broden,
+        label_size=size,
+        ignored=frozenset(numbers - {c.number for c in concepts}),
+        parameters={"layout": "broden", "index": index, "categories": kept, "label_size": list(size)},
+    )
+
+
+def decode_broden(path: Path) -> NDArray[np.uint16]:
+    """Concept numbers (row, col) of an 8-bit RGB label map: R + 256 * G."""
+    with open_image(path) as image:
+        if image.mode != "RGB":
+            raise DissectError(f"{path}: expected a label map as 8-bit RGB (number = R + 256 * G), got {image.mode}.")
+        pixels = np.asarray(image).astype(np.uint16)
+    return pixels[..., 0] + np.uint16(256) * pixels[..., 1]
+
+
+def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list[str]]]:
+    """(number, name, categories in the order named) of every label."""
+    found, seen = [], set()
+    for line in read_table(path, ["number", "name", "category"]):
+        number = line.number("number")
+        if not 1 <= number <= LARGEST or number in seen:
+            raise DissectError(f"{line.where}: number {number} must be new and between 1 and {LARGEST}.")
+        seen.add(number)
+        names = [m.group(1) if (m := _MEMBER.match(part)) else part for part in line.cells["category"].split(";")]
+        if unknown := [name for name in names if name not in categories]:
+            raise DissectError(f"{line.where}: category {unknown} is not in category.csv: {list(categories)}.")
+        found.append((number, line.cells["name"], names))
+    return found
+
+
+def _coverage(folder: Path, categories: Sequence[str]) -> dict[tuple[str, int], float]:
+    """Coverage by (category, number), where c_<category>.csv states it."""
+    stated = {}
+    for category in categories:
+        path = folder / f"c_{category}.csv"
+        if not path.exists():
+            continue
+        for line in read_table(path, ["number"]):
+            if (coverage := line.real("coverage")) is not None:
+                stated[category, line.number("number")] = coverage
+    return stated
+
+
+def _concepts(
+    members: Sequence[tuple[int, str, list[str]]], categories: Sequence[str], coverage: dict[tuple[str, int], float]
+) -> tuple[Concept, ...]:
+    """Concepts with a category among `categories`; the primary one has the largest coverage, ties to the later."""
+    concepts = []
+    for number, name, names in members:
+        # The c_ files decide; label.csv's first one stands in where they say nothing.
+        stated = [(coverage[c, number], n, c) for n, c in enumerate(categories) if (c, number) in coverage]
+        listed = [c for c in names if c in categories]
+        if stated or listed:
+            concepts.append(Concept(number, name, max(stated)[2] if stated else listed[0]))
+    return tuple(sorted(concepts, key=lambda c: c.number))
+
+
+def _items(line: Line, column: str) -> tuple[list[str], list[int]]:
+    """Paths and whole-image numbers of a cell; the number 0 means unlabelled."""
+    items = [item.strip() for item in line.cells[column].split(";") if item.strip()]
+    numbers = [int(item) for item in items if item.isascii() and item.isdigit()]
+    return [item for item in items if not (item.isascii() and item.isdigit())], [n for n in numbers if n]
+
+
+def _planes(lines: Sequence[Line], columns: Sequence[str]) -> list[str]:
+    """A plane for each label map that a row has at most in each category; the category of each plane."""
+    most = {column: max((len(_items(line, column)[0]) for line in lines), default=0) for column in columns}
+    return [column for column in columns for _ in range(most[column])]
+
+
+def _row(line: Line, columns: Sequence[str], planes: Sequence[str], known: set[int], kept: set[int]) -> Row:
+    maps: list[tuple[int, str]] = []
+    whole: list[int] = []
+    for column in columns:
+        paths, numbers = _items(line, column)
+        maps += [(planes.index(column) + n, path) for n, path in enumerate(paths)]
+        if unknown := [n for n in numbers if n not in known]:
+            raise DissectError(f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv.")
+        whole += [n for n in dict.fromkeys(numbers) if n in kept and n not in whole]
+    stated = [_side(line, name) for name in ("sh", "sw")]
+    size = (stated[0], stated[1]) if stated[0] and stated[1] else None
+    return Row(line.cells["image"], line.cells["split"], tuple(maps), tuple(whole), size, line.where)
+
+
+def _side(line: Line, column: str) -> int | None:
+    """Pixels of a side of the label maps, None where the cell is empty."""
+    value = line.real(column)
+    if value is not None and not (1 <= value <= LARGEST_SIDE and value == int(value)):
+        raise DissectError(
+            f"{line.where}, column '{column}': expected a whole number from 1 to {LARGEST_SIDE}, "
+            f"got '{line.cells[column]}'."
+        )
+    return None if value is None else int(value)

@@ -1,0 +1,1 @@
+"""The report: pages that open from disk."""

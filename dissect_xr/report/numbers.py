@@ -1,0 +1,172 @@
+"""Numbers of the report: counts of a layer as plain lists, and what is kept of every layer for the overview.
+
+Knows: what the pages show of a unit, that the browser derives scores from counts as `analysis.score` does, in float64.
+Does not know: files, HTML, images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dissect_xr.analysis.scores import iou
+from dissect_xr.plot.palette import category_colors
+
+TOP = 10
+"""Concepts kept per unit, highest IoU first."""
+
+CUTOFFS = tuple(round(0.005 * n, 3) for n in range(61))
+"""Where the overview's curves over the cutoff are known, 0 to 0.3."""
+
+COUNTS = ("intersection", "unit_area", "concept_area", "category_area", "dead", "threshold", "exceedance")
+"""What the report reads of a dissection."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one layer's units in one snapshot: all that the overview keeps of it."""
+
+    channel: NDArray[np.int64]
+    """(unit,)"""
+    concept: NDArray[np.int32]
+    """(unit,) position of the best concept, -1 where there is none"""
+    iou: NDArray[np.float64]
+    """(unit,) IoU with it, -1 where there is none"""
+    by_category: NDArray[np.int64]
+    """(cutoff,) unique detectors by category at each of CUTOFFS"""
+    at_cutoff: int
+    """the same at the report's cutoff"""
+
+    def detectors(self, cutoff: float) -> int:
+        """Units whose IoU exceeds the cutoff."""
+        return int((self.iou > cutoff).sum())
+
+    def unique(self, cutoff: float) -> int:
+        """Distinct concepts of these units (unique detectors by unit)."""
+        return len(self.detected(cutoff))
+
+    def detected(self, cutoff: float) -> dict[int, int]:
+        """Units per detected concept position, most first, then by position."""
+        concepts, units = np.unique(self.concept[self.iou > cutoff], return_counts=True)
+        order = np.lexsort((concepts, -units))
+        return {int(concepts[n]): int(units[n]) for n in order}
+
+    def curves(self) -> dict[str, list[int]]:
+        """The three counts over CUTOFFS."""
+        return {
+            "detectors": [self.detectors(cutoff) for cutoff in CUTOFFS],
+            "by_unit": unique_over(self.concept, self.iou, CUTOFFS).tolist(),
+            "by_category": self.by_category.tolist(),
+        }
+
+
+def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[dict[str, Any], Labels]:
+    """What a layer's page holds, for JSON, and what the overview keeps.
+
+    Scores are not written but the counts they are made of, so that the browser's IoUs are these to the last bit.
+
+    Parameters
+    ----------
+    one
+        Counts of one snapshot, fraction and layer in memory, concepts ascending: (unit, concept).
+    cutoff
+        IoU that a detector exceeds.
+    top
+        Concepts kept per unit.
+    """
+    scores = iou(one).transpose("unit", "concept").values
+    counts = one["intersection"].transpose("unit", "concept").values.astype(np.int64)
+    alive = one["dead"].values == 0
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]  # ties to the lowest number, as `best_concept`
+    groups = [
+        np.flatnonzero(one["concept_category"].values == category) for category in one["category"].values.tolist()
+    ]
+    winners = [group[scores[:, group].argmax(1)] if group.size else None for group in groups]
+    units = range(len(scores))
+    numbers = {
+        "channel": one["channel"].values.tolist(),
+        "dead": (~alive).astype(int).tolist(),
+        "threshold": [float(f"{value:.6g}") for value in one["threshold"].values.tolist()],
+        "exceedance": one["exceedance"].values.astype(np.int64).tolist(),
+        "area": one["unit_area"].transpose("unit", "category").values.astype(np.int64).tolist(),
+        "top": [_pairs(order[unit], scores[unit], counts[unit]) if alive[unit] else [] for unit in units],
+        "best": [
+            [[int(w[unit]), int(counts[unit, w[unit]])] if w is not None else [-1, 0] for w in winners]
+            for unit in units
+        ],
+    }
+    first = np.where(alive, order[:, 0], -1).astype(np.int32)
+    highest = np.where(alive, scores[np.arange(len(scores)), order[:, 0]], -1.0)
+    by_category = np.zeros((2, len(CUTOFFS) + 1), np.int64)
+    for winner in winners:
+        if winner is not None:
+            within = np.where(alive, scores[np.arange(len(scores)), winner], -1.0)
+            by_category[0] += unique_over(winner, within, (*CUTOFFS, cutoff))
+    channel = one["channel"].values.astype(np.int64)
+    return numbers, Labels(channel, first, highest, by_category[0, :-1], int(by_category[0, -1]))
+
+
+def unique_over(concept: NDArray[Any], score: NDArray[np.float64], cutoffs: Sequence[float]) -> NDArray[np.int64]:
+    """Distinct concepts among units whose score exceeds each cutoff, (cutoff,) int64.
+
+    >>> unique_over(np.array([3, 3, 5]), np.array([0.2, 0.1, 0.05]), (0.0, 0.05, 0.2)).tolist()
+    [2, 1, 0]
+    """
+    highest = np.full(int(concept.max(initial=-1)) + 1, -1.0)
+    labelled = concept >= 0
+    np.maximum.at(highest, concept[labelled], score[labelled])
+    return np.array([(highest > cutoff).sum() for cutoff in cutoffs], np.int64)
+
+
+def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
+    """Concepts and categories, with their areas and colours, for JSON."""
+    categories = ds["category"].values.tolist()
+    colors = category_colors(categories)
+    places = {category: place for place, category in enumerate(categories)}
+    return {
+        "categories": [
+            {"name": name, "color": colors[name], "area": int(area)}
+            for name, area in zip(categories, ds["category_area"].values.tolist(), strict=True)
+        ],
+        "concepts": {
+            "number": ds["concept"].values.tolist(),
+            "name": ds["concept_name"].values.tolist(),
+            "category": [places[category] for category in ds["concept_category"].values.tolist()],
+            "area": [int(area) for area in ds["concept_area"].values.tolist()],
+        },
+    }
+
+
+def trajectory(snapshots: Sequence[Labels | None]) -> dict[str, Any]:
+    """Each unit's label and IoU in every snapshot, for JSON; None where a snapshot lacks the layer."""
+    return {
+        "channel": [None if one is None else one.channel.tolist() for one in snapshots],
+        "concept": [None if one is None else one.concept.tolist() for one in snapshots],
+        "iou": [None if one is None else np.round(one.iou, 5).tolist() for one in snapshots],
+    }
+
+
+def units_of_concepts(layers: Sequence[Labels | None]) -> dict[str, list[list[float]]]:
+    """Per concept position the units labelled with it, [layer, channel, IoU], highest IoU first, for JSON."""
+    rows = [
+        (int(concept), -float(score), layer, int(channel))
+        for layer, one in enumerate(layers)
+        if one is not None
+        for concept, score, channel in zip(one.concept, one.iou, one.channel, strict=True)
+        if concept >= 0 and score > 0
+    ]
+    found: dict[str, list[list[float]]] = {}
+    for concept, score, layer, channel in sorted(rows):
+        found.setdefault(str(concept), []).append([layer, channel, -score])
+    return found
+
+
+def _pairs(order: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64]) -> list[list[int]]:
+    """[position, intersection] of the unit's best concepts; the first also where nothing overlaps."""
+    kept = [place for n, place in enumerate(order.tolist()) if n == 0 or scores[place] > 0]
+    return [[place, int(counts[place])] for place in kept]

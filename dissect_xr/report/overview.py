@@ -1,0 +1,154 @@
+"""What the overview says in tables: parameters, fingerprints, counts of snapshot x layer.
+
+Knows: which facts of a run a reader needs to trust or repeat it.
+Does not know: how the page looks, how a count is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from dissect_xr import store
+from dissect_xr.report.numbers import Labels
+from dissect_xr.report.source import Source
+
+NAMED = 3
+"""Concepts named per row."""
+
+Table = Sequence[Sequence[Labels | None]]
+"""By snapshot and layer; None where a snapshot lacks the layer."""
+
+
+def overview(source: Source, table: Table, without: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Values of the overview's template.
+
+    Parameters
+    ----------
+    source
+        The run.
+    table
+        Labels of every layer of every snapshot.
+    without
+        Reason -> layers that have no exemplars.
+    """
+    names = source.results["concept_name"].values.tolist()
+    rows = [
+        _row(source, names, (s, la), one)
+        for s, row in enumerate(table)
+        for la, one in enumerate(row)
+        if one is not None
+    ]
+    return {
+        "parameters": _parameters(source),
+        "fingerprints": _fingerprints(source),
+        "notes": _notes(source, without),
+        "rows": rows,
+        "matrix": [_matrix_row(source, s, row) for s, row in enumerate(table)],
+        "layers": source.layers,
+        "snapshots": source.snapshots,
+        "cutoff": source.cutoff,
+        "total": {
+            "snapshots": len(source.snapshots),
+            "layers": len(source.layers),
+            "units": source.results.sizes["unit"],
+            "concepts": len(names),
+        },
+    }
+
+
+def _row(source: Source, names: Sequence[str], place: tuple[int, int], one: Labels) -> dict[str, Any]:
+    detected = one.detected(source.cutoff)
+    return {
+        "snapshot": source.snapshots[place[0]],
+        "step": int(source.results["step"].values[place[0]]),
+        "layer": source.layers[place[1]],
+        "slug": source.slugs[place[0]][place[1]],
+        "units": len(one.channel),
+        "detectors": one.detectors(source.cutoff),
+        "by_unit": len(detected),
+        "by_category": one.at_cutoff,
+        "top": [(names[concept], units) for concept, units in list(detected.items())[:NAMED]],
+    }
+
+
+def _matrix_row(source: Source, place: int, row: Sequence[Labels | None]) -> dict[str, Any]:
+    """A snapshot's cells: unique detectors by unit and detectors of each layer, and over all its layers."""
+    there = [one for one in row if one is not None]
+    metrics = [str(name) for name, values in source.results.coords.items() if values.dims == ("snapshot",)]
+    return {
+        "snapshot": source.snapshots[place],
+        "step": int(source.results["step"].values[place]),
+        "metrics": [
+            (name, f"{float(source.results[name].values[place]):.3g}")
+            for name in metrics
+            if name not in ("snapshot", "step") and np.isfinite(source.results[name].values[place])
+        ],
+        "cells": [
+            None if one is None else (source.slugs[place][la], one.unique(source.cutoff), one.detectors(source.cutoff))
+            for la, one in enumerate(row)
+        ],
+        "unique": len({concept for one in there for concept in one.detected(source.cutoff)}),
+        "detectors": sum(one.detectors(source.cutoff) for one in there),
+        "units": sum(len(one.channel) for one in there),
+    }
+
+
+def _parameters(source: Source) -> list[tuple[str, str, str]]:
+    """Name, value and meaning."""
+    attrs, probe = source.results.attrs, _probe(source)
+    fraction = float(source.results["fraction"])
+    found = [
+        ("fraction", f"{fraction:g}", "share of a unit's activations above its threshold T"),
+        ("cutoff", f"{source.cutoff:g}", "IoU that a detector exceeds; every page lets you move it"),
+        ("anchoring", str(attrs["anchoring"]), "where a cell of an activation map lies on the image"),
+        ("domain", str(attrs["domain"]), "images on which a unit's area counts, per category"),
+        ("concepts", f"{source.results.sizes['concept']}", "that compete for each unit"),
+    ]
+    if probe:
+        rows, cols = probe["label_size"]
+        found += [("images", f"{probe['images']:,}", "of the probe"), ("label grid", f"{rows} x {cols}", "pixels")]
+    return [*found, ("dissect_xr", version("dissect-xr"), "version that wrote this report")]
+
+
+def _fingerprints(source: Source) -> list[tuple[str, str]]:
+    """Name and sha256 of what the results were made from."""
+    found = [("probe: labels and images", str(source.results.attrs["probe_sha256"]))]
+    if probe := _probe(source):
+        found.append(("probe: images", str(probe["images_sha256"])))
+    for snapshot in source.snapshots:
+        if store.exists(source.activations, snapshot):
+            inputs = store.read_attrs(source.activations, snapshot).get("inputs", {})
+            if "weights_sha256" in inputs:
+                found.append((f"weights: {snapshot}", str(inputs["weights_sha256"])))
+    for path in source.paths:
+        found.append((f"activations: {path}", str(store.read_attrs(source.dissection, path)["activations_sha256"])))
+    return found
+
+
+def _notes(source: Source, without: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a reader should know: anchorings that differ, exemplars that are missing."""
+    reasons: dict[str, list[str]] = {}
+    for path in source.paths:
+        if reason := store.read_attrs(source.dissection, path)["anchoring_reason"]:
+            reasons.setdefault(reason, []).append(path)
+    notes = [f"Anchored half_pixel: {', '.join(paths)}, because {reason}." for reason, paths in reasons.items()]
+    for reason, paths in without.items():
+        which = "any layer" if len(paths) == len(source.paths) else ", ".join(paths)
+        notes.append(f"No exemplar images of {which}: {reason}.")
+    return notes
+
+
+def _probe(source: Source) -> dict[str, Any] | None:
+    """Facts of the probe, None where it is not there."""
+    if store.marker(source.probe, "done") is None:
+        return None
+    attrs = store.read_attrs(source.probe)
+    return {
+        "images": store.read(source.probe, "image").shape[0],
+        "label_size": attrs["label_size"],
+        "images_sha256": attrs["images_sha256"],
+    }

@@ -1,0 +1,85 @@
+"""Exemplar strips of the report: the images on which a unit peaks highest, side by side in one JPEG per unit.
+
+Knows: whether a layer's exemplars can be had, and why not; strips, JPEG.
+Does not know: which images, where a unit is active (`analysis.exemplars`), pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import Image
+
+from dissect_xr import store
+from dissect_xr.dissection.layers import open_layer
+from dissect_xr.errors import DamagedError, DissectError
+from dissect_xr.exemplars.masks import Stores
+from dissect_xr.exemplars.top_images import exemplars
+from dissect_xr.probe.ingest import image_root
+
+PIXELS = 160
+"""Side of a picture."""
+
+EDGE = 2
+"""White pixels at the left and right of every picture: they part it from the next, also where a browser rounds."""
+
+
+def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
+    """Why a layer, whose dissection has these attributes, can have no exemplars; empty where it can.
+
+    Checks what a person may have dropped or moved: activations, probe, the folder of images.
+    """
+    if not store.exists(stores.activations, path):
+        return "the activations were not kept (keep_activations: none)"
+    try:
+        if open_layer(stores.activations, *path.split("/", 1)).fingerprint != dissected["activations_sha256"]:
+            return "the activations there are not those that were dissected"
+        if store.marker(stores.probe, "done") is None:
+            return "the probe is not there"
+    except DamagedError:
+        raise
+    except DissectError as error:
+        return str(error).rstrip(".")
+    if not Path(image_root(stores.probe)).is_dir():
+        return "the folder of the probe's images is not there"
+    return ""
+
+
+def strips(one: xr.Dataset, stores: Stores, count: int) -> Iterator[tuple[str, list[str], NDArray[np.uint8]]]:
+    """Unit, image names and their pictures side by side, for every unit of a layer that is active in any; computes.
+
+    A strip is always `count` pictures wide, white where fewer images are active. Memory: that of
+    :func:`dissect_xr.exemplars.top_images.exemplars`.
+
+    Parameters
+    ----------
+    one
+        Counts of one snapshot, fraction and layer.
+    stores
+        The activations and the probe that they were made from.
+    count
+        Images of each unit.
+
+    Raises
+    ------
+    DissectError
+        If an image file is missing or damaged.
+    """
+    for found in exemplars(one, stores, one["unit"].values.tolist(), k=count, size=PIXELS, show=False):
+        active = np.flatnonzero(found["active"].values > 0)
+        if active.size:
+            strip = np.full((PIXELS, count * PIXELS, 3), 255, np.uint8)
+            for place, rank in enumerate(active.tolist()):
+                left = place * PIXELS
+                strip[:, left + EDGE : left + PIXELS - EDGE] = found["picture"].values[rank, :, EDGE:-EDGE]
+            yield str(found["unit"].values), found["image"].values[active].tolist(), strip
+
+
+def save(strip: NDArray[np.uint8], path: Path) -> None:
+    """Write a strip as JPEG."""
+    Image.fromarray(strip).save(path, quality=80)

@@ -1,0 +1,170 @@
+"""The report: a folder of pages that opens from disk, written a layer at a time.
+
+Knows: which pages there are, what each is given, that everything about a run comes from its stores.
+Does not know: how numbers are made (`report_data`), drawn (`templates`) or illustrated (`report_images`).
+
+    index.html              parameters, fingerprints, counts of snapshot x layer, curves
+    concepts.html           units by concept
+    pages/<snapshot>--<layer>.html, data/*.js, images/<snapshot>--<layer>/<channel>.jpg, static/
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dissect_xr import store
+from dissect_xr.errors import DamagedError, DissectError
+from dissect_xr.parallel.progress import Bar, track
+from dissect_xr.plot.detected import layer_colors
+from dissect_xr.report.numbers import CUTOFFS, Labels, layer_numbers, trajectory, units_of_concepts, vocabulary
+from dissect_xr.report.overview import overview
+from dissect_xr.report.pages import prepare_folder, write_data, write_page
+from dissect_xr.report.source import Source
+from dissect_xr.report.strips import save, strips, why_none
+from dissect_xr.schema import CUTOFF
+
+
+@dataclass
+class Written:
+    """What is known of a report while it is written."""
+
+    labels: dict[tuple[int, int], Labels] = field(default_factory=dict)
+    """by places of snapshot and layer"""
+    without: dict[str, list[str]] = field(default_factory=dict)
+    """reason -> snapshot/layer that have no exemplars"""
+
+
+def write_report(
+    out: str,
+    folder: Path,
+    *,
+    fraction: float | None = None,
+    exemplars: int = 6,
+    cutoff: float = CUTOFF,
+    show: bool = True,
+) -> Path:
+    """Write the report of a run directory into `folder` and return its first page. Computes and writes.
+
+    One layer of one snapshot is in memory at a time (about six arrays of unit x concept float64), plus three numbers
+    per unit of every snapshot. An earlier report in `folder` is replaced.
+
+    Parameters
+    ----------
+    out
+        Run directory with `dissection.zarr`; exemplars need its `activations.zarr`, `probe.zarr` and the images.
+    folder
+        Where to write; must hold nothing else.
+    fraction
+        One of the dissection's fractions; None takes the first.
+    exemplars
+        Images shown per unit; 0 for none.
+    cutoff
+        IoU that a detector exceeds; the pages start at it.
+    show
+        Whether to draw a progress bar.
+
+    Raises
+    ------
+    DissectError
+        If nothing is dissected there, the fraction was not, the folder holds something else, or a store is damaged.
+    """
+    source, written = Source(out, fraction, exemplars, cutoff), Written()
+    shape = len(source.snapshots), len(source.layers)
+    prepare_folder(folder)
+    with track("report", source.cards, show=show) as bar:
+        for place in np.ndindex(shape):
+            _write_layer(source, folder, place, written, bar)
+    _write_shared(source, folder, written)
+    return folder / "index.html"
+
+
+def _write_layer(source: Source, folder: Path, place: tuple[int, ...], written: Written, bar: Bar) -> None:
+    """Data, exemplars and page of one layer of one snapshot."""
+    snapshot, layer = source.snapshots[place[0]], source.layers[place[1]]
+    slug = source.slugs[place[0]][place[1]]
+    if slug is None:
+        return
+    one = source.layer(snapshot, layer)
+    numbers, labels = layer_numbers(one, cutoff=source.cutoff)
+    written.labels[place[0], place[1]] = labels
+    numbers |= {"snapshot": place[0], "layer": place[1]}
+    reason = _write_exemplars(source, folder / "images" / slug, one, numbers, bar)
+    if reason:
+        written.without.setdefault(reason, []).append(f"{snapshot}/{layer}")
+    write_data(folder / "data" / f"{slug}.js", "layer", slug, numbers)
+    at = {"snapshot": snapshot, "layer": layer, "slug": slug, "step": int(one["step"]), "without": reason}
+    write_page(folder / "pages" / f"{slug}.html", "layer.html", "../", at | _navigation(source, place))
+
+
+def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dict[str, Any], bar: Bar) -> str:
+    """Write a strip per unit and add to `numbers` which images it shows; the reason where that cannot be."""
+    places = {unit: place for place, unit in enumerate(one["unit"].values.tolist())}
+    images: dict[str, int] = {}
+    shown: list[list[int]] = [[] for _ in places]
+    reason = _why_none(source, f"{one['snapshot'].item()}/{one['layer'].values[0]}")
+    done = 0
+    try:
+        for unit, names, strip in () if reason else strips(one, source.stores, source.exemplars):
+            folder.mkdir(exist_ok=True)
+            save(strip, folder / f"{unit.rpartition('/')[2]}.jpg")
+            shown[places[unit]] = [images.setdefault(name, len(images)) for name in names]
+            bar.advance(len(names))
+            done += 1
+    except DamagedError:
+        raise
+    except DissectError as error:
+        reason = str(error).rstrip(".")
+        shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(len(places) - done):
+        bar.advance(0)
+    if not reason:
+        numbers |= {"images": list(images), "exemplars": shown}
+    return reason
+
+
+def _why_none(source: Source, path: str) -> str:
+    if not source.exemplars:
+        return "none were asked for (--exemplars 0)"
+    return why_none(source.stores, store.read_attrs(source.dissection, path), path)
+
+
+def _navigation(source: Source, place: Sequence[int]) -> dict[str, Any]:
+    """Links of a layer's page to the same layer in other snapshots and to other layers."""
+    return {
+        "snapshots": [(name, source.slugs[n][place[1]], n == place[0]) for n, name in enumerate(source.snapshots)],
+        "layers": [(name, source.slugs[place[0]][n], n == place[1]) for n, name in enumerate(source.layers)],
+    }
+
+
+def _write_shared(source: Source, folder: Path, written: Written) -> None:
+    """What all pages share, trajectories, units by concept, and the overview."""
+    shape = range(len(source.snapshots)), range(len(source.layers))
+    table = [[written.labels.get((s, la)) for la in shape[1]] for s in shape[0]]
+    site = vocabulary(source.results) | {
+        "cutoff": source.cutoff,
+        "cutoffs": CUTOFFS,
+        "exemplars": source.exemplars,
+        "highest": max((float(one.iou.max(initial=0)) for one in written.labels.values()), default=0.0),
+        "layers": [{"name": name, "color": color} for name, color in layer_colors(source.results).items()],
+        "snapshots": [
+            {"name": name, "step": int(source.results["step"].values[n])} for n, name in enumerate(source.snapshots)
+        ],
+        "slugs": source.slugs,
+    }
+    write_data(folder / "data" / "site.js", "site", "site", site)
+    for la in shape[1]:
+        write_data(folder / "data" / f"trajectory-{la}.js", "trajectory", str(la), trajectory([r[la] for r in table]))
+    for s in shape[0]:
+        write_data(folder / "data" / f"concepts-{s}.js", "concepts", str(s), units_of_concepts(table[s]))
+    curves = [[one.curves() if one else None for one in row] for row in table]
+    write_data(folder / "data" / "curves.js", "curves", "curves", curves)
+    values = overview(source, table, written.without)
+    write_page(folder / "index.html", "index.html", "", values)
+    write_page(folder / "concepts.html", "concepts.html", "", values)

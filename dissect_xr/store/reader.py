@@ -1,0 +1,164 @@
+"""Reads stores: what is damaged or missing is an error that says so, never data.
+
+Knows: how a group, an array and a Dataset are opened through the checks of `verified`.
+Does not know: how they were written, or what they mean.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from zarr.errors import GroupNotFoundError
+
+from dissect_xr.errors import DamagedError, DissectError
+from dissect_xr.store import objects
+from dissect_xr.store.verified import MEND, METADATA, VerifiedStore
+
+
+def exists(url: str, path: str = "") -> bool:
+    """Whether a Zarr group stands at `path`."""
+    return objects.read(url, objects.key(path, METADATA)) is not None and _group(url, path) is not None
+
+
+def _group(url: str, path: str) -> Any:
+    """The group, None where there is none."""
+    missing = GroupNotFoundError, FileNotFoundError
+    try:
+        with _reading(url, objects.key(path, METADATA), *missing):
+            return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
+    except missing:
+        return None
+
+
+def _checked(url: str) -> VerifiedStore:
+    return VerifiedStore(objects.open_store(url), url)
+
+
+@contextmanager
+def _reading(url: str, below: str, *passed: type[Exception]) -> Iterator[None]:
+    """What fails inside is damaged, but for errors that are `passed`, say enough, or are of the way to the store."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (DissectError, MemoryError, *passed)) or objects.is_transport(error):
+            raise
+        message = f"{objects.join(url, below)}: cannot be read ({type(error).__name__}: {error}). {MEND}"
+        raise DamagedError(message, url, below) from error
+
+
+def read_attrs(url: str, path: str = "") -> dict[str, Any]:
+    """The attributes of a group."""
+    group = _group(url, path)
+    if group is None:
+        raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
+    return dict(group.attrs.asdict())
+
+
+class StoredArray:
+    """An array of a store, for slicing: the slice is what is read."""
+
+    def __init__(self, url: str, path: str, opened: Any) -> None:
+        self.url, self.path, self._array = url, path, opened
+        self.shape: Any = opened.shape
+        self.dtype: np.dtype[Any] = opened.dtype
+        self.chunks: tuple[int, ...] = opened.chunks
+        self.shards: tuple[int, ...] | None = opened.shards
+        self.dims: tuple[str, ...] = opened.metadata.dimension_names
+        self.attrs: dict[str, Any] = dict(opened.attrs.asdict())
+
+    def __getitem__(self, key: Any) -> Any:
+        with _reading(self.url, self.path, IndexError):
+            return self._array[key]
+
+    def outer(self, key: tuple[Any, ...]) -> Any:
+        """Values of an outer product of slices, numbers and lists of objects."""
+        with _reading(self.url, self.path, IndexError):
+            return self._array.oindex[key]
+
+
+def read(url: str, path: str) -> StoredArray:
+    """The array at `path`, for slicing: the slice is what is read.
+
+    Raises
+    ------
+    DamagedError
+        On opening or slicing, where what is stored is not what was written.
+    """
+    with _reading(url, objects.key(path, METADATA), FileNotFoundError):
+        array = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
+    return StoredArray(url, path, array)
+
+
+def groups(url: str, path: str = "") -> list[str]:
+    """Names of the groups directly below `path`, sorted."""
+    return sorted(name for name, _ in zarr.open_group(_checked(url), path=path, mode="r").groups())
+
+
+def open_lazy(
+    url: str, path: str = "", *, chunks: Mapping[str, int] | None = None, coordinates: Collection[str] | None = None
+) -> xr.Dataset:
+    """The group at `path` as a Dataset whose coordinates are in memory and whose variables are lazy.
+
+    Parameters
+    ----------
+    chunks
+        Dim -> length of a lazy block, where it is another than the stored chunk's.
+    coordinates
+        Names of those to read; all where none is given. A coordinate costs a millisecond in each group.
+    """
+    group = _group(url, path)
+    if group is None:
+        raise DissectError(f"{url}: expected a Zarr group at '{path or '/'}', found none.")
+    with _reading(url, objects.key(path, METADATA)):
+        opened = dict(group.arrays())
+    arrays = {name: StoredArray(url, objects.key(path, name), array) for name, array in sorted(opened.items())}
+    attrs = dict(group.attrs.asdict())
+    named = set(attrs.pop("coordinates", "").split())
+    coords, variables = {}, {}
+    for name, array in arrays.items():
+        if name not in named and array.dims != (name,):
+            variables[name] = _lazily(array, array.dims, array.attrs, objects.join(url, array.path), chunks or {})
+        elif coordinates is None or name in coordinates:
+            coords[name] = xr.Variable(array.dims, _plain(array), array.attrs)
+    return xr.Dataset(variables, coords, attrs)
+
+
+class _Reading(BackendArray):
+    def __init__(self, array: StoredArray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, lambda outer: np.asarray(self.array.outer(outer))
+        )
+
+
+def _lazily(
+    array: StoredArray, dims: Sequence[str], attrs: Mapping[str, Any], name: str, chunks: Mapping[str, int]
+) -> xr.Variable:
+    """A Dask array cut like what is stored, that reads through `array`: an error in reading says what is damaged.
+
+    Parameters
+    ----------
+    name
+        Of the Dask array: the place that is read. What is opened again gets another name, since another store may lie
+        there by then, of which a cluster must not give what it kept of the first.
+    chunks
+        Dim -> length of a block, where it is another than the stored chunk's.
+    """
+    lengths = {dim: chunks.get(dim, n) for dim, n in zip(dims, array.chunks, strict=True)}
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Reading(array)), attrs)
+    return variable.chunk(lengths, name=f"{name}-{uuid4().hex}")
+
+
+def _plain(array: StoredArray) -> NDArray[Any]:
+    """Values; text with the fixed length that NumPy compares fastest."""
+    values = array[...]
+    return np.asarray(values) if array.dtype.kind in "iufbM" else np.asarray(values.tolist(), dtype=str)
