@@ -15,8 +15,8 @@ from torch import nn
 
 from dissect_xr.activations import sources
 from dissect_xr.activations.references import resolve
-from dissect_xr.activations.sources import ModelSpec, cached_model, load_model
-from dissect_xr.activations.weights import read_weights, weights_sha256
+from dissect_xr.activations.sources import ModelSpec, cached_model, load_model, weights_sha256
+from dissect_xr.activations.weights import read_weights
 from dissect_xr.errors import DissectError
 
 NETWORKS = str(Path(__file__).with_name("networks.py"))

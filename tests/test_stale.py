@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 import runs
 
 from dissect_xr import schema
+from dissect_xr.activations import extract
 from dissect_xr.activations import store as activations
 from dissect_xr.dissection import dissect
 from dissect_xr.probe import ingest
