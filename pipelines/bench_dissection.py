@@ -23,7 +23,7 @@ from dissect_xr import store
 from dissect_xr.dissection import cut, dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
+from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.parallel.dask_pool import DaskPool
 from dissect_xr.parallel.pool import Pool, Threads, open_pool, run_tasks
 from dissect_xr.parallel.progress import track
@@ -57,7 +57,7 @@ def read_block(task: tuple[Layer, cut.Block]) -> int:
 def read_seconds(home: Path, pool: Pool) -> float:
     """Time to read the store once, cut as the counting pass cuts it."""
     layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
-    cut = tally_blocks(layer, labels, 1, (pool.memory, pool.workers))
+    cut = count_blocks(layer, labels, 1, pool)
     start = time.perf_counter()
     read = sum(n for _, n in run_tasks(pool, read_block, _read_tasks(layer, cut)))
     assert read == np.prod(layer.shape)
@@ -134,7 +134,7 @@ def _matrix(axis: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def passes_against_reading(
-    folder: Path, name: str, size: Size, runs: int, *, tally_target: float | None, pool: Pool | None = None
+    folder: Path, name: str, size: Size, runs: int, *, count_target: float | None, pool: Pool | None = None
 ) -> list[Row]:
     """Each pass over the time to read the same store once."""
     home, pool = make(folder, size), pool or Threads()
@@ -160,7 +160,7 @@ def passes_against_reading(
             figures,
         )
     ]
-    for stage, target in (("thresholds", 2.0), ("counts", tally_target)):
+    for stage, target in (("thresholds", 2.0), ("counts", count_target)):
         over = ratio(found, stage, "read")
         rate = f"{size.images / seconds[stage]:,.0f} images/s, {raw / seconds[stage] / 1e9:.2f} GB/s"
         met = None if target is None else over <= target
@@ -241,9 +241,9 @@ def _bind(core: int) -> None:
 
 def projection(home: Path, pool: Pool) -> int:
     """Bytes that a worker needs at most: the process itself and its largest task."""
-    layer, labels, plan = layer_of(home), open_labels(str(home / "probe.zarr")), (pool.memory, pool.workers)
-    counts = cut.projected(layer, tally_blocks(layer, labels, 1, plan)[0][0], **tally_sizes(labels, 1, pool.memory))
-    thresholds = cut.projected(layer, threshold_blocks(layer, plan)[0][0], **threshold_sizes(layer, pool.memory))
+    layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
+    counts = cut.projected(layer, count_blocks(layer, labels, 1, pool)[0][0], **count_sizes(labels, 1, pool.memory))
+    thresholds = cut.projected(layer, threshold_blocks(layer, pool)[0][0], **threshold_sizes(layer, pool.memory))
     return cut.RESIDENT + max(counts.total, thresholds.total)
 
 
@@ -270,7 +270,7 @@ def broden(folder: Path, size: Size) -> list[Row]:
     with open_pool(workers=2) as pool:
         pass_seconds(make(folder, Size(images=512, units=64, cells=7)), pool)
         read_seconds(home, pool)
-        rows = passes_against_reading(folder, "Broden size", size, 1, tally_target=4.0, pool=pool)
+        rows = passes_against_reading(folder, "Broden size", size, 1, count_target=4.0, pool=pool)
         memory = memory_row("Broden size", home, pool)
     figures = rows[0].figures
     total = figures["thresholds"][0] + figures["counts"][0]

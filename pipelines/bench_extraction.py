@@ -69,18 +69,18 @@ def extraction(folder: Path, runs: int, *, width: int = 64, images: int = 64) ->
         for path in (home / "activations.zarr", home / "markers" / "activations.zarr"):
             shutil.rmtree(path, ignore_errors=True)
         url = str(home / "activations.zarr")
-        plan = prepare_extraction(url, str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording)
+        extraction = prepare_extraction(url, str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording)
         start = time.perf_counter()
-        extract(plan, show=False)
+        extract(extraction, show=False)
         return time.perf_counter() - start
 
     bare()
     found = median_of(runs, recorded=recorded, bare=bare)
     written = sum(path.stat().st_size for path in (home / "activations.zarr").rglob("*") if path.is_file())
-    plan = prepare_extraction(
+    extraction = prepare_extraction(
         str(home / "activations.zarr"), str(home / "probe.zarr"), SnapshotInfo("s"), spec, recording
     )
-    raw_image = sum(layer.image_bytes for layer in plan.layers)
+    raw_image = sum(layer.image_bytes for layer in extraction.layers)
     over = ratio(found, "recorded", "bare")
     seconds = {name: statistics.median(times) for name, times in found.items()}
     rate = f"{images / seconds['recorded']:.1f} images/s, {written / images / 1e6:.2f} MB/image"

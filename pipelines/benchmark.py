@@ -103,7 +103,7 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
     def passes(units: int, cells: int, images: int, target: float | None) -> Callable[[], list[Row]]:
         size = Size(images, units, cells)
         return lambda: passes_against_reading(
-            folder, f"{units} units of {cells}x{cells}", size, runs, tally_target=target
+            folder, f"{units} units of {cells}x{cells}", size, runs, count_target=target
         )
 
     found: dict[str, Callable[[], list[Row]]] = {

@@ -1,7 +1,7 @@
 """Stores of any size with the statistics of real ones, made block by block: what the benchmarks run on.
 
 Activations: ReLU maps, about half of the values zero, strengths of (image, unit) pairs heavy-tailed so that few percent
-of the pairs reach a threshold at fraction 0.005. Labels: piecewise-constant regions in planes of real categories
+of the pairs reach a threshold at fraction 0.005. ProbeLabels: piecewise-constant regions in planes of real categories
 (a noisy colour plane, objects, sparse parts, materials) and whole-image scenes; frequencies fall off as 1 / rank.
 """
 

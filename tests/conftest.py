@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 from pathlib import Path
 
 import dask
@@ -24,9 +25,15 @@ _NEED_TORCH = sorted(
 collect_ignore = [] if _TORCH else _NEED_TORCH
 
 
+def pytest_configure(config):
+    """Draws the seed of what is random once, also where several processes share the tests (xdist starts them later)."""
+    os.environ.setdefault("CHAOS_SEED", str(random.randrange(10**6)))
+
+
 def pytest_report_header():
-    """Says loudly what cannot run here."""
-    return None if _TORCH else f"NO TORCH, NOT RUN: {', '.join(_NEED_TORCH)}"
+    """Says loudly what cannot run here, and the seed that repeats what is random."""
+    missing = [] if _TORCH else [f"NO TORCH, NOT RUN: {', '.join(_NEED_TORCH)}"]
+    return [f"CHAOS_SEED={os.environ['CHAOS_SEED']}", *missing]
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from dissect_xr.activations import store as activations_store
 from dissect_xr.dissection.dissect import Method, dissect
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.label_set import Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import Concept, LabelSet, Row
 from dissect_xr.probe.readers.broden import read_broden
 
 LAYER = "conv"
@@ -64,12 +64,12 @@ def image_names(count: int) -> list[str]:
 
 
 def read_npy(path: Path) -> NDArray[np.uint16]:
-    """`ProbePlan.decode` of label maps as NumPy files: what PNG maps decode to, in less time."""
+    """`LabelSet.decode` of label maps as NumPy files: what PNG maps decode to, in less time."""
     return np.asarray(np.load(path))
 
 
-def plan_of(case: ProbeCase, folder: Path) -> ProbePlan:
-    """The plan of a case whose one-pixel images and NumPy label maps are written to `folder`."""
+def plan_of(case: ProbeCase, folder: Path) -> LabelSet:
+    """The label set of a case whose one-pixel images and NumPy label maps are written to `folder`."""
     rows = []
     for image, name in enumerate(image_names(len(case.annotation))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def plan_of(case: ProbeCase, folder: Path) -> ProbePlan:
             maps.append((plane, f"{name}_{plane}.npy"))
         whole = tuple(int(c) for c in case.whole_image[image] if c)
         rows.append(Row(name, "train", tuple(maps), whole, None, f"row {image}"))
-    return ProbePlan(
+    return LabelSet(
         images=str(folder),
         maps=str(folder),
         rows=tuple(rows),

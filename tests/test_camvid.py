@@ -44,8 +44,8 @@ def folder(tmp_path_factory):
     """Probes of both indexes, and activations of two snapshots, by the package."""
     folder = tmp_path_factory.mktemp("camvid")
     for index in INDEXES:
-        plan = read_broden(camvid.data() / "camvid_broden", index=index)
-        write_probe(plan, str(folder / f"{index}.zarr"), show=False)
+        label_set = read_broden(camvid.data() / "camvid_broden", index=index)
+        write_probe(label_set, str(folder / f"{index}.zarr"), show=False)
     code, weights = camvid.model_code(), camvid.data() / "camvid_cnn"
     # (pixel - mean) / SCALE, in this order, rounds as the model's own preprocessing does.
     preprocess = Preprocess(camvid.INPUT_SIZE, code.MEAN_RGB, (code.SCALE,) * 3, scale=1.0)
@@ -53,10 +53,10 @@ def folder(tmp_path_factory):
     for snapshot in ("epoch_070", "epoch_000"):
         spec = ModelSpec.of(f"{weights / 'model.py'}:CamVidNet", weights=weights / f"{snapshot}.pt")
         info = SnapshotInfo(snapshot, step=int(snapshot[-3:]))
-        plan = prepare_extraction(
+        extraction = prepare_extraction(
             str(folder / "activations.zarr"), str(folder / "index.csv.zarr"), info, spec, recording
         )
-        extract(plan, show=False)
+        extract(extraction, show=False)
     return folder
 
 

@@ -122,7 +122,7 @@ def test_only_a_snapshot_added_later_is_computed(
     blocks = executed(monkeypatch)
     arguments = [*recipe, "--quiet", "--set", f"keep_activations={keep}"]
     assert call("run", *arguments) == 0
-    assert {"ingest_block", "extract_block", "sample_bound", "tally_block"} <= {function for function, _ in blocks}
+    assert {"ingest_block", "extract_block", "sample_bound", "count_block"} <= {function for function, _ in blocks}
     first = {(function, "third"): number for (function, name), number in blocks.items() if name == "first"}
     stores = [tmp_path / "run" / part for part in ("probe.zarr", "activations.zarr", "dissection.zarr", "markers")]
     old = {p: p.stat().st_mtime_ns for store in stores for p in store.rglob("*") if p.is_file()}

@@ -83,8 +83,8 @@ def test_labels_outside_are_in_no_count(tmp_path):
     (folder / "index.csv").write_text("image,split,ih,iw,sh,sw,object,part\na.png,train,60,100,60,100,map.png,\n")
     (folder / "label.csv").write_text("number,name,category\n1,sky,object\n2,edge,part\n3,bird,object\n")
     (folder / "category.csv").write_text("name\nobject\npart\n")
-    plan = read_broden(folder, label_size=(60, 60)).cropped(Crop(60, (60, 60)))
-    write_probe(plan, str(tmp_path / "probe.zarr"), show=False)
+    label_set = read_broden(folder, label_size=(60, 60)).cropped(Crop(60, (60, 60)))
+    write_probe(label_set, str(tmp_path / "probe.zarr"), show=False)
     found = {name: store.read(str(tmp_path / "probe.zarr"), name)[:].tolist() for name in
              ("concept", "concept_area", "concept_images", "annotated")}  # fmt: skip
     assert found == {
@@ -174,7 +174,7 @@ def test_an_endless_strip_is_refused_by_name(images, tmp_path):
         crop.part(1, 60_000)
     with pytest.raises(DissectError, match=r"strip\.png: 3840000 x 64 pixels after resizing"):
         read_image(strip, (48, 40), crop=crop)
-    plan = read_broden(images / "whole", label_size=(24, 20)).cropped(crop)
-    plan = replace(plan, images=str(tmp_path), rows=(replace(plan.rows[0], image=strip.name, maps=()),))
+    label_set = read_broden(images / "whole", label_size=(24, 20)).cropped(crop)
+    label_set = replace(label_set, images=str(tmp_path), rows=(replace(label_set.rows[0], image=strip.name, maps=()),))
     with pytest.raises(DissectError, match=r"strip\.png: 3840000 x 64 pixels after resizing"):
-        read_maps(plan, plan.rows[0], hashlib.sha256(), hashlib.sha256())
+        read_maps(label_set, label_set.rows[0], hashlib.sha256(), hashlib.sha256())

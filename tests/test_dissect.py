@@ -22,11 +22,11 @@ from strategies import ProbeCase
 from dissect_xr import store
 from dissect_xr.activations.store import LayerShape, SnapshotInfo, write_activations
 from dissect_xr.dissection import cut, kernels, passes, thresholds
-from dissect_xr.dissection.counts import TallyTask, tally_block
+from dissect_xr.dissection.counts import CountTask, count_block
 from dissect_xr.dissection.dissect import Method, complete_pairs, dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import tally_blocks
+from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.parallel.progress import track
@@ -126,7 +126,7 @@ def test_same_for_every_cut(tmp_path):
             ({"units": 2, "chunk": 10**6, "shard": 10**6, "read": 1, "task": 1}, Threads(2, memory=2**18)),
         ]
     ):
-        with stores.tiny_chunks(**sizes), spied(passes, "tally_block") as tasks:
+        with stores.tiny_chunks(**sizes), spied(passes, "count_block") as tasks:
             activations = stores.write_layers(tmp_path, probe, {"conv": acts}, name=f"{n}.zarr")
             dissect(activations, probe, str(tmp_path / f"out{n}.zarr"), method=method, pool=pool, show=False)
         seen.append((len({t.block.units for t in tasks}), len({t.block.images for t in tasks}), tasks[0].block.step))
@@ -549,7 +549,7 @@ def test_second_run_computes_nothing(layers, tmp_path):
     out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
     with stores.tiny_chunks():
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
-    with spied(kernels, "tally") as counts, spied(thresholds, "histogram") as histograms:
+    with spied(kernels, "count_pixels") as counts, spied(thresholds, "histogram") as histograms:
         dissect(activations, probe, out, method=method, pool=Threads(2), show=False)
     assert not counts
     assert not histograms
@@ -569,11 +569,11 @@ def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
         if len(finished) == after:
             raise Interrupted
         finished.append((task.layer.name, task.block.units))
-        return tally_block(task)
+        return count_block(task)
 
     with (
         stores.tiny_chunks(task=10**9),
-        patch.object(passes, "tally_block", dies),
+        patch.object(passes, "count_block", dies),
         pytest.raises(Interrupted),
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
@@ -585,7 +585,7 @@ def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
     }
     with (
         stores.tiny_chunks(task=10**9),
-        spied(passes, "tally_block") as tasks,
+        spied(passes, "count_block") as tasks,
         spied(thresholds, "histogram") as histograms,
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
@@ -654,7 +654,7 @@ def test_layers_of_a_later_snapshot_are_added(layers, tmp_path):
     dissect(activations, probe, out, method=method, only=[("s", "two")], pool=Threads(1), show=False)
     assert complete_pairs(out) == [("s", "two")]
     stores.write_layers(tmp_path, probe, {"two": noise(10, 6, (3, 5), seed=2)}, snapshot=SnapshotInfo("t", step=-3))
-    with spied(passes, "tally_block") as tasks:
+    with spied(passes, "count_block") as tasks:
         dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
     assert {(t.layer.snapshot, t.layer.name) for t in tasks} == {("s", "one"), ("t", "two")}
     assert [snapshot for snapshot, _ in complete_pairs(out)] == ["t", "s", "s"]
@@ -674,11 +674,11 @@ def test_results_open_as_a_plain_datatree(run):
 # --- memory ---
 
 
-def test_a_tally_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
+def test_a_count_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     """The bound is one that any of the forbidden allocations alone would break.
 
     One image's label pixels by concepts are 112 * 112 * 8,000 / 8 = 12.5 MB even as bits, all images' maps of the
-    block 16 * 28 * 28 * 2 * 512 = 12.8 MB, all label maps 112 * 112 * 2 * 512 = 12.8 MB. The plan is for 8 MiB; what
+    block 16 * 28 * 28 * 2 * 512 = 12.8 MB, all label maps 112 * 112 * 2 * 512 = 12.8 MB. Tasks may use 8 MiB; what
     Python takes beside it, and reads that end at other times than planned, may make it 10.
     """
     images, units, concepts, memory, bound = 512, 16, 8000, 8 * 2**20, 10 * 2**20
@@ -691,14 +691,14 @@ def test_a_tally_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     with stores.tiny_chunks(chunk=2**17, shard=2**20, units=units, read=cut.READ, labels=2**19, task=cut.TASK):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
-        ((block, *_),) = tally_blocks(layer, label_set, 1, (memory, 1))
+        ((block, *_),) = count_blocks(layer, label_set, 1, (memory, 1))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
         step = cut.label_step(label_set, memory)
-        task = TallyTask(layer, label_set, block, levels, "half_pixel", "annotated", step)
-        tally_block(replace(task, block=replace(block, images=(0, block.step))))  # compiles, imports
+        task = CountTask(layer, label_set, block, levels, "half_pixel", "annotated", step)
+        count_block(replace(task, block=replace(block, images=(0, block.step))))  # compiles, imports
         tracemalloc.start()
-        hits, _ = tally_block(task)
+        hits, _ = count_block(task)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert hits.any()
@@ -742,11 +742,11 @@ def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, 
     layer = Layer("", "s", "conv", shape, dtype, spec.chunks[:2], "", None, None)
     sizes = {"unit_bytes": 8 * counts[0] * (counts[1] + 2), "label_bytes": 2 * labels[0] * labels[1] ** 2}
     sizes["memory"] = memory
-    plan = cut.cut(layer, **sizes, workers=workers, split_units=False)
+    blocks = cut.cut(layer, **sizes, workers=workers, split_units=False)
     units = min(shape[1], cut.counted_units(layer, sizes["unit_bytes"]))
     least = cut.Block((0, units), (0, shape[0]), spec.chunks[0])
-    assert cut.projected(layer, plan[0][0], **sizes).total <= max(memory, cut.projected(layer, least, **sizes).total)
-    covered = [(unit, image) for row in plan for block in row for unit, image in [(block.units, block.images)]]
+    assert cut.projected(layer, blocks[0][0], **sizes).total <= max(memory, cut.projected(layer, least, **sizes).total)
+    covered = [(unit, image) for row in blocks for block in row for unit, image in [(block.units, block.images)]]
     assert sum((u[1] - u[0]) * (i[1] - i[0]) for u, i in covered) == shape[0] * shape[1]
     assert all(u[0] % spec.chunks[1] == 0 and i[0] % spec.chunks[0] == 0 for u, i in covered)
 

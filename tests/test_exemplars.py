@@ -116,7 +116,7 @@ def test_top_images_are_the_highest_peaks_in_the_order_of_images(tmp_path: Path)
         for u in range(5):
             peaks = activation[:, u].max(axis=(1, 2))
             order = sorted(range(23), key=lambda image, peaks=peaks: (-peaks[image], image))[:k]
-            assert top["place"].values[u].tolist() == order
+            assert top["image_index"].values[u].tolist() == order
             assert top["peak"].values[u].tolist() == peaks[order].tolist()
             assert top["image"].values[u].tolist() == [stores.image_names(23)[image] for image in order]
     with pytest.raises(DissectError, match="k is 0"):
@@ -185,7 +185,7 @@ def test_same_for_every_block_of_images(run: Run) -> None:
 
 def test_errors_say_what_came(run: Run, tmp_path: Path) -> None:
     ds = run.ds.isel(snapshot=0, fraction=0)
-    with pytest.raises(DissectError, match="2 places of fraction"):
+    with pytest.raises(DissectError, match="2 values of fraction"):
         iou_images(run.ds, run.stores, "conv/0", 2, show=False)
     with pytest.raises(DissectError, match="unit 'conv/9' is not among the 5 units"):
         iou_images(ds, run.stores, "conv/9", 2, show=False)

@@ -27,7 +27,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.label_set import Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import Concept, LabelSet, Row
 
 IMAGES = 40
 SIZE = (12, 10)
@@ -87,11 +87,11 @@ def probe(tmp_path_factory):
         pixels[0, 0, 0] = 255 if image == 22 else 0
         Image.fromarray(pixels).save(folder / f"{image}.png")
         rows.append(Row(f"{image}.png", "all", (), (), None, "here"))
-    plan = ProbePlan(
+    label_set = LabelSet(
         str(folder), str(folder), tuple(rows), (Concept(1, "c", "object"),), ("object",), (), stores.read_npy, (4, 4)
     )
     url = str(folder / "probe.zarr")
-    write_probe(plan, url, pool=Threads(1), show=False)
+    write_probe(label_set, url, pool=Threads(1), show=False)
     return url
 
 
@@ -101,9 +101,9 @@ def url(tmp_path):
 
 
 def run(url, probe, *, spec=SPEC, recording=RECORDING, snapshot="s", pool=None):
-    plan = prepare_extraction(url, probe, SnapshotInfo(snapshot, 3, {"loss": 0.5}), spec, recording)
-    extract(plan, pool=pool or Threads(1), show=False)
-    return plan
+    extraction = prepare_extraction(url, probe, SnapshotInfo(snapshot, 3, {"loss": 0.5}), spec, recording)
+    extract(extraction, pool=pool or Threads(1), show=False)
+    return extraction
 
 
 def by_torch(probe, model=None):
@@ -235,11 +235,11 @@ def test_whatever_markers_are_lost_the_same_activations_come_back(probe, data):
 
 def test_blocks_and_shards_are_powers_of_two_that_divide_each_other(url, probe):
     with stores.tiny_chunks(chunk=4000, shard=9000, units=32):
-        plan = run(url, probe, recording=replace(RECORDING, memory=16_000))
-    assert {layer.block for layer in plan.layers} == {8}
-    for layer in plan.layers:
+        extraction = run(url, probe, recording=replace(RECORDING, memory=16_000))
+    assert {layer.block for layer in extraction.layers} == {8}
+    for layer in extraction.layers:
         array = store.read(url, f"s/{layer.name}/activation")
-        assert plan.layers[0].block % array.shards[0] == 0
+        assert extraction.layers[0].block % array.shards[0] == 0
         assert array.shards[0] % array.chunks[0] == 0
         assert array.shards[1] % array.chunks[1] == 0
         assert array.shards[1] >= array.shape[1]
@@ -693,10 +693,10 @@ def test_one_value_that_is_not_finite_shows_in_the_mean(value, dtype):
 
 
 def test_a_task_can_be_called_by_hand(url, probe):
-    plan = prepare_extraction(url, probe, SnapshotInfo("s"), SPEC, RECORDING)
+    extraction = prepare_extraction(url, probe, SnapshotInfo("s"), SPEC, RECORDING)
     with patch("dissect_xr.activations.extract.run_tasks", lambda *args, **options: iter(())):
-        extract(plan, show=False)
-    for task in plan.tasks()[::-1]:
+        extract(extraction, show=False)
+    for task in extraction.tasks()[::-1]:
         extract_block(task)
         extract_block(task)  # a task may run twice
     assert_recorded(url, by_torch(probe))

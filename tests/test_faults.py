@@ -292,7 +292,7 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
     for name, what, of, finished in (
         ("sample_bound", "thresholds", "units 0 to 5", 1),
         ("histogram_block", "thresholds", "images number 0 to 19, units 0 to 5", 1),
-        ("tally_block", "counts", "images number 0 to 19, units 0 to 5", 2),
+        ("count_block", "counts", "images number 0 to 19, units 0 to 5", 2),
     ):
         real = getattr(passes, name)
 

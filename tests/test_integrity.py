@@ -140,13 +140,13 @@ BLOCKS = [
     ("activations.zarr/zarr.json", {"first/created", "second/created"}),
     ("probe.zarr/annotation/c/1/0/0/0", {"blocks/16-20"}),
     ("probe.zarr/zarr.json", {"done"}),
-    ("probe.zarr/image/c/0", {"plan"}),
+    ("probe.zarr/image/c/0", {"created"}),
     ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/counts/0-6"}),
     ("dissection.zarr/second/first/threshold/c/0/0", {"second/first/threshold"}),
     ("dissection.zarr/second/first/unit/zarr.json", {"second/first/created"}),
     ("markers/dissection.zarr/first/second/threshold.json", {"first/second/threshold"}),
     ("markers/activations.zarr/first/blocks/0-16.json", {"first/blocks/0-16"}),
-    ("markers/probe.zarr/plan.json", {"plan"}),
+    ("markers/probe.zarr/created.json", {"created"}),
 ]
 """An object, and the markers that are written again when it is damaged."""
 

@@ -1,4 +1,4 @@
-"""Stores twenty times larger than what a task may plan with: measured memory stays by the projection."""
+"""Stores twenty times larger than what a task may use: measured memory stays by the projection."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 MEMORY = 32 * 2**20
-"""Bytes a task may plan with."""
+"""Bytes a task may use."""
 
 DISSECT = """
 import sys
@@ -37,7 +37,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     from dissect_xr.dissection import cut
     from dissect_xr.dissection.labels import open_labels
     from dissect_xr.dissection.layers import open_layer
-    from dissect_xr.dissection.passes import tally_blocks, tally_sizes
+    from dissect_xr.dissection.passes import count_blocks, count_sizes
 
     size = Size(images=13_500, units=512, cells=7, concepts=300, planes=2, labels=56)
     write_synthetic_probe(str(tmp_path / "probe.zarr"), size)
@@ -49,8 +49,8 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     command = [sys.executable, "-c", DISSECT, str(tmp_path)]
     run = subprocess.run([*command, str(MEMORY), str(PIPELINES)], capture_output=True, text=True, check=True)
     before, peak = map(int, run.stdout.split())
-    block = tally_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
-    projection = cut.projected(layer, block, **tally_sizes(labels, 1, MEMORY)).total
+    block = count_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
+    projection = cut.projected(layer, block, **count_sizes(labels, 1, MEMORY)).total
     assert projection <= MEMORY
     # What the process has before it reads anything, kernels and zarr's threads included, is RESIDENT.
     assert peak <= 1.2 * (max(before, cut.RESIDENT) + projection), (before, peak, projection)

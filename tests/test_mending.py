@@ -88,11 +88,11 @@ NEEDED = [
     ("probe.zarr/annotation/c/1/0/0/0", "probe.zarr/blocks/16-20"),
     ("probe.zarr/whole_image/c/0/0", "probe.zarr/blocks/0-16"),
     ("probe.zarr/annotated/c/0/0", "probe.zarr/blocks/0-16"),
-    ("probe.zarr/image/c/0", "probe.zarr/plan"),
-    ("probe.zarr/concept/c/0", "probe.zarr/plan"),
-    ("probe.zarr/concept_name/c/0", "probe.zarr/plan"),
-    ("probe.zarr/concept_category/c/0", "probe.zarr/plan"),
-    ("probe.zarr/category/c/0", "probe.zarr/plan"),
+    ("probe.zarr/image/c/0", "probe.zarr/created"),
+    ("probe.zarr/concept/c/0", "probe.zarr/created"),
+    ("probe.zarr/concept_name/c/0", "probe.zarr/created"),
+    ("probe.zarr/concept_category/c/0", "probe.zarr/created"),
+    ("probe.zarr/category/c/0", "probe.zarr/created"),
     ("probe.zarr/concept_area/c/0", None),
     ("probe.zarr/category_area/c/0", None),
     ("probe.zarr/zarr.json", None),
@@ -227,14 +227,14 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     arguments, out = begun
     rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
-    real = passes.tally_block
+    real = passes.count_block
 
     def poisoned(task):
         if task.layer.path == "first/second":
             raise RuntimeError("poison")
         return real(task)
 
-    with patch.object(passes, "tally_block", poisoned):
+    with patch.object(passes, "count_block", poisoned):
         assert runs.call("run", *arguments) == 3
     said = capsys.readouterr().err
     assert said.count("will be done again") == 1

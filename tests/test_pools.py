@@ -432,12 +432,12 @@ def test_no_scheduler_is_said():
 
 
 def test_plans_that_do_not_fit_name_their_parts():
-    plan = Projection((("maps", 3 * 2**20), ("labels", 2**20)))
-    assert plan.total == 4 * 2**20
-    plan.check(None, "counts")
-    plan.check(4 * 2**20, "counts")
-    with pytest.raises(DissectError, match=r"needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*may plan with 3 MiB"):
-        plan.check(3 * 2**20, "counts")
+    projection = Projection((("maps", 3 * 2**20), ("labels", 2**20)))
+    assert projection.total == 4 * 2**20
+    projection.check(None, "counts")
+    projection.check(4 * 2**20, "counts")
+    with pytest.raises(DissectError, match=r"needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*may use 3 MiB"):
+        projection.check(3 * 2**20, "counts")
 
 
 def test_threads_by_default():

@@ -30,10 +30,10 @@ from dissect_xr.probe.readers.broden import decode_broden, read_broden
 from dissect_xr.probe.readers.masks import read_masks
 
 
-def written(plan, folder, *, name="probe.zarr", pool=None):
-    """The plan's probe, read into memory."""
+def written(label_set, folder, *, name="probe.zarr", pool=None):
+    """The label_set's probe, read into memory."""
     url = str(folder / name)
-    write_probe(plan, url, pool=pool or Threads(1), show=False)
+    write_probe(label_set, url, pool=pool or Threads(1), show=False)
     return open_probe(url).load()
 
 
@@ -156,10 +156,10 @@ def broden(folder, **tables):
 
 
 def test_numbers_paths_planes_and_zeros_of_a_hand_made_set(folder, tmp_path):
-    plan = read_broden(folder)
-    assert plan.planes == ("object", "part", "part")
-    assert plan.label_size == (4, 3)
-    probe = written(plan, tmp_path)
+    label_set = read_broden(folder)
+    assert label_set.planes == ("object", "part", "part")
+    assert label_set.label_size == (4, 3)
+    probe = written(label_set, tmp_path)
     assert probe["plane_category"].values.tolist() == ["object", "part", "part"]
     assert probe["concept"].values.tolist() == [SKY, STREET, WHEEL, CAR]
     assert probe["concept_name"].values.tolist() == ["sky", "street-s", "wheel", "car"]
@@ -188,11 +188,11 @@ def test_a_whole_image_label_named_twice_counts_once(folder, tmp_path):
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 def test_line_ends_and_byte_order_marks_do_not_matter(folder, newline, start):
-    plan = read_broden(folder)
+    label_set = read_broden(folder)
     for name, text in TABLES.items():
         (folder / name).write_bytes((start + text.replace("\n", newline) + newline).encode())
     again = read_broden(folder)
-    assert ingest.plan_fingerprint(again) == ingest.plan_fingerprint(plan)
+    assert ingest.label_set_fingerprint(again) == ingest.label_set_fingerprint(label_set)
 
 
 @given(numbers=st.lists(st.integers(0, 65535), min_size=1, max_size=20))
@@ -229,10 +229,10 @@ def test_primary_category_has_the_largest_coverage(folder, tables, car):
 
 def test_kept_categories_compete_among_themselves(folder):
     coverage(folder, object=[[1, CAR, "car", 1, 0.1]], part=[[1, CAR, "car", 1, 0.2]])
-    plan = read_broden(folder, categories=["object", "scene"])
-    assert {c.number: c.category for c in plan.concepts} == {SKY: "object", STREET: "scene", CAR: "object"}
-    assert plan.categories == ("object", "scene")
-    assert plan.planes == ("object",)
+    label_set = read_broden(folder, categories=["object", "scene"])
+    assert {c.number: c.category for c in label_set.concepts} == {SKY: "object", STREET: "scene", CAR: "object"}
+    assert label_set.categories == ("object", "scene")
+    assert label_set.planes == ("object",)
 
 
 def test_labels_of_categories_that_are_not_kept_become_none(folder, tmp_path):
@@ -278,44 +278,52 @@ def shared(name: str) -> Path:
 @pytest.mark.data
 def test_published_tables_have_the_published_primary_counts():
     folder = shared("broden_metadata")
-    plan = read_broden(folder, index="index_head.csv")
+    label_set = read_broden(folder, index="index_head.csv")
     counts = {"object": 536, "scene": 468, "part": 110, "texture": 47, "material": 25, "color": 11}
-    assert Counter(c.category for c in plan.concepts) == counts
-    assert {c.number: c.category for c in plan.concepts} == oracle.primary_categories(folder)
-    assert [c.number for c in plan.concepts] == list(range(1, 1198))
-    assert not any(0 in row.whole for row in plan.rows)
-    assert plan.categories == tuple(line.split(",")[0] for line in (folder / "category.csv").read_text().split()[1:])
+    assert Counter(c.category for c in label_set.concepts) == counts
+    assert {c.number: c.category for c in label_set.concepts} == oracle.primary_categories(folder)
+    assert [c.number for c in label_set.concepts] == list(range(1, 1198))
+    assert not any(0 in row.whole for row in label_set.rows)
+    assert label_set.categories == tuple(
+        line.split(",")[0] for line in (folder / "category.csv").read_text().split()[1:]
+    )
     # Material, texture, scene and colour have at most one map an image; parts up to three, or four.
-    assert Counter(plan.planes)["part"] > 1
-    assert all(len({plane for plane, _ in row.maps}) == len(row.maps) for row in plan.rows)
+    assert Counter(label_set.planes)["part"] > 1
+    assert all(len({plane for plane, _ in row.maps}) == len(row.maps) for row in label_set.rows)
 
 
 # --- subsets and colours ---
 
 
 def test_subsets_by_split_and_limit(folder):
-    plan = read_broden(folder)
-    assert [row.image for row in plan.subset(split="train").rows] == ["x/0.png", "x/2.png"]
-    assert [row.image for row in plan.subset(split=["val", "train"], limit=2).rows] == ["x/0.png", "x/1.png"]
-    assert [row.image for row in plan.subset(limit=99).rows] == [row.image for row in plan.rows]
-    assert plan.subset(split="val").parameters["images"] == {"split": ["val"], "limit": None}
+    label_set = read_broden(folder)
+    assert [row.image for row in label_set.subset(split="train").rows] == ["x/0.png", "x/2.png"]
+    assert [row.image for row in label_set.subset(split=["val", "train"], limit=2).rows] == ["x/0.png", "x/1.png"]
+    assert [row.image for row in label_set.subset(limit=99).rows] == [row.image for row in label_set.rows]
+    assert label_set.subset(split="val").parameters["images"] == {"split": ["val"], "limit": None}
     with pytest.raises(DissectError, match=r"no split \['test'\]; there are \{'train': 2, 'val': 1\}"):
-        plan.subset(split=["train", "test"])
+        label_set.subset(split=["train", "test"])
     with pytest.raises(DissectError, match="at least 1, got 0"):
-        plan.subset(limit=0)
+        label_set.subset(limit=0)
 
 
 def test_every_subset_is_another_probe(folder):
-    plan = read_broden(folder)
-    plans = [plan, plan.subset(split="train"), plan.subset(limit=2), plan.with_colors([]), plan.subset(split="val")]
+    label_set = read_broden(folder)
+    plans = [
+        label_set,
+        label_set.subset(split="train"),
+        label_set.subset(limit=2),
+        label_set.with_colors([]),
+        label_set.subset(split="val"),
+    ]
     plans += [read_broden(folder, categories=["object", "part"]), read_broden(folder, label_size=(2, 3))]
-    assert len({ingest.plan_fingerprint(p) for p in plans}) == len(plans)
+    assert len({ingest.label_set_fingerprint(p) for p in plans}) == len(plans)
 
 
 def test_where_the_folder_lies_does_not_make_another_probe(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
-    plan, moved = read_broden(folder), read_broden(tmp_path / "moved")
-    assert ingest.plan_fingerprint(plan) == ingest.plan_fingerprint(moved)
+    label_set, moved = read_broden(folder), read_broden(tmp_path / "moved")
+    assert ingest.label_set_fingerprint(label_set) == ingest.label_set_fingerprint(moved)
 
 
 def test_colours_are_a_plane_of_their_own(folder, tmp_path):
@@ -340,9 +348,9 @@ def test_colours_are_a_plane_of_their_own(folder, tmp_path):
 def test_colours_need_room_and_no_colours_of_the_sets_own(folder):
     with pytest.raises(DissectError, match="need 11 free numbers above 65535"):
         read_broden(folder).with_colors(COLOR_NAMES)
-    plan = replace(read_broden(folder), categories=("color",))
+    label_set = replace(read_broden(folder), categories=("color",))
     with pytest.raises(DissectError, match="'color' of its own"):
-        plan.with_colors(COLOR_NAMES)
+        label_set.with_colors(COLOR_NAMES)
 
 
 # --- bad sets ---
@@ -635,7 +643,7 @@ def test_categories_of_masks_must_exist(masks):
 
 @pytest.fixture
 def many(tmp_path):
-    """A plan of 40 images: three blocks."""
+    """A label_set of 40 images: three blocks."""
     labels = np.random.default_rng(0).integers(0, 5, (40, 2, 6, 5)).astype(np.uint16)
     whole = np.random.default_rng(1).permuted([[1, 2, 3, 4, 0]] * 40, axis=1)[:, :2].astype(np.uint16)
     case = strategies.ProbeCase(labels, whole, np.arange(1, 5), np.array([0, 0, 1, 2]), ("a", "b", "c"))

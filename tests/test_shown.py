@@ -26,7 +26,7 @@ from dissect_xr.plot.compare import before_after
 from dissect_xr.plot.units import gallery
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.label_set import ProbePlan
+from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.report.write import write_report
@@ -40,7 +40,7 @@ LONG = {"run", "probe", "extract", "dissect", "report", "export", "verify"}
 """Commands that can take long."""
 
 
-def plan(run: Path) -> ProbePlan:
+def label_set(run: Path) -> LabelSet:
     return read_masks(images=run / "images", masks=run / "masks", concepts=run / "concepts.yaml")
 
 
@@ -67,8 +67,8 @@ def last(run: Path) -> Any:
 
 CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
     write_digits: lambda run, to, **show: write_digits(to / "digits", images=2, size=64, **show),
-    write_probe: lambda run, to, **show: write_probe(plan(run), str(to / "p.zarr"), **show),
-    without_bad_images: lambda run, to, **show: without_bad_images(plan(run), str(to / "p.zarr"), **show),
+    write_probe: lambda run, to, **show: write_probe(label_set(run), str(to / "p.zarr"), **show),
+    without_bad_images: lambda run, to, **show: without_bad_images(label_set(run), str(to / "p.zarr"), **show),
     extract: extracted,
     write_activations: lambda run, to, **show: write_activations(
         str(to / "a.zarr"), {"conv": np.ones((2, 3, 4, 4), np.float16)}, images=["a", "b"], **show

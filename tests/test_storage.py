@@ -18,7 +18,7 @@ from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import open_probe
-from dissect_xr.store.writer import ArraySpec, Writer, coordinate, fingerprint, mark, marked, marker, markers
+from dissect_xr.store import ArraySpec, Writer, coordinate, fingerprint, mark, marked, marker, markers
 
 PRINT = fingerprint({"run": 1})
 

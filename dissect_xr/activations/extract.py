@@ -48,7 +48,7 @@ class Recording:
     memory: int = 512 * 2**20
     """bytes of the maps of one image block, all layers; fixes the blocks, so a run may not change it"""
     budget: int = 500 * 2**30
-    """raw bytes of activations of a snapshot that may be planned"""
+    """raw bytes of activations of a snapshot at most"""
     device: str | None = None
     """None: cuda where there is one, else cpu"""
     threads: int | None = None
@@ -94,7 +94,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
 
 @dataclass(frozen=True)
 class Extraction:
-    """A planned extraction of one snapshot."""
+    """The extraction of one snapshot, before anything is written."""
 
     url: str
     probe: str
@@ -200,72 +200,74 @@ def prepare_extraction(
     if shown != seen:
         raise DissectError(
             f"{probe}: its labels are of {shown or 'whole images'}, the preprocessing shows the model "
-            f"{seen or 'whole images'}. Write the probe for this preprocessing (`ProbePlan.cropped`), or mend `resize`."
+            f"{seen or 'whole images'}. Write the probe for this preprocessing (`LabelSet.cropped`), or mend `resize`."
         )
     images = tuple(store.read(probe, "image")[:].tolist())
     ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
-    plan = Extraction(url, probe, snapshot, spec, recording, described, images)
-    plan.check_budget()
-    return plan
+    extraction = Extraction(url, probe, snapshot, spec, recording, described, images)
+    extraction.check_budget()
+    return extraction
 
 
-def extract(plan: Extraction, *, pool: Pool | None = None, show: bool = True) -> None:
-    """Write the activations of a planned snapshot; finished blocks are kept.
+def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = True) -> None:
+    """Write the activations of a snapshot; finished blocks are kept.
 
     Raises
     ------
     DissectError
         Where the store holds this snapshot made from something else, or an activation is not finite.
     """
-    pool, tasks, name = pool or Threads(), plan.tasks(), plan.snapshot.name
+    pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
     fingerprint = tasks[0].fingerprint
-    check_same(plan)
-    marked = store.markers(plan.url, f"{name}/blocks")
-    if store.marker(plan.url, f"{name}/created", fingerprint=fingerprint) is None:
+    check_same(extraction)
+    marked = store.markers(extraction.url, f"{name}/blocks")
+    if store.marker(extraction.url, f"{name}/created", fingerprint=fingerprint) is None:
         for key in marked:
-            store.marker(plan.url, key, fingerprint=fingerprint)
-        objects = _create(plan, keep=bool(marked))
-        store.mark(plan.url, f"{name}/created", fingerprint=fingerprint, written=objects)
+            store.marker(extraction.url, key, fingerprint=fingerprint)
+        objects = _create(extraction, keep=bool(marked))
+        store.mark(extraction.url, f"{name}/created", fingerprint=fingerprint, written=objects)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
             bar.advance(len(task.images))
     depends_on = [f"{name}/created", *(task.key for task in tasks)]
-    for layer in plan.layers:
-        content = plan.layer_fingerprint(layer.name)
-        if store.marker(plan.url, f"{name}/{layer.name}/done", fingerprint=content) is None:
-            store.mark(plan.url, f"{name}/{layer.name}/done", fingerprint=content, written={}, depends_on=depends_on)
+    for layer in extraction.layers:
+        content = extraction.layer_fingerprint(layer.name)
+        if store.marker(extraction.url, f"{name}/{layer.name}/done", fingerprint=content) is None:
+            store.mark(
+                extraction.url, f"{name}/{layer.name}/done", fingerprint=content, written={}, depends_on=depends_on
+            )
 
 
-def check_same(plan: Extraction) -> None:
+def check_same(extraction: Extraction) -> None:
     """Raise where the store holds the snapshot made from something else, with every difference."""
-    name = plan.snapshot.name
-    if store.marker(plan.url, f"{name}/created") is None:
+    name = extraction.snapshot.name
+    if store.marker(extraction.url, f"{name}/created") is None:
         return
-    stored, wanted = store.read_attrs(plan.url, name)["inputs"], json.loads(json.dumps(plan.inputs))
+    stored, wanted = store.read_attrs(extraction.url, name)["inputs"], json.loads(json.dumps(extraction.inputs))
     changed = [f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in wanted if stored.get(key) != wanted[key]]
     if changed:
         raise DissectError(
-            f"{plan.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
+            f"{extraction.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
             "Use another output directory or snapshot name, or delete this one."
         )
 
 
-def _create(plan: Extraction, *, keep: bool) -> store.Written:
+def _create(extraction: Extraction, *, keep: bool) -> store.Written:
     """Create the groups of the snapshot and of its layers; `keep` leaves the blocks that are there."""
-    name, objects = plan.snapshot.name, store.Written()
-    if not store.exists(plan.url):
-        objects |= store.lay_out(plan.url, "", [], {"schema_version": SCHEMA_VERSION})
+    name, objects = extraction.snapshot.name, store.Written()
+    if not store.exists(extraction.url):
+        objects |= store.lay_out(extraction.url, "", [], {"schema_version": SCHEMA_VERSION})
     write = store.lay_out if keep else store.create
-    objects |= write(plan.url, name, [], {"inputs": plan.inputs, "batch": plan.recording.batch})
-    for position, layer in enumerate(plan.layers):
-        geometry = plan.described.geometry[layer.name]
+    objects |= write(extraction.url, name, [], {"inputs": extraction.inputs, "batch": extraction.recording.batch})
+    for position, layer in enumerate(extraction.layers):
+        geometry = extraction.described.geometry[layer.name]
         attrs = {
             "position": position,
-            "images_sha256": plan.images_sha256,
-            "input_size": list(plan.recording.preprocess.size),
+            "images_sha256": extraction.images_sha256,
+            "input_size": list(extraction.recording.preprocess.size),
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
-        objects |= create_layer(plan.url, layer, plan.snapshot, plan.images, attrs, keep=keep)
+        objects |= create_layer(extraction.url, layer, extraction.snapshot, extraction.images, attrs, keep=keep)
     return objects

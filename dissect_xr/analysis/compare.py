@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from dissect_xr.analysis.detectors import concept_histogram
+from dissect_xr.analysis.select import only
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -76,10 +77,6 @@ def compare(
 
 def _units(ds: xr.Dataset, name: str, cutoff: float) -> dict[tuple[str, str], int]:
     """(category, concept name) -> units that detect it."""
-    for dim in ("snapshot", "fraction"):
-        if ds.sizes.get(dim, 1) != 1:
-            raise DissectError(f"'{name}' has {ds.sizes[dim]} places of {dim}: select one with ds.isel({dim}=0).")
-    units = concept_histogram(ds.squeeze([dim for dim in ("snapshot", "fraction") if dim in ds.dims]), cutoff=cutoff)
-    units = units.compute()
+    units = concept_histogram(only(ds, "snapshot", "fraction", of=f"'{name}'"), cutoff=cutoff).compute()
     keys = zip(units["concept_category"].values.tolist(), units["concept_name"].values.tolist(), strict=True)
     return dict(zip(keys, units.values.tolist(), strict=True))

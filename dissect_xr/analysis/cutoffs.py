@@ -85,7 +85,7 @@ def _unique(best: xr.Dataset, levels: xr.DataArray) -> xr.DataArray:
 def _count(concept: NDArray[np.int64], iou: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.int64]:
     """Distinct concepts of one layer above each level."""
     labelled = concept > 0
-    numbers, place = np.unique(concept[labelled], return_inverse=True)
+    numbers, index = np.unique(concept[labelled], return_inverse=True)
     highest = np.full(numbers.size, -1.0)
-    np.maximum.at(highest, place, iou[labelled])
+    np.maximum.at(highest, index, iou[labelled])
     return np.asarray(numbers.size - np.searchsorted(np.sort(highest), levels, side="right"), np.int64)

@@ -60,15 +60,15 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     (['sky', ''], [5, 0], [0.5, nan])
     """
     ds = _competing(ds, within)
-    place, highest = highest_iou(ds)  # the first of equals, and concepts ascend
+    index, highest = highest_iou(ds)  # the first of equals, and concepts ascend
     found = highest >= 0
     if "dead" in ds:
         found &= ds["dead"] == 0  # not `~`: where a layer is missing, `dead` may be NaN
-    place = place.where(found, -1)
+    index = index.where(found, -1)
     best = {
-        "concept": _look_up(place, np.append(ds["concept"].values, 0)),
-        "concept_name": _look_up(place, np.append(ds["concept_name"].values, "")),
-        "category": _look_up(place, np.append(ds["concept_category"].values, "")),
+        "concept": _look_up(index, np.append(ds["concept"].values, 0)),
+        "concept_name": _look_up(index, np.append(ds["concept_name"].values, "")),
+        "category": _look_up(index, np.append(ds["concept_category"].values, "")),
         "iou": highest.where(found),
     }
     of_pairs = ["concept", "concept_name", "concept_category", "category"]
@@ -230,16 +230,16 @@ def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
     return ds if bool((np.diff(ds["concept"].values) > 0).all()) else ds.sortby("concept")
 
 
-def _look_up(place: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
-    """`table` at each place. Place -1, a unit without a label, is the table's last entry."""
+def _look_up(index: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
+    """`table` at each index. Index -1, a unit without a label, is the table's last entry."""
     found: xr.DataArray = xr.apply_ufunc(
-        _entries, place, kwargs={"table": table}, dask="parallelized", output_dtypes=[table.dtype]
+        _entries, index, kwargs={"table": table}, dask="parallelized", output_dtypes=[table.dtype]
     )
     return found
 
 
-def _entries(place: NDArray[np.int64], table: NDArray[Any]) -> NDArray[Any]:
-    entries: NDArray[Any] = table[place]
+def _entries(index: NDArray[np.int64], table: NDArray[Any]) -> NDArray[Any]:
+    entries: NDArray[Any] = table[index]
     return entries
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.scores import Counts, areas, category_places, over_union, ratio
+from dissect_xr.analysis.scores import Counts, areas, category_indices, over_union, ratio
 
 CACHED = 1 << 16
 """Pairs scored at once, 512 KiB of counts: they stay in a processor's cache, twice as fast as a whole block."""
 
 
 def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Place along ``concept`` of the highest IoU, (…, unit) int64, and that IoU, float64; the first of equals.
+    """Index along ``concept`` of the highest IoU, (…, unit) int64, and that IoU, float64; the first of equals.
 
     IoUs are those of :func:`iou`, bit for bit, and are never held: some thousands at a time. Missing IoUs lose to every
     other one; where all are missing, the highest is -1. A task holds one block of counts.
@@ -35,17 +35,17 @@ def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     ...     {"intersection": ("concept", [1, 3]), "unit_area": ("category", [4]), "concept_area": ("concept", [4, 5])},
     ...     {"concept": [7, 9], "concept_category": ("concept", ["object", "object"]), "category": ["object"]},
     ... )
-    >>> place, highest = highest_iou(ds)  # 1 / 7 and 3 / 6
-    >>> place.item(), highest.item()
+    >>> index, highest = highest_iou(ds)  # 1 / 7 and 3 / 6
+    >>> index.item(), highest.item()
     (1, 0.5)
     """
     blocks = ds["intersection"].chunksizes.get("concept", (ds.sizes["concept"],)) if "intersection" in ds else (1,)
     stops = np.cumsum(blocks).tolist()
     found = _highest_of_block(ds.isel(concept=slice(0, stops[0])))
     for first, stop in pairwise(stops):
-        place, highest = _highest_of_block(ds.isel(concept=slice(first, stop)))
+        index, highest = _highest_of_block(ds.isel(concept=slice(first, stop)))
         better = highest > found[1]
-        found = (place + first).where(better, found[0]), highest.where(better, found[1])
+        found = (index + first).where(better, found[0]), highest.where(better, found[1])
     return found
 
 
@@ -55,7 +55,7 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     found: tuple[xr.DataArray, xr.DataArray] = xr.apply_ufunc(
         _highest,
         areas(ds, "unit_area", *of_pair),
-        xr.Variable("concept", category_places(ds)),
+        xr.Variable("concept", category_indices(ds)),
         *(ds[name] for name in of_pair),
         input_core_dims=[["category"], ["concept"], ["concept"], ["concept"]],
         output_core_dims=[[], []],
@@ -69,13 +69,13 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 def _highest(
     of_category: Counts, category: NDArray[np.int64], intersection: Counts, labelled: Counts
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Place and value of the highest IoU of (…, category), (concept), (…, concept) and (…, concept)."""
+    """Index and value of the highest IoU of (…, category), (concept), (…, concept) and (…, concept)."""
     shape = np.broadcast_shapes(of_category.shape[:-1], intersection.shape[:-1], labelled.shape[:-1])
     rows = shape or (1,)
     of_category, intersection, labelled = (
         np.broadcast_to(counts, (*rows, counts.shape[-1])) for counts in (of_category, intersection, labelled)
     )
-    place, highest = np.empty(rows, np.int64), np.empty(rows, np.float64)
+    index, highest = np.empty(rows, np.int64), np.empty(rows, np.float64)
     step = max(1, CACHED // category.size)
     for outer in np.ndindex(rows[:-1]):
         for first in range(0, rows[-1], step):
@@ -84,6 +84,6 @@ def _highest(
             if intersection.dtype.kind == "f" or of_category.dtype.kind == "f" or np.any(category < 0):
                 scores = np.where(np.isnan(scores), -1.0, scores)
             best = scores.argmax(axis=-1)
-            place[at] = best
+            index[at] = best
             highest[at] = np.take_along_axis(scores, best[:, None], axis=-1)[:, 0]
-    return place.reshape(shape), highest.reshape(shape)
+    return index.reshape(shape), highest.reshape(shape)

@@ -221,17 +221,17 @@ def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
     return counts
 
 
-def category_places(ds: xr.Dataset) -> NDArray[np.int64]:
+def category_indices(ds: xr.Dataset) -> NDArray[np.int64]:
     """Position of each concept's category along ``category``, -1 for one that is not selected."""
     concepts = ds["concept_category"].values
-    places = {category: place for place, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
-    found = [places.get(category, -1) for category in concepts.ravel().tolist()]
+    indices = {category: index for index, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
+    found = [indices.get(category, -1) for category in concepts.ravel().tolist()]
     return np.array(found, dtype=np.int64).reshape(concepts.shape)
 
 
 def _primary_category(ds: xr.Dataset) -> xr.Variable:
-    """`category_places` in the blocks of the concepts."""
-    positions = xr.Variable(ds["concept_category"].dims, category_places(ds))
+    """`category_indices` in the blocks of the concepts."""
+    positions = xr.Variable(ds["concept_category"].dims, category_indices(ds))
     # `ceiling` reads no intersection; its concepts are in the same blocks nevertheless, not all in one.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
     return positions if blocks is None else positions.chunk(concept=blocks)

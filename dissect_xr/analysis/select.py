@@ -16,8 +16,8 @@ from dissect_xr.errors import DissectError
 from dissect_xr.schema import PER_UNIT
 
 
-def concept_place(ds: xr.Dataset, concept: str | int) -> int:
-    """Place of a concept along ``concept``, by name (case does not count) or number.
+def concept_index(ds: xr.Dataset, concept: str | int) -> int:
+    """Index of a concept along ``concept``, by name (case does not count) or number.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def concept_place(ds: xr.Dataset, concept: str | int) -> int:
     Examples
     --------
     >>> ds = xr.Dataset(coords={"concept": [2, 5], "concept_name": ("concept", ["car", "sky"])})
-    >>> concept_place(ds, "sky"), concept_place(ds, 2)
+    >>> concept_index(ds, "sky"), concept_index(ds, 2)
     (1, 0)
     """
     numbers = np.atleast_1d(ds["concept"].values)
@@ -45,8 +45,8 @@ def concept_place(ds: xr.Dataset, concept: str | int) -> int:
     return int(found[0])
 
 
-def unit_place(ds: xr.Dataset, unit: str) -> int:
-    """Place of a unit along ``unit``, by its id ``<layer>/<channel>``.
+def unit_index(ds: xr.Dataset, unit: str) -> int:
+    """Index of a unit along ``unit``, by its id ``<layer>/<channel>``.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def unit_place(ds: xr.Dataset, unit: str) -> int:
 
     Examples
     --------
-    >>> unit_place(xr.Dataset(coords={"unit": ["conv5/0", "conv5/1"]}), "conv5/1")
+    >>> unit_index(xr.Dataset(coords={"unit": ["conv5/0", "conv5/1"]}), "conv5/1")
     1
     """
     units = np.atleast_1d(ds["unit"].values).tolist()
@@ -79,6 +79,20 @@ def with_units(ds: xr.Dataset) -> xr.Dataset:
     coords = {name: ("unit", np.atleast_1d(ds[name].values)) for name in ("layer", "channel") if name in ds.coords}
     rest = ds.drop_vars([*counts, "unit", *coords])
     return ds[counts].expand_dims("unit").assign_coords(coords).assign(rest.data_vars)[list(ds.data_vars)]
+
+
+def only(ds: xr.Dataset, *dims: str, of: str = "the Dataset") -> xr.Dataset:
+    """`ds` without `dims`, of which it must hold one value each; `of` names it in the message.
+
+    Raises
+    ------
+    DissectError
+        If it holds several values of one of them.
+    """
+    for dim in dims:
+        if ds.sizes.get(dim, 1) != 1:
+            raise DissectError(f"{of} has {ds.sizes[dim]} values of {dim}: select one with ds.isel({dim}=0).")
+    return ds.squeeze([dim for dim in dims if dim in ds.dims])
 
 
 def _near(wanted: str, names: Sequence[str]) -> str:

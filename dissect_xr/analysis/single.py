@@ -11,7 +11,7 @@ import xarray as xr
 
 from dissect_xr.analysis import scores
 from dissect_xr.analysis.detectors import best_concept
-from dissect_xr.analysis.select import concept_place, unit_place
+from dissect_xr.analysis.select import concept_index, unit_index
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -48,10 +48,10 @@ def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) ->
     >>> car.label.values.tolist(), car.iou.values.round(3).tolist()
     ([False, True], [0.143, 0.6])
     """
-    place = concept_place(ds, concept)
-    pair = ds.isel(concept=[place])
+    index = concept_index(ds, concept)
+    pair = ds.isel(concept=[index])
     answer = xr.Dataset({name: getattr(scores, name)(pair).isel(concept=0) for name in ("iou", "precision", "recall")})
-    label = best_concept(ds)["concept"] == int(np.atleast_1d(ds["concept"].values)[place])
+    label = best_concept(ds)["concept"] == int(np.atleast_1d(ds["concept"].values)[index])
     return answer.assign(label=label, detector=label & (answer["iou"] > cutoff)).assign_attrs(cutoff=cutoff)
 
 
@@ -80,8 +80,8 @@ def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
     """
     if top < 1:
         raise DissectError(f"top is {top}: expected at least one concept.")
-    place = unit_place(ds, unit)
-    one = (ds.isel(unit=place) if "unit" in ds.dims else ds).sortby("concept")
+    index = unit_index(ds, unit)
+    one = (ds.isel(unit=index) if "unit" in ds.dims else ds).sortby("concept")
     names = ("iou", "precision", "recall", "share", "ceiling")
     found = xr.Dataset({name: getattr(scores, name)(one) for name in names}).compute()
     order = found["iou"].fillna(-1.0)

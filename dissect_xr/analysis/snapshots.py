@@ -159,8 +159,8 @@ def changed(ds: xr.Dataset, before: str, after: str, *, cutoff: float = CUTOFF) 
     kinds = np.select([(old == 0) & (new == 0), old == new, old == 0, new == 0], ["none", "same", *KINDS[:2]], KINDS[2])
     kinds = np.where(path["counted"].values.all(axis=0), kinds, "")
     result = xr.Dataset(coords={name: c for name, c in path.coords.items() if c.dims == ("unit",)})
-    for place, side in enumerate(("from", "to")):
-        one = path.isel(snapshot=place, drop=True)
+    for index, side in enumerate(("from", "to")):
+        one = path.isel(snapshot=index, drop=True)
         for name, variable in (("name", "concept_name"), ("category", "category")):
             result[f"{side}_{name}"] = ("unit", np.where(one["detector"], one[variable], ""))
         result[f"{side}_iou"] = ("unit", one["iou"].values)

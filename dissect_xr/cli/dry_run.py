@@ -16,14 +16,14 @@ from dissect_xr.activations import extract as activations
 from dissect_xr.activations.extract import Described, Extraction, describe
 from dissect_xr.cli.run import Run
 from dissect_xr.dissection.cut import RESIDENT, projected
-from dissect_xr.dissection.labels import Labels
+from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.dissection.passes import tally_blocks, tally_sizes, threshold_blocks, threshold_sizes
+from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import run_tasks
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.ingest import block_length, label_chunks
-from dissect_xr.probe.label_set import ProbePlan
+from dissect_xr.probe.label_set import LabelSet
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def plan_run(run: Run) -> list[StagePlan]:
 
     The built-in probe's images are composed where they are missing, since its tables come with them.
     """
-    probe = run.plan_probe().check()
+    probe = run.label_set().check()
     return [_probe_stage(run, probe), *_snapshot_stages(run, probe)]
 
 
@@ -77,7 +77,7 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
         )
 
 
-def _probe_stage(run: Run, plan: ProbePlan) -> StagePlan:
+def _probe_stage(run: Run, plan: LabelSet) -> StagePlan:
     rows, cols = plan.label_size
     length = block_length(len(plan.rows))
     image = max(1, len(plan.planes)) * rows * cols * 2
@@ -91,7 +91,7 @@ def _probe_stage(run: Run, plan: ProbePlan) -> StagePlan:
     return StagePlan("probe", -(-len(plan.rows) // length), len(plan.rows) * image, memory, run.pool.workers)
 
 
-def _snapshot_stages(run: Run, probe: ProbePlan) -> Iterator[StagePlan]:
+def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     images = tuple(row.image for row in probe.rows)
     tasks = [(spec, run.recording) for _, spec in run.snapshots]
     described: dict[object, Described] = dict(run_tasks(run.pool, describe, tasks, gpu=True))
@@ -104,11 +104,11 @@ def _snapshot_stages(run: Run, probe: ProbePlan) -> Iterator[StagePlan]:
         yield StagePlan(f"activations {snapshot.name}", -(-len(images) // block), plan.nbytes, memory, 1)
         layers = [_layer(run, plan, n) for n in range(len(plan.layers))]
         yield _threshold_stage(run, snapshot.name, layers)
-        yield _tally_stage(run, snapshot.name, layers, labels)
+        yield _count_stage(run, snapshot.name, layers, labels)
 
 
 def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StagePlan:
-    cut = [(layer, threshold_blocks(layer, (run.pool.memory, run.pool.workers))) for layer in layers]
+    cut = [(layer, threshold_blocks(layer, run.pool)) for layer in layers]
     fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
     first = [projected(la, unit_blocks[0][0], **threshold_sizes(la, run.pool.memory)) for la, unit_blocks in cut]
     memory = max(first, key=lambda projection: projection.total)
@@ -121,11 +121,10 @@ def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StageP
     )
 
 
-def _tally_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: Labels) -> StagePlan:
+def _count_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels) -> StagePlan:
     fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
-    plan = (run.pool.memory, run.pool.workers)
-    sizes = tally_sizes(labels, fractions, run.pool.memory)
-    cut = [(layer, tally_blocks(layer, labels, fractions, plan)) for layer in layers]
+    sizes = count_sizes(labels, fractions, run.pool.memory)
+    cut = [(layer, count_blocks(layer, labels, fractions, run.pool)) for layer in layers]
     memory = max(
         (projected(layer, unit_blocks[0][0], **sizes) for layer, unit_blocks in cut),
         key=lambda projection: projection.total,
@@ -156,11 +155,11 @@ def _layer(run: Run, plan: Extraction, n: int) -> Layer:
     )
 
 
-def _labels(probe: ProbePlan) -> Labels:
+def _labels(probe: LabelSet) -> ProbeLabels:
     """The labels as the passes will find them."""
     slots = max(1, max(len(row.whole) for row in probe.rows))
     chunk, shard = label_chunks(min(len(probe.rows), block_length(len(probe.rows))))
-    return Labels(
+    return ProbeLabels(
         url="",
         shape=(len(probe.rows), max(1, len(probe.planes)), *probe.label_size),
         slots=slots,

@@ -38,7 +38,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE override
 Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; threads of one process if absent.")]
 Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.")]
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port.")]
-Memory = Annotated[str, typer.Option(help="Memory a task may plan with, such as 512MiB.")]
+Memory = Annotated[str, typer.Option(help="Memory a task may use, such as 512MiB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read all that is finished first; do damaged blocks again.")]
 BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the output directory from a dead run elsewhere.")]

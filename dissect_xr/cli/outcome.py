@@ -67,8 +67,8 @@ def _stage(failure: Failed) -> str:
 
 def _stages(run: Run) -> Iterator[tuple[str, str]]:
     """(stage, how much of it is finished), in the order of the run."""
-    plan = store.marker(run.probe_url, "plan")
-    images = plan["note"]["images"] if plan else 0
+    created = store.marker(run.probe_url, "created")
+    images = created["note"]["images"] if created else 0
     blocks = len(store.markers(run.probe_url, "blocks"))
     yield "labels", _part(blocks, -(-images // block_length(images)) if images else None, "blocks")
     for snapshot, _ in run.snapshots:

@@ -134,7 +134,7 @@ class ActivationsPart(_Part):
     memory: int = Field(default=512 * 2**20, ge=2**20)
     """bytes of the maps of one image block, all layers"""
     budget: int = 500 * GIB
-    """raw bytes of a snapshot's activations that may be planned"""
+    """raw bytes of a snapshot's activations at most"""
     device: str | None = None
     threads: int | None = Field(default=None, ge=1, le=1024)
     autocast: Literal["bfloat16", "float16"] | None = None
@@ -207,28 +207,28 @@ def _override(raw: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise DissectError(f"--set {override}: the value is not readable as YAML.") from error
     *parents, last = key.split(".")
-    place: Any = raw
+    node: Any = raw
     for step in [*parents]:
-        place = _entered(place, step, override)
-    if isinstance(place, list):
-        place[_position(place, last, override)] = value
-    elif isinstance(place, dict):
-        place[last] = value
+        node = _entered(node, step, override)
+    if isinstance(node, list):
+        node[_position(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
     else:
         raise DissectError(f"--set {override}: '{'.'.join(parents)}' is no group of fields.")
 
 
-def _entered(place: Any, step: str, override: str) -> Any:
-    if isinstance(place, list):
-        return place[_position(place, step, override)]
-    if isinstance(place, dict):
-        return place.setdefault(step, {})
+def _entered(node: Any, step: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_position(node, step, override)]
+    if isinstance(node, dict):
+        return node.setdefault(step, {})
     raise DissectError(f"--set {override}: '{step}' is below a value, not below a group of fields.")
 
 
-def _position(place: list[Any], step: str, override: str) -> int:
-    if not step.isdigit() or int(step) >= len(place):
-        raise DissectError(f"--set {override}: expected a position from 0 to {len(place) - 1}, got '{step}'.")
+def _position(node: list[Any], step: str, override: str) -> int:
+    if not step.isdigit() or int(step) >= len(node):
+        raise DissectError(f"--set {override}: expected a position from 0 to {len(node) - 1}, got '{step}'.")
     return int(step)
 
 

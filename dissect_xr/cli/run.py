@@ -22,7 +22,7 @@ from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
-from dissect_xr.probe.label_set import ProbePlan
+from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
@@ -104,16 +104,16 @@ class Run:
             wanted = ", ".join([part.step, *part.columns.values()])
             raise DissectError(f"{part.file}: expected a JSON list of records with {wanted}: {error!r}.") from error
 
-    def plan_probe(self) -> ProbePlan:
+    def label_set(self) -> LabelSet:
         """What the probe will hold; composes the built-in images where they are missing."""
         part = self.recipe.probe
         match part:
             case BrodenProbe():
-                plan = read_broden(
+                found = read_broden(
                     part.folder, index=part.index, categories=part.categories, label_size=part.label_size
                 )
             case MasksProbe():
-                plan = read_masks(
+                found = read_masks(
                     images=part.image_folder,
                     masks=part.mask_folder,
                     concepts=part.concepts,
@@ -127,25 +127,25 @@ class Run:
                 folder = Path(part.folder or store.join(self.out, "digits"))
                 if not (folder / "index.csv").exists():
                     write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
-                plan = read_broden(folder, categories=part.categories, label_size=part.label_size)
-        plan = plan.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
-        return plan.with_colors(COLOR_NAMES) if part.colors else plan
+                found = read_broden(folder, categories=part.categories, label_size=part.label_size)
+        found = found.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
+        return found.with_colors(COLOR_NAMES) if part.colors else found
 
     def probe(self) -> None:
         """Write the probe."""
-        plan = self.plan_probe()
+        found = self.label_set()
         if self.recipe.skip_bad_images:
-            plan = without_bad_images(plan, self.probe_url, pool=self.pool, show=self.show)
-        write_probe(plan, self.probe_url, pool=self.pool, show=self.show)
+            found = without_bad_images(found, self.probe_url, pool=self.pool, show=self.show)
+        write_probe(found, self.probe_url, pool=self.pool, show=self.show)
 
-    def plan_snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
+    def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
         """What extracting one snapshot will do."""
         return prepare_extraction(self.activations_url, self.probe_url, snapshot, spec, self.recording, pool=self.pool)
 
     def extract(self) -> None:
         """Write the activations of every snapshot."""
         for snapshot, spec in self.snapshots:
-            extract(self.plan_snapshot(snapshot, spec), pool=self.pool, show=self.show)
+            extract(self.extraction(snapshot, spec), pool=self.pool, show=self.show)
 
     def dissect(self) -> None:
         """Dissect all activations there are."""
@@ -176,18 +176,18 @@ class Run:
 
     def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
         """Activations and dissection of one snapshot."""
-        plan = self.plan_snapshot(snapshot, spec)
-        check_same(plan)
-        dissected, keep = self._dissected(plan), self.recipe.keep_activations == "all"
+        extraction = self.extraction(snapshot, spec)
+        check_same(extraction)
+        dissected, keep = self._dissected(extraction), self.recipe.keep_activations == "all"
         if keep or not dissected:
-            extract(plan, pool=self.pool, show=self.show)
+            extract(extraction, pool=self.pool, show=self.show)
         if not dissected:
             dissect(
                 self.activations_url,
                 self.probe_url,
                 self.dissection_url,
                 method=self.method,
-                only=[(snapshot.name, layer.name) for layer in plan.layers],
+                only=[(snapshot.name, layer.name) for layer in extraction.layers],
                 pool=self.pool,
                 show=self.show,
             )
@@ -205,15 +205,15 @@ class Run:
             damages += repair(url, full=full, show=self.show)
         return damages
 
-    def _dissected(self, plan: Extraction) -> bool:
+    def _dissected(self, extraction: Extraction) -> bool:
         """Whether every layer of the snapshot is dissected, from these inputs by this method."""
         return all(
             is_dissected(
                 self.dissection_url,
-                f"{plan.snapshot.name}/{layer.name}",
-                self.method.inputs(plan.layer_fingerprint(layer.name), self._probe_sha256),
+                f"{extraction.snapshot.name}/{layer.name}",
+                self.method.inputs(extraction.layer_fingerprint(layer.name), self._probe_sha256),
             )
-            for layer in plan.layers
+            for layer in extraction.layers
         )
 
     @cached_property

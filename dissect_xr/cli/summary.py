@@ -85,7 +85,7 @@ def describe_store(url: str) -> Iterator[str | Table]:
     if not store.exists(url):
         raise DissectError(f"{url}: expected a store (probe.zarr, activations.zarr or dissection.zarr), found none.")
     keys = store.markers(url)
-    if "plan" in keys:
+    if "created" in keys:
         yield from _probe(url)
     elif any(key.endswith("/threshold") for key in keys):
         yield from summary(open_dissection(url))

@@ -19,7 +19,7 @@ from dissect_xr import store
 from dissect_xr.dissection import kernels
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.interpolation import Axis
-from dissect_xr.dissection.labels import Labels, read_labels
+from dissect_xr.dissection.labels import ProbeLabels, read_labels
 from dissect_xr.dissection.layers import Layer, ahead
 from dissect_xr.floats import HALF_VALUES, bits
 
@@ -36,11 +36,11 @@ _Read = tuple[tuple[int, int], Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class TallyTask:
+class CountTask:
     """One block's counts."""
 
     layer: Layer
-    labels: Labels
+    labels: ProbeLabels
     block: Block
     thresholds: NDArray[np.float32]
     """(fraction, unit of the block)"""
@@ -56,7 +56,7 @@ class TallyTask:
         return f"counts of {self.layer.path}, images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
 
 
-def tally_block(task: TallyTask) -> Counts:
+def count_block(task: CountTask) -> Counts:
     """Counts of one block.
 
     Memory: two reads of activations and of labels, and the counts themselves (`blocks.projected`).
@@ -113,10 +113,10 @@ def add_counts(
     """Add the counts of maps (image, unit, y, x), float16 or float32, to `counts` in place.
 
     `peak` are the maps' largest values (image, unit), `thresholds` (fraction, unit); `labels` and the arrays behind
-    `counts` are as `kernels.tally` takes them.
+    `counts` are as `kernels.count_pixels` takes them.
     """
     half, (rows, cols) = values.dtype == np.float16, axes
-    kernels.tally(
+    kernels.count_pixels(
         bits(values) if half else values,
         HALF_VALUES if half else None,
         peak.astype(np.float32),
@@ -124,7 +124,7 @@ def add_counts(
         labels,
         _arguments(rows),
         _arguments(cols),
-        (cols.groups, cols.places, *cols.groups_of_cells),
+        (cols.spans, cols.span_weights, *cols.spans_of_cells),
         DOMAINS[domain],
         *counts,
     )

@@ -7,7 +7,7 @@ Does not know: what a task computes. The cut never changes a result: counts are 
 from dataclasses import dataclass
 from math import ceil
 
-from dissect_xr.dissection.labels import Labels
+from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.parallel.fold import TREE
 from dissect_xr.parallel.resources import Projection
@@ -73,7 +73,7 @@ def cut(
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may plan with, an eighth of it for a partial result: several wait to be merged.
+        Bytes a task may use, an eighth of it for a partial result: several wait to be merged.
     workers
         Blocks are made until each worker has two.
     split_units
@@ -110,7 +110,7 @@ def merge_width(part_bytes: int, memory: int) -> int:
     return int(min(TREE, max(2, memory // 4 // max(1, part_bytes))))
 
 
-def label_step(labels: Labels, memory: int) -> int:
+def label_step(labels: ProbeLabels, memory: int) -> int:
     """Images whose labels are read at once: whole shards; whole chunks where a sixteenth of the memory is less."""
     images = min(LABELS, memory // 16) // max(1, labels.image_bytes)
     return images // labels.shard * labels.shard or max(1, images // labels.chunk) * labels.chunk

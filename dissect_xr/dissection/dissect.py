@@ -14,9 +14,9 @@ from dissect_xr import store
 from dissect_xr.dissection.counts import DOMAINS, Counts, Domain
 from dissect_xr.dissection.cut import counted_units
 from dissect_xr.dissection.interpolation import Anchoring
-from dissect_xr.dissection.labels import Labels, open_labels
+from dissect_xr.dissection.labels import ProbeLabels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import CountJob, count, find_thresholds, tally_blocks
+from dissect_xr.dissection.passes import LayerToCount, count, count_blocks, find_thresholds
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.parallel.progress import track
@@ -60,7 +60,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _LayerToDissect:
     """One layer to be dissected."""
 
     layer: Layer
@@ -91,7 +91,7 @@ def dissect(
     only
         (snapshot, layer) pairs; None means all that `activations` holds.
     pool
-        Where tasks run, and the memory each may plan with; threads of this process by default.
+        Where tasks run, and the memory each may use; threads of this process by default.
     show
         Whether to draw a progress bar per stage.
 
@@ -124,7 +124,7 @@ def dissect(
         raise BlocksFailed(failures)
 
 
-def _finish(job: _Job, out: str) -> None:
+def _finish(job: _LayerToDissect, out: str) -> None:
     """Mark the layer as done where every unit is counted."""
     path, units = job.layer.path, job.layer.shape[1]
     if _done_units(out, job).issuperset(range(units)):
@@ -142,7 +142,7 @@ def complete_pairs(url: str) -> list[tuple[str, str]]:
     return sorted(order, key=lambda pair: order[pair])
 
 
-def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | None:
+def _prepare(layer: Layer, labels: ProbeLabels, out: str, method: Method) -> _LayerToDissect | None:
     """The layer's group in `out`, made where it is missing; None where it is done."""
     source = store.read_attrs(layer.url, layer.path)
     _check_images(layer, labels, source["images_sha256"])
@@ -153,7 +153,7 @@ def _prepare(layer: Layer, labels: Labels, out: str, method: Method) -> _Job | N
     attrs = {name: source[name] for name in ("step", "position", "metrics")} | inputs
     attrs |= {"anchoring_used": anchoring, "anchoring_reason": reason}
     attrs["coordinates"] = "layer channel concept_name concept_category"
-    job = _Job(layer, attrs, store.fingerprint(inputs))
+    job = _LayerToDissect(layer, attrs, store.fingerprint(inputs))
     if store.marker(out, f"{layer.path}/created", fingerprint=job.fingerprint) is None:
         _create(job, labels, out)
     return job
@@ -179,7 +179,7 @@ def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
     return store.marker(out, f"{path}/done", fingerprint=store.fingerprint(inputs)) is not None
 
 
-def _check_images(layer: Layer, labels: Labels, images_sha256: str | None) -> None:
+def _check_images(layer: Layer, labels: ProbeLabels, images_sha256: str | None) -> None:
     """Raise unless the activations are of the probe's images: by content where it is known, else by name."""
     mend = f"Extract them again for {labels.url}, or dissect with the probe they were made for."
     if layer.shape[0] != labels.shape[0]:
@@ -197,7 +197,7 @@ def _check_images(layer: Layer, labels: Labels, images_sha256: str | None) -> No
         raise DissectError(f"{layer.path}: its images have the probe's names, but other pixels. {mend}")
 
 
-def _create(job: _Job, labels: Labels, out: str) -> None:
+def _create(job: _LayerToDissect, labels: ProbeLabels, out: str) -> None:
     """Create the group of one layer with its coordinates, and mark it as created."""
     layer, units = job.layer, job.layer.shape[1]
     sizes = {
@@ -232,22 +232,22 @@ def _create(job: _Job, labels: Labels, out: str) -> None:
         writer.add(objects)
 
 
-def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show: bool) -> None:
+def _thresholds(jobs: Sequence[_LayerToDissect], out: str, method: Method, pool: Pool, show: bool) -> None:
     """Pass 1 for the layers that lack it; written a layer at a time."""
     todo = [j for j in jobs if store.marker(out, f"{j.layer.path}/threshold", fingerprint=j.fingerprint) is None]
     if not todo:
         return
-    layers, plan = [job.layer for job in todo], (pool.memory, pool.workers)
+    layers = [job.layer for job in todo]
     with track(f"thresholds {layers[0].snapshot}", show=show) as bar:
         failures: list[Failed] = []
         try:
-            levels = find_thresholds(pool, layers, method.fractions, plan, bar)
+            levels = find_thresholds(pool, layers, method.fractions, bar)
         except BlocksFailed:
             # Layer by layer: those without a failing block finish.
             levels = {}
             for layer in layers:
                 with kept_failures(failures):
-                    levels |= find_thresholds(pool, [layer], method.fractions, plan, bar)
+                    levels |= find_thresholds(pool, [layer], method.fractions, bar)
     for job in (job for job in todo if job.layer.name in levels):
         level, path = levels[job.layer.name], job.layer.path
         with store.marked(out, f"{path}/threshold", fingerprint=job.fingerprint) as (writer, _):
@@ -257,15 +257,17 @@ def _thresholds(jobs: Sequence[_Job], out: str, method: Method, pool: Pool, show
         raise BlocksFailed(failures)
 
 
-def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool: Pool, show: bool) -> None:
+def _counts(
+    jobs: Sequence[_LayerToDissect], out: str, labels: ProbeLabels, method: Method, pool: Pool, show: bool
+) -> None:
     """Pass 2 for the unit blocks that lack it; each is written by the task that merged it."""
     counting = []
     for job in jobs:
         done = _done_units(out, job)
-        blocks = tally_blocks(job.layer, labels, len(method.fractions), (pool.memory, pool.workers))
+        blocks = count_blocks(job.layer, labels, len(method.fractions), pool)
         todo = [b for b in blocks if not done.issuperset(range(*b[0].units))]
         threshold = store.read(out, f"{job.layer.path}/threshold")[:]
-        counting.append(CountJob(job.layer, threshold, job.attrs["anchoring_used"], method.domain, todo))
+        counting.append(LayerToCount(job.layer, threshold, job.attrs["anchoring_used"], method.domain, todo))
     tasks = sum(len(blocks) for job in counting for blocks in job.blocks)
     if not tasks:
         return
@@ -280,7 +282,7 @@ def _counts(jobs: Sequence[_Job], out: str, labels: Labels, method: Method, pool
         )
 
 
-def _done_units(out: str, job: _Job) -> set[int]:
+def _done_units(out: str, job: _LayerToDissect) -> set[int]:
     """Units whose counts are marked, whatever the blocks they were counted in."""
     prefix = f"{job.layer.path}/counts/"
     done = set[int]()

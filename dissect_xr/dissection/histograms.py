@@ -9,7 +9,7 @@ import numpy as np
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-LANE = 64
+STRIP = 64
 """Values that are compared together, by vector instructions, before any is looked at by itself."""
 
 TILE = 16
@@ -27,7 +27,7 @@ def ordered(bits, magnitude):
 
 @_jit
 def histogram(raw, peak, base, shift, counts, offsets, above):
-    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs and lanes whose largest code lies below.
+    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs and strips whose largest code lies below.
 
     Units go in tiles, so that their bins stay in cache and their maps are read in the order they lie in.
 
@@ -42,7 +42,7 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
     above : (unit,) int64 highest code that enters
     """
     magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
-    found = np.empty(LANE + 1, np.int64)
+    found = np.empty(STRIP + 1, np.int64)
     for tile in range(0, raw.shape[1], TILE):
         units = range(tile, min(tile + TILE, raw.shape[1]))
         for i in range(raw.shape[0]):
@@ -54,8 +54,8 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
 
 @_jit
 def _count_codes(values, magnitude, low, high, shift, bins, found):
-    for first in range(0, values.size, LANE):
-        last = min(first + LANE, values.size)
+    for first in range(0, values.size, STRIP):
+        last = min(first + STRIP, values.size)
         # Bits of positive values are their codes, those of negative ones are negative.
         if low > 0 and _largest(values, first, last) < low:
             continue

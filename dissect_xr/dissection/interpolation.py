@@ -41,25 +41,25 @@ class Axis:
         return self.numerator / np.float64(self.denominator)
 
     @property
-    def groups_of_cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def spans_of_cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(cell,) each: the half-open range of `groups` that a cell takes part in, or could, for cells not sampled."""
-        starts = self.groups[:, 0]
+        starts = self.spans[:, 0]
         cells = np.arange(int(self.cells))
         begin = np.searchsorted(self.second[starts], cells, side="left")
         end = np.searchsorted(self.first[starts], cells, side="right")
         return begin.astype(np.int64), np.maximum(begin, end).astype(np.int64)
 
     @property
-    def groups(self) -> NDArray[np.int64]:
+    def spans(self) -> NDArray[np.int64]:
         """(group, 2) half-open ranges of label pixels that lie between the same two cells: S is linear on each."""
         same = (self.first[1:] == self.first[:-1]) & (self.second[1:] == self.second[:-1])
         edges = np.concatenate([[0], np.flatnonzero(~same) + 1, [self.first.size]])
         return np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64)
 
     @property
-    def places(self) -> NDArray[np.float64]:
+    def span_weights(self) -> NDArray[np.float64]:
         """(group, 3) of each of `groups`: weight of its first pixel, step from pixel to pixel, 1 / step; 0 for one."""
-        weight, (starts, stops) = self.weight, self.groups.T
+        weight, (starts, stops) = self.weight, self.spans.T
         step = np.where(stops - starts > 1, weight[np.minimum(starts + 1, weight.size - 1)] - weight[starts], 0.0)
         return np.stack([weight[starts], step, np.divide(1.0, step, out=np.zeros_like(step), where=step > 0)], axis=1)
 

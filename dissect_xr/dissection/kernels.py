@@ -13,7 +13,7 @@ import numpy as np
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _inlined = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
-"""For helpers called from several places: a call passes an array as seven words."""
+"""For helpers called from several weights: a call passes an array as seven words."""
 
 NEAR = 1e-6
 """Relative distance to the threshold under which a pixel is decided exactly (METHOD 1.2)."""
@@ -228,9 +228,9 @@ def _add(labels, r, start, stop, hits, touched):
 
 
 @_jit
-def _count_mask(values, threshold, rows, cols, lanes, labels, hits, touched, scratch):
+def _count_mask(values, threshold, rows, cols, spans, labels, hits, touched, scratch):
     """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
-    ranges, places, first_lane, last_lane = lanes
+    ranges, weights, first_span, last_span = spans
     line, spans, corners = scratch
     # The map's largest value stands for the largest corner: more pixels are decided exactly, none fewer.
     near = NEAR * _active_cells(values, threshold, spans)
@@ -242,9 +242,9 @@ def _count_mask(values, threshold, rows, cols, lanes, labels, hits, touched, scr
             continue
         for x in range(max(0, leftmost - 1), min(values.shape[1], rightmost + 2)):
             line[x] = values[first, x] + weight * (values[second, x] - values[first, x]) - threshold
-        # Intervals of neighbouring lanes that touch are one, [start, stop).
+        # Intervals of neighbouring spans that touch are one, [start, stop).
         start, stop = 0, 0
-        for g in range(first_lane[leftmost], last_lane[rightmost]):
+        for g in range(first_span[leftmost], last_span[rightmost]):
             lo, hi = ranges[g, 0], ranges[g, 1]
             left, right = line[cols[0][lo]], line[cols[1][lo]]
             if left < -near and right < -near:
@@ -254,7 +254,7 @@ def _count_mask(values, threshold, rows, cols, lanes, labels, hits, touched, scr
             else:
                 a, b = -1, -1
                 if left * right < 0.0:
-                    a, b = _crossing(left, right, near, places[g, 0], places[g, 1], places[g, 2], lo, hi)
+                    a, b = _crossing(left, right, near, weights[g, 0], weights[g, 1], weights[g, 2], lo, hi)
                 if a < 0:
                     a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
                 if a == b:
@@ -270,7 +270,7 @@ def _count_mask(values, threshold, rows, cols, lanes, labels, hits, touched, scr
 
 
 @_jit
-def tally(raw, decode, peak, thresholds, labels, rows, cols, lanes, domain, hits, areas):
+def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domain, hits, areas):
     """Add the overlaps of every unit's mask with every label, for a block of images.
 
     Parameters
@@ -282,8 +282,8 @@ def tally(raw, decode, peak, thresholds, labels, rows, cols, lanes, domain, hits
         concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
         of the primary category
     rows, cols : (first, second, numerator, denominator, weight) of each axis
-    lanes : (ranges, places, first, last): (lane, 2) int64 columns between the same two cells; (lane, 3) float64 weight
-        of a lane's first column, step of weights, its reciprocal; (cell,) int64 the lanes [first, last) that a cell
+    spans : (ranges, weights, first, last): (span, 2) int64 columns between the same two cells; (span, 3) float64 weight
+        of a span's first column, step of weights, its reciprocal; (cell,) int64 the spans [first, last) that a cell
         takes part in
     domain : ANNOTATED, TOUCHED or ALL
     hits : (fraction, unit, concept) int64, added to
@@ -309,7 +309,7 @@ def tally(raw, decode, peak, thresholds, labels, rows, cols, lanes, domain, hits
                         _load(raw[i, u, y], decode, values[y])
                 touched[:] = False
                 found = hits[f, u]
-                area = _count_mask(values, thresholds[f, u], rows, cols, lanes, mine, found, touched, scratch)
+                area = _count_mask(values, thresholds[f, u], rows, cols, spans, mine, found, touched, scratch)
                 if area == 0:
                     continue
                 for s in range(whole.shape[1]):

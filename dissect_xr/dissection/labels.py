@@ -15,7 +15,7 @@ from dissect_xr.schema import LABEL_SIDE, check_version
 
 
 @dataclass(frozen=True)
-class Labels:
+class ProbeLabels:
     """A probe's labels: small tables in memory, label maps on disk."""
 
     url: str
@@ -57,7 +57,7 @@ LabelBlock = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]
 """Planes (image, plane, row, col), whole-image labels (image, slot), annotated (image, category)."""
 
 
-def open_labels(url: str) -> Labels:
+def open_labels(url: str) -> ProbeLabels:
     """The labels of the probe at `url`, which must be complete."""
     done = store.marker(url, "done") if store.exists(url) else None
     if done is None:
@@ -69,7 +69,7 @@ def open_labels(url: str) -> Labels:
     array = store.read(url, "annotation")
     if max(array.shape[2:]) > LABEL_SIDE:
         raise DissectError(f"{url}: label maps of {array.shape[2:]} pixels, expected sides of at most {LABEL_SIDE:,}.")
-    return Labels(
+    return ProbeLabels(
         url=url,
         shape=array.shape,
         slots=store.read(url, "whole_image").shape[1],

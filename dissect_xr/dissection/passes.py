@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.dissection.counts import Domain, TallyTask, merge_counts, tally_block
+from dissect_xr.dissection.counts import CountTask, Domain, count_block, merge_counts
 from dissect_xr.dissection.cut import Block, cut, label_step, merge_width, projected
-from dissect_xr.dissection.labels import Labels
+from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
@@ -67,21 +67,17 @@ class Selector:
         return select(histogram, self.units, self.ranks)
 
 
-Plan = tuple[int, int]
-"""Memory of a task in bytes, number of workers."""
-
-
 def threshold_sizes(layer: Layer, memory: int, width: int | None = None) -> dict[str, int]:
     """Memory and bytes of one unit's bins, as `cut` and `projected` take them; None: as many as the memory allows."""
     return {"memory": memory, "unit_bytes": BIN_BYTES * (width or bins(layer, memory))}
 
 
-def threshold_blocks(layer: Layer, plan: Plan, width: int | None = None) -> list[list[Block]]:
+def threshold_blocks(layer: Layer, pool: Pool, width: int | None = None) -> list[list[Block]]:
     """How a layer is cut for a search of so many bins a unit; None: as many as the memory allows."""
-    return cut(layer, workers=plan[1], split_units=True, **threshold_sizes(layer, plan[0], width))
+    return cut(layer, workers=pool.workers, split_units=True, **threshold_sizes(layer, pool.memory, width))
 
 
-def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
+def count_sizes(labels: ProbeLabels, fractions: int, memory: int) -> dict[str, int]:
     """Memory, bytes of one unit's counts and of one read of labels, as `cut` and `projected` take them."""
     return {
         "memory": memory,
@@ -90,17 +86,15 @@ def tally_sizes(labels: Labels, fractions: int, memory: int) -> dict[str, int]:
     }
 
 
-def tally_blocks(layer: Layer, labels: Labels, fractions: int, plan: Plan) -> list[list[Block]]:
+def count_blocks(layer: Layer, labels: ProbeLabels, fractions: int, pool: Pool) -> list[list[Block]]:
     """How a layer is cut for counting; every task's projected memory is checked."""
-    sizes = tally_sizes(labels, fractions, plan[0])
-    blocks = cut(layer, workers=plan[1], split_units=False, **sizes)
-    projected(layer, blocks[0][0], **sizes).check(plan[0], f"counts of {layer.path}")
+    sizes = count_sizes(labels, fractions, pool.memory)
+    blocks = cut(layer, workers=pool.workers, split_units=False, **sizes)
+    projected(layer, blocks[0][0], **sizes).check(pool.memory, f"counts of {layer.path}")
     return blocks
 
 
-def find_thresholds(
-    pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], plan: Plan, bar: Bar
-) -> dict[str, Level]:
+def find_thresholds(pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], bar: Bar) -> dict[str, Level]:
     """Exact thresholds of every layer, by name. Nothing is written.
 
     The first search covers codes above a sampled bound; units where the bound was too high are searched again from the
@@ -113,14 +107,14 @@ def find_thresholds(
     searches = []
     for layer in layers:
         top, low = np.full(layer.shape[1], top_code(layer.itemsize), np.int64), bounds[layer.name]
-        dropped = shift(int((top - low).max()) + 1, bins(layer, plan[0]))
+        dropped = shift(int((top - low).max()) + 1, bins(layer, pool.memory))
         searches.append(Search(layer, dropped, low, top, ranks(layer, fractions, layer.shape[1])))
-    found = _search(pool, searches, plan, bar)
+    found = _search(pool, searches, bar)
     missed = [n for n, selection in enumerate(found) if not selection.proven.all()]
-    again = _search(pool, [_from_bottom(searches[n], found[n]) for n in missed], plan, bar)
+    again = _search(pool, [_from_bottom(searches[n], found[n]) for n in missed], bar)
     for n, better in zip(missed, again, strict=True):
         found[n] = _filled_in(found[n], better)
-    return {s.layer.name: _level(pool, s, f, plan, bar) for s, f in zip(searches, found, strict=True)}
+    return {s.layer.name: _level(pool, s, f, bar) for s, f in zip(searches, found, strict=True)}
 
 
 def _from_bottom(search: Search, found: Selection) -> Search:
@@ -138,23 +132,23 @@ def _filled_in(found: Selection, better: Selection) -> Selection:
     )
 
 
-def _level(pool: Pool, search: Search, found: Selection, plan: Plan, bar: Bar) -> Level:
+def _level(pool: Pool, search: Search, found: Selection, bar: Bar) -> Level:
     """Thresholds from the bins found, after further searches inside them while a bin holds several codes."""
     if not search.shift:
         return Level(decode(found.code, search.layer.itemsize), found.above)
-    dropped = shift(1 << search.shift, bins(search.layer, plan[0]))
+    dropped = shift(1 << search.shift, bins(search.layer, pool.memory))
     inside = [
         Search(search.layer, dropped, code, code + (1 << search.shift) - 1, (rank - above)[None])
         for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
     ]
-    levels = [_level(pool, s, f, plan, bar) for s, f in zip(inside, _search(pool, inside, plan, bar), strict=True)]
+    levels = [_level(pool, s, f, bar) for s, f in zip(inside, _search(pool, inside, bar), strict=True)]
     return Level(
         np.concatenate([level.threshold for level in levels]),
         found.above + np.concatenate([level.exceedance for level in levels]),
     )
 
 
-def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> list[Selection]:
+def _search(pool: Pool, searches: Sequence[Search], bar: Bar) -> list[Selection]:
     """Run several searches at once; the selection of each."""
     results = [
         Selection(np.zeros_like(s.ranks), np.zeros_like(s.ranks), np.zeros(s.ranks.shape, np.bool_)) for s in searches
@@ -162,7 +156,7 @@ def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> lis
     folds = []
     for n, search in enumerate(searches):
         width = int(((search.high - search.low) >> search.shift).max()) + 2
-        for blocks in threshold_blocks(search.layer, plan, width):
+        for blocks in threshold_blocks(search.layer, pool, width):
             span = slice(*blocks[0].units)
             if (search.low[span] > search.high[span]).all():
                 continue
@@ -182,7 +176,7 @@ def _search(pool: Pool, searches: Sequence[Search], plan: Plan, bar: Bar) -> lis
 
 
 @dataclass(frozen=True)
-class CountJob:
+class LayerToCount:
     """What to count in one layer."""
 
     layer: Layer
@@ -196,26 +190,26 @@ class CountJob:
 
 def count(
     pool: Pool,
-    jobs: Sequence[CountJob],
-    labels: Labels,
-    finish: Callable[[CountJob], Callable[[Any, Any], Any]],
+    jobs: Sequence[LayerToCount],
+    labels: ProbeLabels,
+    finish: Callable[[LayerToCount], Callable[[Any, Any], Any]],
     bar: Bar,
 ) -> None:
     """Count all jobs; `finish(job)` makes what stores a unit block's counts, on a worker."""
     step = label_step(labels, pool.memory)
 
-    def tasks(job: CountJob, blocks: Sequence[Block]) -> list[TallyTask]:
+    def tasks(job: LayerToCount, blocks: Sequence[Block]) -> list[CountTask]:
         return [
-            TallyTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain, step)
+            CountTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain, step)
             for b in blocks
         ]
 
-    def width(job: CountJob, block: Block) -> int:
+    def width(job: LayerToCount, block: Block) -> int:
         part = labels.unit_bytes(len(job.thresholds)) * (block.units[1] - block.units[0])
         return merge_width(part, pool.memory)
 
     folds = [
-        Fold(blocks[0].units, tasks(job, blocks), tally_block, merge_counts, finish(job), width(job, blocks[0]))
+        Fold(blocks[0].units, tasks(job, blocks), count_block, merge_counts, finish(job), width(job, blocks[0]))
         for job in jobs
         for blocks in job.blocks
     ]

@@ -235,11 +235,11 @@ def select(histogram: Sparse, units: int, ranks: NDArray[np.int64]) -> Selection
     for unit in range(units):
         mine = slice(edges[unit], edges[unit + 1])
         down = np.cumsum(counts[mine][::-1])
-        place = np.searchsorted(down, ranks[:, unit], side="right")
-        for f in np.flatnonzero(place < down.size):
+        index = np.searchsorted(down, ranks[:, unit], side="right")
+        for f in np.flatnonzero(index < down.size):
             proven[f, unit] = True
-            code[f, unit] = (keys[mine][::-1][place[f]] & 0xFFFFFFFF) - MIDDLE
-            above[f, unit] = down[place[f] - 1] if place[f] else 0
+            code[f, unit] = (keys[mine][::-1][index[f]] & 0xFFFFFFFF) - MIDDLE
+            above[f, unit] = down[index[f] - 1] if index[f] else 0
     return Selection(code, above, proven)
 
 

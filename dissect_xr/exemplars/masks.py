@@ -16,9 +16,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.analysis.select import only
 from dissect_xr.dissection.counts import Domain, add_counts
 from dissect_xr.dissection.interpolation import Axis
-from dissect_xr.dissection.labels import Labels, open_labels, read_labels
+from dissect_xr.dissection.labels import ProbeLabels, open_labels, read_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.errors import DissectError
 
@@ -41,7 +42,7 @@ class View:
     """One layer of one snapshot as its dissection saw it."""
 
     layer: Layer
-    labels: Labels
+    labels: ProbeLabels
     rows: Axis
     cols: Axis
     domain: Domain
@@ -71,19 +72,17 @@ def open_view(ds: xr.Dataset, stores: Stores, layer: str) -> View:
 
 
 def one(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` without the dimensions snapshot and fraction, of which it must hold one place each.
+    """`ds` without the dimensions snapshot and fraction, of which it must hold one each.
 
     Raises
     ------
     DissectError
         If it holds several, or says not which snapshot it is.
     """
-    for dim in ("snapshot", "fraction"):
-        if ds.sizes.get(dim, 1) != 1:
-            raise DissectError(f"the Dataset has {ds.sizes[dim]} places of {dim}: select one with ds.isel({dim}=0).")
+    ds = only(ds, "snapshot", "fraction")
     if "snapshot" not in ds.variables:
         raise DissectError("the Dataset does not say which snapshot it is: select it with ds.sel(snapshot=name).")
-    return ds.squeeze([dim for dim in ("snapshot", "fraction") if dim in ds.dims])
+    return ds
 
 
 def upsampled(values: NDArray[np.floating], rows: Axis, cols: Axis) -> NDArray[np.float64]:
@@ -124,7 +123,7 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
             lookup,
             kinds,
         )
-        hits, _ = _tally(values[None, None], threshold, labels, (rows, cols), "all")
+        hits, _ = _counted(values[None, None], threshold, labels, (rows, cols), "all")
         active[first:stop] = hits[: stop - first] > 0
     return active.reshape(height, width)
 
@@ -134,7 +133,7 @@ def image_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Intersection, unit_area (in the concept's category) and concept_area of each image of a half-open range.
 
-    Sums over all images are the stored counts of the unit and the concept, given by its place. Memory: the range's
+    Sums over all images are the stored counts of the unit and the concept, given by its index. Memory: the range's
     labels, and its maps of one chunk of units.
     """
     channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
@@ -146,7 +145,7 @@ def image_counts(
     for i in np.flatnonzero(maps.max(axis=(1, 2, 3)) > threshold).tolist():
         one_image = slice(i, i + 1)
         here = (planes[one_image], whole[one_image], annotated[one_image], labels.lookup, labels.category)
-        counted, areas = _tally(maps[one_image], threshold, here, (view.rows, view.cols), view.domain)
+        counted, areas = _counted(maps[one_image], threshold, here, (view.rows, view.cols), view.domain)
         hits[i], active[i] = counted[concept], areas[labels.category[concept]]
     return hits, active, area.astype(np.int64)
 
@@ -172,7 +171,7 @@ def channel_of(view: View, unit: str) -> int:
     return int(unit.rpartition("/")[2])
 
 
-def _tally(
+def _counted(
     maps: NDArray[np.floating],
     threshold: float,
     labels: tuple[NDArray[Any], ...],

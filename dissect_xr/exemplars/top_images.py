@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.analysis.select import concept_place
+from dissect_xr.analysis.select import concept_index
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores, View, channel_of, image_blocks, image_counts, mask, open_view, upsampled
@@ -37,7 +37,7 @@ PEAKS = 32 << 20
 def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> xr.Dataset:
     """The `k` images in which each unit of a layer peaks highest, from the stored peaks; computes.
 
-    Variables (unit, rank): ``image`` (its name), ``place`` (its place in the probe) and ``peak``. Equal peaks are in
+    Variables (unit, rank): ``image`` (its name), ``image_index`` (in the probe) and ``peak``. Equal peaks are in
     the order of the images. Memory: some 32 MiB of peaks at a time, and twice the result.
 
     Raises
@@ -52,15 +52,15 @@ def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> 
     peaks, names = store.read(activations, f"{opened.path}/peak"), store.read(activations, f"{opened.path}/image")
     step = max(k, PEAKS // (units * 4))
     best = np.zeros((0, units), np.float32)
-    places = np.zeros((0, units), np.int64)
+    indices = np.zeros((0, units), np.int64)
     for first in range(0, images, step):
         block = peaks[first : first + step].astype(np.float32)
         here = np.broadcast_to(np.arange(first, first + len(block))[:, None], block.shape)
-        best, places = _largest(np.concatenate([best, block]), np.concatenate([places, here]), k)
+        best, indices = _largest(np.concatenate([best, block]), np.concatenate([indices, here]), k)
     return xr.Dataset(
         {
-            "image": (("unit", "rank"), np.asarray(names[:].tolist(), dtype=str)[places.T]),
-            "place": (("unit", "rank"), places.T),
+            "image": (("unit", "rank"), np.asarray(names[:].tolist(), dtype=str)[indices.T]),
+            "image_index": (("unit", "rank"), indices.T),
             "peak": (("unit", "rank"), best.T),
         },
         coords={"unit": [f"{layer}/{channel}" for channel in range(units)], "rank": np.arange(len(best))},
@@ -134,7 +134,7 @@ def images_with(probe: xr.Dataset, concept: str | int) -> xr.DataArray:
     DissectError
         If the probe has no such concept; near names are listed.
     """
-    number = int(probe["concept"].values[concept_place(probe, concept)])
+    number = int(probe["concept"].values[concept_index(probe, concept)])
     pixels = (probe["annotation"] == number).sum(["plane", "row", "col"])
     whole = (probe["whole_image"] == number).any("slot")
     size = probe.sizes["row"] * probe.sizes["col"]
@@ -158,29 +158,29 @@ def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *,
     DissectError
         If `ds` holds several snapshots or fractions, or has no such unit or concept.
     """
-    place = concept_place(ds, concept)
+    index = concept_index(ds, concept)
     view = open_view(ds, stores, unit.rpartition("/")[0])
-    place = int(np.searchsorted(view.labels.concepts, ds["concept"].values[place]))
+    index = int(np.searchsorted(view.labels.concepts, ds["concept"].values[index]))
     blocks = list(image_blocks(view))
     parts = []
     with track(f"images of {unit}", len(blocks), show=show) as bar:
         for images in blocks:
-            parts.append(image_counts(view, unit, place, images))
+            parts.append(image_counts(view, unit, index, images))
             bar.advance(images[1] - images[0])
     hits, active, area = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = store.read(view.layer.url, f"{view.layer.path}/image")[:].tolist()
     return xr.Dataset(
         {"hit": ("image", hits), "miss": ("image", area - hits), "false_alarm": ("image", active - hits)},
-        coords={"image": np.asarray(names, dtype=str), "unit": unit, "concept": view.labels.concepts[place]},
+        coords={"image": np.asarray(names, dtype=str), "unit": unit, "concept": view.labels.concepts[index]},
     )
 
 
 def _largest(
-    values: NDArray[np.float32], places: NDArray[np.int64], k: int
+    values: NDArray[np.float32], indices: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k largest rows of each column, descending; equal ones stay in order."""
     order = np.argsort(-values, axis=0, kind="stable")[:k]
-    return np.take_along_axis(values, order, axis=0), np.take_along_axis(places, order, axis=0)
+    return np.take_along_axis(values, order, axis=0), np.take_along_axis(indices, order, axis=0)
 
 
 def _unit_blocks(view: View, units: Sequence[str]) -> Iterator[list[str]]:
@@ -192,16 +192,16 @@ def _unit_blocks(view: View, units: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _maps(view: View, top: xr.Dataset) -> dict[tuple[str, int], NDArray[Any]]:
-    """(unit, place) -> map (y, x), reading each chunk once."""
+    """(unit, index) -> map (y, x), reading each chunk once."""
     array = store.read(view.layer.url, f"{view.layer.path}/activation")
     channels = [channel_of(view, unit) for unit in top["unit"].values.tolist()]
     first, stop, length = min(channels), max(channels) + 1, view.layer.chunk[0]
-    places, found = top["place"].values, {}
-    for start in np.unique(places // length * length).tolist():
+    indices, found = top["image_index"].values, {}
+    for start in np.unique(indices // length * length).tolist():
         block = array[start : start + length, first:stop]
-        for n, rank in zip(*np.nonzero(places // length * length == start), strict=True):
-            place = int(places[n, rank])
-            found[str(top["unit"].values[n]), place] = block[place - start, channels[n] - first].copy()
+        for n, rank in zip(*np.nonzero(indices // length * length == start), strict=True):
+            index = int(indices[n, rank])
+            found[str(top["unit"].values[n]), index] = block[index - start, channels[n] - first].copy()
     return found
 
 
@@ -212,8 +212,8 @@ def _pictures(
     unit, root = str(top["unit"].values), image_root(view.labels.url)
     shown = stored_crop(store.read_attrs(view.labels.url)["parameters"])
     drawn, areas = [], []
-    for name, place in zip(top["image"].values.tolist(), top["place"].values.tolist(), strict=True):
-        values = maps[unit, place]
+    for name, index in zip(top["image"].values.tolist(), top["image_index"].values.tolist(), strict=True):
+        values = maps[unit, index]
         active = mask(values, view.thresholds[unit], view.rows, view.cols)
         pixels = read_picture(root, name, size if crop is None else round(size / crop), crop=shown)
         box = WHOLE if crop is None else around(upsampled(values, view.rows, view.cols), pixels.shape, crop)

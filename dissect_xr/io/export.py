@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.scores import category_places, iou
+from dissect_xr.analysis.scores import category_indices, iou
 from dissect_xr.errors import DissectError, WriteError
 from dissect_xr.io.netdissect_csv import write_netdissect_csv
 from dissect_xr.io.unit_table import unit_table
@@ -165,7 +165,7 @@ def _pairs(block: xr.Dataset) -> Table:
     block = block.isel(snapshot=0).transpose("fraction", "unit", "concept", "category", missing_dims="ignore")
     hits = block["intersection"].values
     fraction, unit, concept = np.nonzero(hits > 0)
-    category = category_places(block)[concept]
+    category = category_indices(block)[concept]
     columns = {
         "snapshot": _names(np.full(concept.size, block["snapshot"].item())),
         "step": np.full(concept.size, block["step"].item()),
@@ -184,10 +184,10 @@ def _pairs(block: xr.Dataset) -> Table:
     return pa.table(columns)
 
 
-def _names(names: NDArray[Any], places: Any = slice(None)) -> Any:
-    """`names` at `places`, each distinct one held once; the type is the same whatever their number."""
+def _names(names: NDArray[Any], indices: Any = slice(None)) -> Any:
+    """`names` at `indices`, each distinct one held once; the type is the same whatever their number."""
     import pyarrow as pa
 
     distinct, number = np.unique(names.astype(str), return_inverse=True)
     dictionary = pa.array(distinct.tolist(), pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(number[places].astype(np.int32)), dictionary)
+    return pa.DictionaryArray.from_arrays(pa.array(number[indices].astype(np.int32)), dictionary)

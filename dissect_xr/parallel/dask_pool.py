@@ -27,7 +27,7 @@ _LOST = (
 )
 
 _KILLED = (
-    "{times} workers died while doing only this. Did they run out of memory? Give workers more, or plan with less "
+    "{times} workers died while doing only this. Did they run out of memory? Give workers more, or let tasks use less "
     "(--memory, activations.memory, batch)."
 )
 

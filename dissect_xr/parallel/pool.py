@@ -44,7 +44,7 @@ class Pool(Protocol):
     """How many tasks can run at once."""
 
     memory: int
-    """Bytes a task may plan with."""
+    """Bytes a task may use."""
 
     def stream(self, *, gpu: bool = False) -> Stream:
         """A new stream; `gpu=True` runs its tasks only on workers that offer {"GPU": 1}, where there are such."""
@@ -147,7 +147,7 @@ def open_pool(
     scheduler
         Address such as tcp://host:8786; excludes the other two.
     memory
-        Bytes a task may plan with; tasks are cut to fit.
+        Bytes a task may use; tasks are cut to fit.
     """
     if scheduler is not None:
         from distributed import Client

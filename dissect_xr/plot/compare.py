@@ -21,7 +21,7 @@ from dissect_xr.analysis.snapshots import by_step, changed
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import exemplars
-from dissect_xr.plot.detected import categories_of, log_steps, new_axes, one_place, ordered_layers
+from dissect_xr.plot.detected import categories_of, log_steps, new_axes, of_one, ordered_layers
 from dissect_xr.plot.palette import category_colors, in_order, ink, on
 from dissect_xr.plot.units import contact_sheet, sheet_axes
 from dissect_xr.schema import CUTOFF
@@ -51,7 +51,7 @@ def layers_compared(
     DissectError
         If `ds` holds several snapshots or fractions.
     """
-    ds = one_place(ds, "snapshot", "fraction")
+    ds = of_one(ds, "snapshot", "fraction")
     parts = {layer: ds.isel(unit=np.flatnonzero(ds["layer"].values == layer)) for layer in ordered_layers(ds)}
     return networks_compared(parts, count=count, cutoff=cutoff, ax=ax)
 
@@ -130,7 +130,7 @@ def fine_tuning(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = Non
     ----------
     Zhou et al. 2019, figure on fine-tuning.
     """
-    ds = by_step(one_place(ds, "fraction"))
+    ds = by_step(of_one(ds, "fraction"))
     names = ds["snapshot"].values.tolist()
     kinds = [changed(ds, names[0], name, cutoff=cutoff)["kind"].values for name in names]
     ax = new_axes(7.0, 4.0) if ax is None else ax
@@ -190,7 +190,7 @@ def before_after(
     ----------
     Zhou et al. 2019, figure on fine-tuning.
     """
-    ds = one_place(ds, "fraction")
+    ds = of_one(ds, "fraction")
     table = changed(ds, *snapshots, cutoff=cutoff)
     moved = table.isel(unit=np.flatnonzero(table["kind"].values == "switch")).sortby("to_iou", ascending=False)
     chosen = moved["unit"].values.tolist()[:6] if units is None else list(units)
@@ -218,7 +218,7 @@ def before_after(
 
 def _by_category(ds: xr.Dataset, count: Count, cutoff: float) -> dict[str, int]:
     """Category -> unique detectors."""
-    found = detected_concepts(one_place(ds, "snapshot", "fraction"), count=count, cutoff=cutoff).compute()
+    found = detected_concepts(of_one(ds, "snapshot", "fraction"), count=count, cutoff=cutoff).compute()
     kinds = found["concept_category"].values
     return {
         category: int(found.values[kinds == category].sum())
@@ -229,14 +229,14 @@ def _by_category(ds: xr.Dataset, count: Count, cutoff: float) -> dict[str, int]:
 def _frame(ax: Axes, labels: list[list[str]], shape: tuple[int, ...], snapshots: tuple[str, str]) -> None:
     """Labels on both sides, and a line between before and after."""
     height, width, units = shape[0], shape[1], len(labels[0])
-    places = [(n + 0.5) * height / units for n in range(units)]
+    positions = [(n + 0.5) * height / units for n in range(units)]
     ax.axvline(width / 2 - 0.5, color="black", linewidth=2)
-    ax.set_yticks(places, labels[0], fontsize=8)
+    ax.set_yticks(positions, labels[0], fontsize=8)
     ax.set_xticks([width / 4, 3 * width / 4], [f"before: {snapshots[0]}", f"after: {snapshots[1]}"], fontsize=8)
     ax.xaxis.tick_top()
-    for label, place in zip(labels[1], places, strict=True):
+    for label, position in zip(labels[1], positions, strict=True):
         text: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        ax.annotate(label, (width, place), annotation_clip=False, **text)
+        ax.annotate(label, (width, position), annotation_clip=False, **text)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 

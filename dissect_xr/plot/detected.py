@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.detectors import Count, concept_histogram, unique_detectors
-from dissect_xr.analysis.select import with_units
+from dissect_xr.analysis.select import only, with_units
 from dissect_xr.analysis.snapshots import by_step
 from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
@@ -54,7 +54,7 @@ def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     ----------
     Bau et al. 2017, section 3.3.
     """
-    units = concept_histogram(one_place(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
+    units = concept_histogram(of_one(ds, "snapshot", "fraction"), cutoff=cutoff).compute()
     categories = categories_of(ds)
     groups = {category: _descending(units, category) for category in categories}
     groups = {category: group for category, group in groups.items() if group}
@@ -62,21 +62,21 @@ def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     ax = new_axes(7.0, 1.2 + 0.17 * (concepts + len(groups))) if ax is None else ax
     colors = category_colors(categories)
     ax.set_xlim(0, max(1, int(units.max())) * 1.08)  # room for the number at the end of the longest bar
-    place = 0
-    places: list[int] = []
+    position = 0
+    positions: list[int] = []
     names: list[str] = []
     for category, group in groups.items():
-        header = ax.annotate(_tally(category, group), (0, place), (3, 0), textcoords="offset points", va="center")
+        header = ax.annotate(_heading(category, group), (0, position), (3, 0), textcoords="offset points", va="center")
         header.set(color=ink(colors[category]), weight="bold", fontsize=8)
-        rows = range(place + 1, place + 1 + len(group))
+        rows = range(position + 1, position + 1 + len(group))
         bars = ax.barh(rows, [number for _, number in group], height=0.8, color=colors[category])
         ax.bar_label(bars, padding=2, fontsize=7)
-        places += rows
+        positions += rows
         names += [name for name, _ in group]
-        place = rows.stop
-    ax.set_yticks(places, names, fontsize=8)
+        position = rows.stop
+    ax.set_yticks(positions, names, fontsize=8)
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(place, 1) - 0.4, -0.6)
+    ax.set_ylim(max(position, 1) - 0.4, -0.6)
     ax.set_xlabel(f"units that detect the concept (best IoU > {cutoff:g})")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
@@ -119,7 +119,7 @@ def emergence(
     ----------
     Bau et al. 2017, section 3.5.
     """
-    ds = by_step(one_place(ds, "fraction"))
+    ds = by_step(of_one(ds, "fraction"))
     if per == "layer":
         lines, colors = _per_layer(ds, count, cutoff), layer_colors(ds)
     elif per == "category":
@@ -151,14 +151,9 @@ def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
     step_ticks(ax, np.unique(steps))
 
 
-def one_place(ds: xr.Dataset, *dims: str) -> xr.Dataset:
-    """`ds` of units, without `dims`, of which it must hold one place each, and with its coordinates in memory."""
-    for dim in dims:
-        if ds.sizes.get(dim, 1) != 1:
-            raise DissectError(
-                f"the figure is of one {dim}, the Dataset has {ds.sizes[dim]}: select with ds.isel({dim}=0)."
-            )
-    ds = with_units(ds.squeeze([dim for dim in dims if dim in ds.dims]))
+def of_one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
+    """`ds` of units, without `dims`, of which it must hold one value each, and with its coordinates in memory."""
+    ds = with_units(only(ds, *dims, of="a figure is of one, the Dataset"))
     return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
 
 
@@ -175,7 +170,7 @@ def _descending(units: xr.DataArray, category: str) -> list[tuple[str, int]]:
     )
 
 
-def _tally(category: str, group: list[tuple[str, int]]) -> str:
+def _heading(category: str, group: list[tuple[str, int]]) -> str:
     numbers = {"concept": len(group), "unit": sum(number for _, number in group)}
     return f"{category}: " + ", ".join(f"{number} {noun}{'s' * (number != 1)}" for noun, number in numbers.items())
 
@@ -205,7 +200,7 @@ def ordered_layers(ds: xr.Dataset) -> list[str]:
 def layer_colors(ds: xr.Dataset) -> dict[str, str]:
     """From dark to light along the layers: viridis, which colour-blind readers see in order, less its yellow end."""
     layers = ordered_layers(ds)
-    return {layer: to_hex(colormaps["viridis"](0.85 * place / len(layers))) for place, layer in enumerate(layers)}
+    return {layer: to_hex(colormaps["viridis"](0.85 * position / len(layers))) for position, layer in enumerate(layers)}
 
 
 def _accuracy(ax: Axes, ds: xr.Dataset) -> list[Line2D]:

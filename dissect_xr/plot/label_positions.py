@@ -24,7 +24,7 @@ RADIUS = 3.5
 
 
 def spread(names: Sequence[Annotation], fixed: Sequence[Text] = ()) -> None:
-    """Move each name of a point to the place around it that covers least: other names and points weigh most.
+    """Move each name of a point to the position around it that covers least: other names and points weigh most.
 
     The figure is laid out to measure the text; names must be annotations in offset points.
     """
@@ -77,12 +77,12 @@ def _samples(ax: Axes) -> NDArray[np.float64]:
 def step_ticks(ax: Axes, steps: NDArray[np.int64]) -> None:
     """Ticks at the first and last of these steps, and at those between that leave room for their numbers."""
     texts = [f"{step:,}" for step in steps.tolist()]
-    places = ax.xaxis.get_transform().transform(steps.astype(np.float64))
+    positions = ax.xaxis.get_transform().transform(steps.astype(np.float64))
     width = ax.get_figure(root=True).get_size_inches()[0] * ax.get_position().width  # type: ignore[union-attr]
-    share = 0.085 / width * np.ptp(places)  # of a digit of 10 points, in the scale's units
+    share = 0.085 / width * np.ptp(positions)  # of a digit of 10 points, in the scale's units
     kept = [0, len(steps) - 1] if len(steps) > 1 else [0]
     for n in range(1, len(steps) - 1):
-        room = [abs(places[n] - places[k]) > share * ((len(texts[n]) + len(texts[k])) / 2 + 1) for k in kept]
+        room = [abs(positions[n] - positions[k]) > share * ((len(texts[n]) + len(texts[k])) / 2 + 1) for k in kept]
         kept += [n] * all(room)
     ax.xaxis.set_major_locator(FixedLocator([float(steps[n]) for n in sorted(kept)]))
     ax.xaxis.set_major_formatter(FixedFormatter([texts[n] for n in sorted(kept)]))

@@ -29,7 +29,7 @@ def category_colors(categories: Sequence[str]) -> dict[str, str]:
     fixed = {name: color for name, color in zip(BRODEN, OKABE_ITO, strict=False) if name in categories}
     free = [color for color in OKABE_ITO if color not in fixed.values()] or list(OKABE_ITO)
     others = [category for category in categories if category not in fixed]
-    colors = fixed | {category: free[place % len(free)] for place, category in enumerate(others)}
+    colors = fixed | {category: free[index % len(free)] for index, category in enumerate(others)}
     return {category: colors[category] for category in categories}
 
 

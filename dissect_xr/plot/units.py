@@ -20,12 +20,12 @@ from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of
 from dissect_xr.analysis.detectors import best_concept
-from dissect_xr.analysis.select import unit_place
+from dissect_xr.analysis.select import unit_index
 from dissect_xr.analysis.snapshots import trajectories
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import TOP, exemplars
-from dissect_xr.plot.detected import categories_of, layer_colors, log_steps, new_axes, one_place, ordered_layers
+from dissect_xr.plot.detected import categories_of, layer_colors, log_steps, new_axes, of_one, ordered_layers
 from dissect_xr.plot.label_positions import spread
 from dissect_xr.plot.palette import category_colors, ink
 from dissect_xr.schema import CUTOFF
@@ -48,7 +48,7 @@ def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = N
     DissectError
         If `ds` holds several snapshots or fractions.
     """
-    best = best_concept(one_place(ds, "snapshot", "fraction")).compute()
+    best = best_concept(of_one(ds, "snapshot", "fraction")).compute()
     categories = categories_of(ds)
     values = [best["iou"].values[(best["category"] == category).values] for category in categories]
     ax = new_axes(7.0, 3.6) if ax is None else ax
@@ -80,7 +80,7 @@ def cutoff_curve(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
     DissectError
         If `ds` holds several snapshots or fractions.
     """
-    ds = one_place(ds, "snapshot", "fraction")
+    ds = of_one(ds, "snapshot", "fraction")
     ax = new_axes(7.0, 4.2) if ax is None else ax
     colors, end = layer_colors(ds), 2 * cutoff
     for layer in ordered_layers(ds):
@@ -125,15 +125,15 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
     Zhou et al. 2019, figure on the evolution of units during training.
     """
     wanted = [units] if isinstance(units, str) else list(units)
-    ds = one_place(ds, "fraction")
-    path = trajectories(ds.isel(unit=[unit_place(ds, unit) for unit in wanted]), cutoff=cutoff).compute()
+    ds = of_one(ds, "fraction")
+    path = trajectories(ds.isel(unit=[unit_index(ds, unit) for unit in wanted]), cutoff=cutoff).compute()
     ax = new_axes(8.0, 1.2 + 2.4 * min(3, len(wanted)) ** 0.5) if ax is None else ax
     colors = category_colors(categories_of(ds)) | {"": "#999999"}
     steps, names, ends = path["step"].values, [], []
-    for place, unit in enumerate(wanted):
-        mine = path.isel(unit=place).transpose("snapshot", ...)
+    for n, unit in enumerate(wanted):
+        mine = path.isel(unit=n).transpose("snapshot", ...)
         values = mine["iou"].values
-        line = ax.plot(steps, values, color=f"{0.35 + 0.4 * place / len(wanted):.2f}", linewidth=1.2, zorder=1)[0]
+        line = ax.plot(steps, values, color=f"{0.35 + 0.4 * n / len(wanted):.2f}", linewidth=1.2, zorder=1)[0]
         shades = [colors[category] for category in mine["category"].values.tolist()]
         fill = [c if found else "white" for c, found in zip(shades, mine["detector"].values, strict=True)]
         ax.scatter(steps, values, c=fill, edgecolors=shades, s=28, zorder=2)
@@ -175,7 +175,7 @@ def gallery(
     """
     if not units:
         raise DissectError("a gallery shows units; none were given.")
-    best = best_concept(ds.isel(unit=[unit_place(ds, unit) for unit in units])).compute()
+    best = best_concept(ds.isel(unit=[unit_index(ds, unit) for unit in units])).compute()
     best = best.squeeze([dim for dim in best.dims if dim != "unit"])
     rows = {
         str(shown["unit"].values): shown for shown in exemplars(ds, stores, units, k=k, size=size, crop=crop, show=show)

@@ -1,4 +1,4 @@
-"""Writes a planned probe into `probe.zarr`: labels on one grid, checked, without duplicates.
+"""Writes a label set into `probe.zarr`: labels on one grid, checked, without duplicates.
 
 Knows: how the labels of one image become planes, and what is counted on the way.
 Does not know: foreign layouts (`broden`, `masks`) or what is done with a probe.
@@ -20,7 +20,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
 from dissect_xr.probe.colors import color_labels
-from dissect_xr.probe.label_set import ProbePlan, Row
+from dissect_xr.probe.label_set import LabelSet, Row
 from dissect_xr.probe.labels import Tables, label_image
 from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
@@ -34,7 +34,7 @@ class IngestTask:
     """One image block."""
 
     url: str
-    plan: ProbePlan
+    label_set: LabelSet
     """with this block's rows only"""
     start: int
     slots: int
@@ -43,17 +43,17 @@ class IngestTask:
     @property
     def key(self) -> str:
         """Its marker."""
-        return f"blocks/{self.start}-{self.start + len(self.plan.rows)}"
+        return f"blocks/{self.start}-{self.start + len(self.label_set.rows)}"
 
     @property
     def what(self) -> str:
         """For messages."""
-        rows = self.plan.rows
+        rows = self.label_set.rows
         return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
 
 
-def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
-    """Read every image and label map of `plan` and write the probe to `url`; finished blocks are kept.
+def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
+    """Read every image and label map of `label_set`, and write the probe to `url`; finished blocks are kept.
 
     Every image is decoded once, so that a damaged file is found here and not hours later.
 
@@ -62,44 +62,50 @@ def write_probe(plan: ProbePlan, url: str, *, pool: Pool | None = None, show: bo
     DissectError
         For a file that is missing, damaged or of the wrong size, a number that is no concept, or another probe there.
     """
-    plan, pool = plan.check(), pool or Threads()
-    fingerprint = plan_fingerprint(plan)
-    if (stored := store.marker(url, "plan")) is not None and stored["fingerprint"] != fingerprint:
-        changed = "; ".join(_differences(stored["note"], _summary(plan)))
+    label_set, pool = label_set.check(), pool or Threads()
+    fingerprint = label_set_fingerprint(label_set)
+    if (stored := store.marker(url, "created")) is not None and stored["fingerprint"] != fingerprint:
+        changed = "; ".join(_differences(stored["note"], _summary(label_set)))
         raise DissectError(
             f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
         )
     if store.marker(url, "done") is not None:
         return
-    length = block_length(len(plan.rows))
-    slots = max(1, max(len(row.whole) for row in plan.rows))
+    length = block_length(len(label_set.rows))
+    slots = max(1, max(len(row.whole) for row in label_set.rows))
     if stored is None:
         _check_ours(url, fingerprint)
-        store.mark(url, "plan", fingerprint=fingerprint, written=_create(plan, url, length, slots), note=_summary(plan))
+        store.mark(
+            url,
+            "created",
+            fingerprint=fingerprint,
+            written=_create(label_set, url, length, slots),
+            note=_summary(label_set),
+        )
     tasks = [
-        IngestTask(url, replace(plan, rows=plan.rows[i : i + length]), i, slots, fingerprint)
-        for i in range(0, len(plan.rows), length)
+        IngestTask(url, replace(label_set, rows=label_set.rows[i : i + length]), i, slots, fingerprint)
+        for i in range(0, len(label_set.rows), length)
     ]
     marked = store.markers(url, "blocks")
     missing = [task for task in tasks if task.key not in marked]
     with track("probe", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, ingest_block, missing):
-            bar.advance(len(task.plan.rows))
-    _finish(plan, url, [store.marker(url, task.key, fingerprint=fingerprint) or {} for task in tasks])
+            bar.advance(len(task.label_set.rows))
+    _finish(label_set, url, [store.marker(url, task.key, fingerprint=fingerprint) or {} for task in tasks])
 
 
-def _summary(plan: ProbePlan) -> dict[str, Any]:
+def _summary(label_set: LabelSet) -> dict[str, Any]:
     """What a probe is made from, short enough to be compared in a message."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "images": len(plan.rows),
-        "concepts": len(plan.concepts),
-        "categories": list(plan.categories),
-        "label_size": list(plan.label_size),
-        "colors": plan.colors,
-        "rows_sha256": store.fingerprint({"rows": [asdict(replace(row, where="")) for row in plan.rows]})[:12],
-        "concepts_sha256": store.fingerprint({"concepts": [asdict(concept) for concept in plan.concepts]})[:12],
-    } | {f"parameters.{name}": value for name, value in plan.parameters.items()}
+        "images": len(label_set.rows),
+        "concepts": len(label_set.concepts),
+        "categories": list(label_set.categories),
+        "label_size": list(label_set.label_size),
+        "colors": label_set.colors,
+        "rows_sha256": store.fingerprint({"rows": [asdict(replace(row, where="")) for row in label_set.rows]})[:12],
+        "concepts_sha256": store.fingerprint({"concepts": [asdict(concept) for concept in label_set.concepts]})[:12],
+    } | {f"parameters.{name}": value for name, value in label_set.parameters.items()}
 
 
 def _differences(was: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -109,7 +115,7 @@ def _differences(was: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _check_ours(url: str, fingerprint: str) -> None:
-    """Raise unless what stands at `url` without a plan's marker is nothing, or left by a run of this plan."""
+    """Raise unless what stands at `url` without a label set's marker is nothing, or left by a run of this label set."""
     for key in store.markers(url, "blocks"):
         store.marker(url, key, fingerprint=fingerprint)
     if store.exists(url) and not {"schema_version", "parameters"} <= store.read_attrs(url).keys():
@@ -127,10 +133,16 @@ def label_chunks(length: int) -> tuple[int, int]:
     return chunk, chunk if length % chunk else length
 
 
-def plan_fingerprint(plan: ProbePlan) -> str:
+def label_set_fingerprint(label_set: LabelSet) -> str:
     """sha256 of all that makes a probe but the files' contents; where the folders lie does not count."""
-    content = asdict(replace(plan, images="", maps="", rows=tuple(replace(row, where="") for row in plan.rows)))
-    content |= {"decode": plan.decode.__name__, "ignored": sorted(plan.ignored), "schema_version": SCHEMA_VERSION}
+    content = asdict(
+        replace(label_set, images="", maps="", rows=tuple(replace(row, where="") for row in label_set.rows))
+    )
+    content |= {
+        "decode": label_set.decode.__name__,
+        "ignored": sorted(label_set.ignored),
+        "schema_version": SCHEMA_VERSION,
+    }
     return store.fingerprint(content)
 
 
@@ -138,16 +150,16 @@ def ingest_block(task: IngestTask) -> None:
     """Write the labels of one image block, and mark it with its counts and digests; nothing where it is marked."""
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
-    plan = task.plan
-    tables = Tables.of(plan.concepts, plan.categories, plan.ignored)
-    n, size = len(plan.rows), plan.label_size
-    planes = np.zeros((n, max(1, len(plan.planes)), *size), np.uint16)
+    label_set = task.label_set
+    tables = Tables.of(label_set.concepts, label_set.categories, label_set.ignored)
+    n, size = len(label_set.rows), label_set.label_size
+    planes = np.zeros((n, max(1, len(label_set.planes)), *size), np.uint16)
     whole = np.zeros((n, task.slots), np.uint16)
-    annotated = np.zeros((n, len(plan.categories)), np.bool_)
-    images, areas = np.zeros((2, len(plan.concepts)), np.int64)
+    annotated = np.zeros((n, len(label_set.categories)), np.bool_)
+    images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
-    for i, row in enumerate(plan.rows):
-        raw = read_maps(plan, row, pixels_digest, labels_digest)
+    for i, row in enumerate(label_set.rows):
+        raw = read_maps(label_set, row, pixels_digest, labels_digest)
         planes[i, : len(raw)] = raw
         whole[i, : len(row.whole)] = row.whole
         area = label_image(planes[i], whole[i], tables)
@@ -164,19 +176,19 @@ def ingest_block(task: IngestTask) -> None:
         note["category_images"] = annotated.sum(0).tolist()
 
 
-def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
+def read_maps(label_set: LabelSet, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
     """The row's label maps on the grid, (plane, row, col); checks all its files and adds them to the digests."""
-    planes = np.zeros((len(plan.planes), *plan.label_size), np.uint16)
-    path = inside(plan.images, row.image, row.where)
+    planes = np.zeros((len(label_set.planes), *label_set.label_size), np.uint16)
+    path = inside(label_set.images, row.image, row.where)
     with open_image(path) as image:
-        part = plan.crop.part(image.height, image.width, path) if plan.crop else WHOLE
-        rgb = np.asarray(image.convert("RGB")) if plan.colors else None
+        part = label_set.crop.part(image.height, image.width, path) if label_set.crop else WHOLE
+        rgb = np.asarray(image.convert("RGB")) if label_set.colors else None
     pixels_digest.update(path.read_bytes())
     known = np.zeros(1 << 16, np.bool_)
-    known[[0, *plan.ignored, *(c.number for c in plan.concepts)]] = True
+    known[[0, *label_set.ignored, *(c.number for c in label_set.concepts)]] = True
     for plane, name in row.maps:
-        path = inside(plan.maps, name, row.where)
-        labels = plan.decode(path)
+        path = inside(label_set.maps, name, row.where)
+        labels = label_set.decode(path)
         labels_digest.update(path.read_bytes())
         if row.size is not None and labels.shape != row.size:
             raise DissectError(
@@ -185,18 +197,19 @@ def read_maps(plan: ProbePlan, row: Row, pixels_digest: Any, labels_digest: Any)
             )
         if not known[labels].all():
             raise DissectError(f"{path}: holds label {labels[~known[labels]][0]}, which is no concept of the probe.")
-        planes[plane] = nearest(labels, plan.label_size, part)
+        planes[plane] = nearest(labels, label_set.label_size, part)
     if rgb is not None:
-        first = next(c.number for c in plan.concepts if c.category == "color")
-        planes[-1] = color_labels(nearest(rgb, plan.label_size, part)).astype(np.uint16) - 1 + first
+        first = next(c.number for c in label_set.concepts if c.category == "color")
+        planes[-1] = color_labels(nearest(rgb, label_set.label_size, part)).astype(np.uint16) - 1 + first
     return planes
 
 
-def _create(plan: ProbePlan, url: str, length: int, slots: int) -> store.Written:
+def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Written:
     """Create the store with all arrays and write its coordinates."""
     sizes = {
-        "image": len(plan.rows), "plane": max(1, len(plan.planes)), "row": plan.label_size[0],
-        "col": plan.label_size[1], "slot": slots, "category": len(plan.categories), "concept": len(plan.concepts),
+        "image": len(label_set.rows), "plane": max(1, len(label_set.planes)), "row": label_set.label_size[0],
+        "col": label_set.label_size[1], "slot": slots, "category": len(label_set.categories),
+        "concept": len(label_set.concepts),
     }  # fmt: skip
     arrays = []
     for variable in PROBE.values():
@@ -212,41 +225,41 @@ def _create(plan: ProbePlan, url: str, length: int, slots: int) -> store.Written
             )
         )  # fmt: skip
     coordinates = [
-        store.coordinate("image", "image", [row.image for row in plan.rows]),
-        store.coordinate("split", "image", [row.split for row in plan.rows]),
-        store.coordinate("concept", "concept", [c.number for c in plan.concepts]),
-        store.coordinate("concept_name", "concept", [c.name for c in plan.concepts]),
-        store.coordinate("concept_category", "concept", [c.category for c in plan.concepts]),
-        store.coordinate("category", "category", plan.categories),
-        store.coordinate("plane_category", "plane", plan.planes or plan.categories[:1]),
+        store.coordinate("image", "image", [row.image for row in label_set.rows]),
+        store.coordinate("split", "image", [row.split for row in label_set.rows]),
+        store.coordinate("concept", "concept", [c.number for c in label_set.concepts]),
+        store.coordinate("concept_name", "concept", [c.name for c in label_set.concepts]),
+        store.coordinate("concept_category", "concept", [c.category for c in label_set.concepts]),
+        store.coordinate("category", "category", label_set.categories),
+        store.coordinate("plane_category", "plane", label_set.planes or label_set.categories[:1]),
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
-    objects = write(url, "", arrays, _attrs(plan, url), coordinates)
+    objects = write(url, "", arrays, _attrs(label_set, url), coordinates)
     # The root's own metadata is written again at the end, with the images' digest, and listed then.
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
-def _attrs(plan: ProbePlan, url: str) -> dict[str, Any]:
+def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "parameters": plan.parameters,
-        "label_size": list(plan.label_size),
-        "root": _root(plan, url),
+        "parameters": label_set.parameters,
+        "label_size": list(label_set.label_size),
+        "root": _root(label_set, url),
         "coordinates": "split concept_name concept_category plane_category",
     }
 
 
-def _root(plan: ProbePlan, url: str) -> str:
+def _root(label_set: LabelSet, url: str) -> str:
     """Where the images lie: relative to the store's folder where they are in it, so that a run can be moved."""
-    images = Path(plan.images).resolve()
+    images = Path(label_set.images).resolve()
     parent = None if "://" in url else Path(url).resolve().parent
     return images.relative_to(parent).as_posix() if parent and images.is_relative_to(parent) else str(images)
 
 
-def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
+def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
     """Write the totals and mark the probe as done under the digest of its contents."""
-    images, areas = np.zeros((2, len(plan.concepts)), np.int64)
-    category_images = np.zeros(len(plan.categories), np.int64)
+    images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
+    category_images = np.zeros(len(label_set.categories), np.int64)
     for block in blocks:
         for concept, image_count, area in block["note"]["concepts"]:
             images[concept] += image_count
@@ -256,14 +269,14 @@ def _finish(plan: ProbePlan, url: str, blocks: Sequence[Mapping[str, Any]]) -> N
         kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
     }
-    seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in plan.rows]}
-    images_sha256 = store.fingerprint(seen | ({"crop": plan.crop.parameters} if plan.crop else {}))
-    fingerprint = store.fingerprint(digests | {"plan": plan_fingerprint(plan)})
+    seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in label_set.rows]}
+    images_sha256 = store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {}))
+    fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
     with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (w, _):
-        w.add(store.write_group(url, "", _attrs(plan, url) | {"images_sha256": images_sha256}))
+        w.add(store.write_group(url, "", _attrs(label_set, url) | {"images_sha256": images_sha256}))
         w.write("concept_images", (0,), images)
         w.write("concept_area", (0,), areas)
-        w.write("category_area", (0,), category_images * int(np.prod(plan.label_size)))
+        w.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))
 
 
 def open_probe(url: str) -> xr.Dataset:

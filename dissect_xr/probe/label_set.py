@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class ProbePlan:
+class LabelSet:
     """All that a probe will hold, but the pixels."""
 
     images: str
@@ -73,9 +73,9 @@ class ProbePlan:
     colors: bool = False
     """whether the last plane is generated from the pixels"""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """as stored: how the plan was made"""
+    """as stored: how the label set was made"""
 
-    def subset(self, *, split: str | Sequence[str] | None = None, limit: int | None = None) -> "ProbePlan":
+    def subset(self, *, split: str | Sequence[str] | None = None, limit: int | None = None) -> "LabelSet":
         """The rows of the given splits, the first `limit` of them."""
         rows = self.rows
         if split is not None:
@@ -96,12 +96,12 @@ class ProbePlan:
         """The part of every image that is shown, None for all of it."""
         return stored_crop(self.parameters)
 
-    def cropped(self, crop: Crop | None) -> "ProbePlan":
-        """The plan for a model that sees this part of every image: labels outside it are in no count."""
+    def cropped(self, crop: Crop | None) -> "LabelSet":
+        """The label set for a model that sees this part of every image: labels outside it are in no count."""
         return self if crop is None else replace(self, parameters=self.parameters | {"crop": crop.parameters})
 
-    def with_colors(self, names: Sequence[str]) -> "ProbePlan":
-        """The plan with a generated colour plane: `names` become concepts after the largest number."""
+    def with_colors(self, names: Sequence[str]) -> "LabelSet":
+        """The label set with a generated colour plane: `names` become concepts after the largest number."""
         if "color" in self.categories:
             raise DissectError("colors: the probe has a category 'color' of its own. Leave colors out.")
         taken = [c.number for c in self.concepts] + list(self.ignored)
@@ -118,8 +118,8 @@ class ProbePlan:
             parameters=self.parameters | {"colors": True},
         )
 
-    def check(self) -> "ProbePlan":
-        """The plan itself, or an error saying what it lacks."""
+    def check(self) -> "LabelSet":
+        """The label set itself, or an error saying what it lacks."""
         if not self.rows:
             raise DissectError("the probe would hold no image: expected at least one.")
         if not self.concepts:

@@ -24,7 +24,7 @@ class Tables:
 
     @classmethod
     def of(cls, concepts: Sequence[Concept], categories: Sequence[str], ignored: Iterable[int] = ()) -> "Tables":
-        """The tables of a plan; `ignored` numbers mean no label."""
+        """The tables of a label set; `ignored` numbers mean no label."""
         index = np.full(1 << 16, -1, np.int64)
         index[[c.number for c in concepts]] = np.arange(len(concepts))
         index[list(ignored)] = -1

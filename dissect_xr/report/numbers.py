@@ -28,7 +28,7 @@ COUNTS = ("intersection", "unit_area", "concept_area", "category_area", "dead", 
 
 
 @dataclass(frozen=True)
-class Labels:
+class UnitLabels:
     """The labels of one layer's units in one snapshot: all that the overview keeps of it."""
 
     channel: NDArray[np.int64]
@@ -65,7 +65,7 @@ class Labels:
         }
 
 
-def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[dict[str, Any], Labels]:
+def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[dict[str, Any], UnitLabels]:
     """What a layer's page holds, for JSON, and what the overview keeps.
 
     Scores are not written but the counts they are made of, so that the browser's IoUs are these to the last bit.
@@ -108,7 +108,7 @@ def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[di
             within = np.where(alive, scores[np.arange(len(scores)), winner], -1.0)
             by_category[0] += unique_over(winner, within, (*CUTOFFS, cutoff))
     channel = one["channel"].values.astype(np.int64)
-    return numbers, Labels(channel, first, highest, by_category[0, :-1], int(by_category[0, -1]))
+    return numbers, UnitLabels(channel, first, highest, by_category[0, :-1], int(by_category[0, -1]))
 
 
 def unique_over(concept: NDArray[Any], score: NDArray[np.float64], cutoffs: Sequence[float]) -> NDArray[np.int64]:
@@ -127,7 +127,7 @@ def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
     """Concepts and categories, with their areas and colours, for JSON."""
     categories = ds["category"].values.tolist()
     colors = category_colors(categories)
-    places = {category: place for place, category in enumerate(categories)}
+    indices = {category: index for index, category in enumerate(categories)}
     return {
         "categories": [
             {"name": name, "color": colors[name], "area": int(area)}
@@ -136,13 +136,13 @@ def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
         "concepts": {
             "number": ds["concept"].values.tolist(),
             "name": ds["concept_name"].values.tolist(),
-            "category": [places[category] for category in ds["concept_category"].values.tolist()],
+            "category": [indices[category] for category in ds["concept_category"].values.tolist()],
             "area": [int(area) for area in ds["concept_area"].values.tolist()],
         },
     }
 
 
-def trajectory(snapshots: Sequence[Labels | None]) -> dict[str, Any]:
+def trajectory(snapshots: Sequence[UnitLabels | None]) -> dict[str, Any]:
     """Each unit's label and IoU in every snapshot, for JSON; None where a snapshot lacks the layer."""
     return {
         "channel": [None if one is None else one.channel.tolist() for one in snapshots],
@@ -151,7 +151,7 @@ def trajectory(snapshots: Sequence[Labels | None]) -> dict[str, Any]:
     }
 
 
-def units_of_concepts(layers: Sequence[Labels | None]) -> dict[str, list[list[float]]]:
+def units_of_concepts(layers: Sequence[UnitLabels | None]) -> dict[str, list[list[float]]]:
     """Per concept position the units labelled with it, [layer, channel, IoU], highest IoU first, for JSON."""
     rows = [
         (int(concept), -float(score), layer, int(channel))
@@ -168,5 +168,5 @@ def units_of_concepts(layers: Sequence[Labels | None]) -> dict[str, list[list[fl
 
 def _pairs(order: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64]) -> list[list[int]]:
     """[position, intersection] of the unit's best concepts; the first also where nothing overlaps."""
-    kept = [place for n, place in enumerate(order.tolist()) if n == 0 or scores[place] > 0]
-    return [[place, int(counts[place])] for place in kept]
+    kept = [index for n, index in enumerate(order.tolist()) if n == 0 or scores[index] > 0]
+    return [[index, int(counts[index])] for index in kept]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from dissect_xr import store
-from dissect_xr.report.numbers import Labels
+from dissect_xr.report.numbers import UnitLabels
 from dissect_xr.report.source import Source
 
 NAMED = 3
 """Concepts named per row."""
 
-Table = Sequence[Sequence[Labels | None]]
+Table = Sequence[Sequence[UnitLabels | None]]
 """By snapshot and layer; None where a snapshot lacks the layer."""
 
 
@@ -31,7 +31,7 @@ def overview(source: Source, table: Table, without: Mapping[str, Sequence[str]])
     source
         The run.
     table
-        Labels of every layer of every snapshot.
+        UnitLabels of every layer of every snapshot.
     without
         Reason -> layers that have no exemplars.
     """
@@ -60,13 +60,13 @@ def overview(source: Source, table: Table, without: Mapping[str, Sequence[str]])
     }
 
 
-def _row(source: Source, names: Sequence[str], place: tuple[int, int], one: Labels) -> dict[str, Any]:
+def _row(source: Source, names: Sequence[str], index: tuple[int, int], one: UnitLabels) -> dict[str, Any]:
     detected = one.detected(source.cutoff)
     return {
-        "snapshot": source.snapshots[place[0]],
-        "step": int(source.results["step"].values[place[0]]),
-        "layer": source.layers[place[1]],
-        "slug": source.slugs[place[0]][place[1]],
+        "snapshot": source.snapshots[index[0]],
+        "step": int(source.results["step"].values[index[0]]),
+        "layer": source.layers[index[1]],
+        "slug": source.slugs[index[0]][index[1]],
         "units": len(one.channel),
         "detectors": one.detectors(source.cutoff),
         "by_unit": len(detected),
@@ -75,20 +75,20 @@ def _row(source: Source, names: Sequence[str], place: tuple[int, int], one: Labe
     }
 
 
-def _matrix_row(source: Source, place: int, row: Sequence[Labels | None]) -> dict[str, Any]:
+def _matrix_row(source: Source, index: int, row: Sequence[UnitLabels | None]) -> dict[str, Any]:
     """A snapshot's cells: unique detectors by unit and detectors of each layer, and over all its layers."""
     there = [one for one in row if one is not None]
     metrics = [str(name) for name, values in source.results.coords.items() if values.dims == ("snapshot",)]
     return {
-        "snapshot": source.snapshots[place],
-        "step": int(source.results["step"].values[place]),
+        "snapshot": source.snapshots[index],
+        "step": int(source.results["step"].values[index]),
         "metrics": [
-            (name, f"{float(source.results[name].values[place]):.3g}")
+            (name, f"{float(source.results[name].values[index]):.3g}")
             for name in metrics
-            if name not in ("snapshot", "step") and np.isfinite(source.results[name].values[place])
+            if name not in ("snapshot", "step") and np.isfinite(source.results[name].values[index])
         ],
         "cells": [
-            None if one is None else (source.slugs[place][la], one.unique(source.cutoff), one.detectors(source.cutoff))
+            None if one is None else (source.slugs[index][la], one.unique(source.cutoff), one.detectors(source.cutoff))
             for la, one in enumerate(row)
         ],
         "unique": len({concept for one in there for concept in one.detected(source.cutoff)}),

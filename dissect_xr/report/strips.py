@@ -74,8 +74,8 @@ def strips(one: xr.Dataset, stores: Stores, count: int) -> Iterator[tuple[str, l
         active = np.flatnonzero(found["active"].values > 0)
         if active.size:
             strip = np.full((PIXELS, count * PIXELS, 3), 255, np.uint8)
-            for place, rank in enumerate(active.tolist()):
-                left = place * PIXELS
+            for index, rank in enumerate(active.tolist()):
+                left = index * PIXELS
                 strip[:, left + EDGE : left + PIXELS - EDGE] = found["picture"].values[rank, :, EDGE:-EDGE]
             yield str(found["unit"].values), found["image"].values[active].tolist(), strip
 

@@ -23,7 +23,7 @@ from dissect_xr import store
 from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.parallel.progress import Bar, track
 from dissect_xr.plot.detected import layer_colors
-from dissect_xr.report.numbers import CUTOFFS, Labels, layer_numbers, trajectory, units_of_concepts, vocabulary
+from dissect_xr.report.numbers import CUTOFFS, UnitLabels, layer_numbers, trajectory, units_of_concepts, vocabulary
 from dissect_xr.report.overview import overview
 from dissect_xr.report.pages import prepare_folder, write_data, write_page
 from dissect_xr.report.source import Source
@@ -35,8 +35,8 @@ from dissect_xr.schema import CUTOFF
 class Written:
     """What is known of a report while it is written."""
 
-    labels: dict[tuple[int, int], Labels] = field(default_factory=dict)
-    """by places of snapshot and layer"""
+    labels: dict[tuple[int, int], UnitLabels] = field(default_factory=dict)
+    """by indices of snapshot and layer"""
     without: dict[str, list[str]] = field(default_factory=dict)
     """reason -> snapshot/layer that have no exemplars"""
 
@@ -79,42 +79,42 @@ def write_report(
     shape = len(source.snapshots), len(source.layers)
     prepare_folder(folder)
     with track("report", source.cards, show=show) as bar:
-        for place in np.ndindex(shape):
-            _write_layer(source, folder, place, written, bar)
+        for index in np.ndindex(shape):
+            _write_layer(source, folder, index, written, bar)
     _write_shared(source, folder, written)
     return folder / "index.html"
 
 
-def _write_layer(source: Source, folder: Path, place: tuple[int, ...], written: Written, bar: Bar) -> None:
+def _write_layer(source: Source, folder: Path, index: tuple[int, ...], written: Written, bar: Bar) -> None:
     """Data, exemplars and page of one layer of one snapshot."""
-    snapshot, layer = source.snapshots[place[0]], source.layers[place[1]]
-    slug = source.slugs[place[0]][place[1]]
+    snapshot, layer = source.snapshots[index[0]], source.layers[index[1]]
+    slug = source.slugs[index[0]][index[1]]
     if slug is None:
         return
     one = source.layer(snapshot, layer)
     numbers, labels = layer_numbers(one, cutoff=source.cutoff)
-    written.labels[place[0], place[1]] = labels
-    numbers |= {"snapshot": place[0], "layer": place[1]}
+    written.labels[index[0], index[1]] = labels
+    numbers |= {"snapshot": index[0], "layer": index[1]}
     reason = _write_exemplars(source, folder / "images" / slug, one, numbers, bar)
     if reason:
         written.without.setdefault(reason, []).append(f"{snapshot}/{layer}")
     write_data(folder / "data" / f"{slug}.js", "layer", slug, numbers)
     at = {"snapshot": snapshot, "layer": layer, "slug": slug, "step": int(one["step"]), "without": reason}
-    write_page(folder / "pages" / f"{slug}.html", "layer.html", "../", at | _navigation(source, place))
+    write_page(folder / "pages" / f"{slug}.html", "layer.html", "../", at | _navigation(source, index))
 
 
 def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dict[str, Any], bar: Bar) -> str:
     """Write a strip per unit and add to `numbers` which images it shows; the reason where that cannot be."""
-    places = {unit: place for place, unit in enumerate(one["unit"].values.tolist())}
+    indices = {unit: index for index, unit in enumerate(one["unit"].values.tolist())}
     images: dict[str, int] = {}
-    shown: list[list[int]] = [[] for _ in places]
+    shown: list[list[int]] = [[] for _ in indices]
     reason = _why_none(source, f"{one['snapshot'].item()}/{one['layer'].values[0]}")
     done = 0
     try:
         for unit, names, strip in () if reason else strips(one, source.stores, source.exemplars):
             folder.mkdir(exist_ok=True)
             save(strip, folder / f"{unit.rpartition('/')[2]}.jpg")
-            shown[places[unit]] = [images.setdefault(name, len(images)) for name in names]
+            shown[indices[unit]] = [images.setdefault(name, len(images)) for name in names]
             bar.advance(len(names))
             done += 1
     except DamagedError:
@@ -122,7 +122,7 @@ def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dic
     except DissectError as error:
         reason = str(error).rstrip(".")
         shutil.rmtree(folder, ignore_errors=True)
-    for _ in range(len(places) - done):
+    for _ in range(len(indices) - done):
         bar.advance(0)
     if not reason:
         numbers |= {"images": list(images), "exemplars": shown}
@@ -135,11 +135,11 @@ def _why_none(source: Source, path: str) -> str:
     return why_none(source.stores, store.read_attrs(source.dissection, path), path)
 
 
-def _navigation(source: Source, place: Sequence[int]) -> dict[str, Any]:
+def _navigation(source: Source, index: Sequence[int]) -> dict[str, Any]:
     """Links of a layer's page to the same layer in other snapshots and to other layers."""
     return {
-        "snapshots": [(name, source.slugs[n][place[1]], n == place[0]) for n, name in enumerate(source.snapshots)],
-        "layers": [(name, source.slugs[place[0]][n], n == place[1]) for n, name in enumerate(source.layers)],
+        "snapshots": [(name, source.slugs[n][index[1]], n == index[0]) for n, name in enumerate(source.snapshots)],
+        "layers": [(name, source.slugs[index[0]][n], n == index[1]) for n, name in enumerate(source.layers)],
     }
 
 

@@ -18,7 +18,7 @@ from dissect_xr.store.markers import Written, marker
 
 METADATA = "zarr.json"
 
-LISTING = ("plan", "created", "done")
+LISTING = ("created", "done")
 """Last part of the keys of markers that list metadata."""
 
 _CHUNK = re.compile(r"(^|/)c(/\d+)*$")

@@ -103,21 +103,21 @@ def test_tables_are_refused_or_counted_right(case):
         write(folder / "category.csv", [["name"], ["object"], ["part"]])
         url = str(folder / "probe.zarr")
         try:
-            plan = read_broden(folder)
-            write_probe(plan, url, pool=Threads(1), show=False)
+            label_set = read_broden(folder)
+            write_probe(label_set, url, pool=Threads(1), show=False)
         except DissectError:
             assert not right
             return
         numbers = store.read(url, "concept")[:].tolist()
         areas = dict(zip(numbers, store.read(url, "concept_area")[:].tolist(), strict=True))
-        assert areas == recounted(folder, plan, numbers)
+        assert areas == recounted(folder, label_set, numbers)
 
 
-def recounted(folder: Path, plan, numbers: list[int]) -> dict[int, int]:
-    """Label pixels of every concept, from the plan's rows: a label counts once per pixel."""
-    rows, cols = plan.label_size
+def recounted(folder: Path, label_set, numbers: list[int]) -> dict[int, int]:
+    """Label pixels of every concept, from the label_set's rows: a label counts once per pixel."""
+    rows, cols = label_set.label_size
     areas = dict.fromkeys(numbers, 0)
-    for row in plan.rows:
+    for row in label_set.rows:
         maps = []
         for _, name in row.maps:
             pixels = np.asarray(Image.open(folder / "images" / name)).astype(int)

@@ -92,11 +92,11 @@ def _joined(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Position:
     return pointwise(call, *tensors)
 
 
-def _along(place: int, default: int) -> Rule:
-    """Rule of a function that works along one dim: its argument `dim`, or the one at this place."""
+def _along(position: int, default: int) -> Rule:
+    """Rule of a function that works along one dim: its argument `dim`, or the one at this position."""
 
     def rule(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Position:
-        dim = kwargs.get("dim", args[place - 1] if len(args) >= place else default)
+        dim = kwargs.get("dim", args[position - 1] if len(args) >= position else default)
         _check_leading(default if dim is None else dim, input.ndim)
         return call.position(input)
 

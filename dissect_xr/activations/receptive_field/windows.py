@@ -145,9 +145,9 @@ def _windows(of: Geometry, kernel: Any, stride: Any, padding: Any, dilation: Any
 
 
 def _arguments(rest: tuple[Any, ...], named: dict[str, Any], **defaults: Any) -> list[Any]:
-    """Values of trailing arguments, given by place or by name; `defaults` names them in torch's order."""
-    by_place = dict(zip(defaults, rest, strict=False))
-    return [{**defaults, **named, **by_place}[name] for name in defaults]
+    """Values of trailing arguments, given by position or by name; `defaults` names them in torch's order."""
+    by_position = dict(zip(defaults, rest, strict=False))
+    return [{**defaults, **named, **by_position}[name] for name in defaults]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

@@ -97,8 +97,8 @@ def compose(
     centres = LAYOUTS[layout] or _scattered(rng)
     for centre in centres:
         side = _DIGIT_SIDE.get(layout, _USUAL_SIDE) * rng.uniform(0.85, 1.1)
-        place = np.asarray(centre) + rng.normal(0, 0.012, 2)
-        _paint_digit(canvas, handwriting, place * size, max(16, round(side * size)), rng)
+        position = np.asarray(centre) + rng.normal(0, 0.012, 2)
+        _paint_digit(canvas, handwriting, position * size, max(16, round(side * size)), rng)
     light = 1 + 0.12 * _clouds((size, size), 2, rng)[..., None]
     levels = canvas.rgb * light + rng.normal(0, 5, canvas.rgb.shape)
     maps = {"object": canvas.object, "part": canvas.part, "texture": canvas.texture, "color": canvas.color}

@@ -123,9 +123,9 @@ def _composed(images: int, size: int, seed: int) -> Iterator[tuple[_Row, NDArray
 
 def _scene_of(index: int, seed: int) -> str:
     """The scene of an image: of those that will be labelled, and of the others, each kind comes once in every turn."""
-    turn, place = divmod(2 * (index // 4) + index % 2, len(SCENES))
+    turn, n = divmod(2 * (index // 4) + index % 2, len(SCENES))
     order = np.random.default_rng([seed, 1, turn]).permutation(len(SCENES))
-    return SCENES[int(order[place])]
+    return SCENES[int(order[n])]
 
 
 @lru_cache(maxsize=1)
@@ -147,11 +147,11 @@ def _numbered(rows: Sequence[_Row]) -> dict[str, list[_Label]]:
     found = []
     for category, names in CONCEPTS.items():
         share = np.zeros((len(rows), len(names) + 1))
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if category == "scene" and row.scene:
-                share[place, names.index(row.scene) + 1] = 1
+                share[index, names.index(row.scene) + 1] = 1
             elif category in row.maps:
-                share[place] = (
+                share[index] = (
                     np.bincount(row.maps[category].ravel(), minlength=len(names) + 1) / row.maps[category].size
                 )
         frequency, coverage = (share > 0).sum(axis=0), share.sum(axis=0)

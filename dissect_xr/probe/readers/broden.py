@@ -1,4 +1,4 @@
-"""Reads the Broden layout (Bau et al. 2017) and hand-made sets in the same files, into a plan.
+"""Reads the Broden layout (Bau et al. 2017) and hand-made sets in the same files, into a label set.
 
 Knows: index.csv, category.csv, label.csv, c_<category>.csv and how a label map encodes numbers (METHOD 3).
 Does not know: stores, resampling, generated colours.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.label_set import LARGEST, Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
 from dissect_xr.probe.pixels import open_image
 from dissect_xr.probe.readers.tables import Line, read_table
 
@@ -31,8 +31,8 @@ def read_broden(
     index: str = "index.csv",
     categories: Sequence[str] | None = None,
     label_size: tuple[int, int] | None = None,
-) -> ProbePlan:
-    """The plan of a probe in the Broden layout. No pixel is read.
+) -> LabelSet:
+    """The label set of a probe in the Broden layout. No pixel is read.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def read_broden(
     size = label_size or next((row.size for row in rows if row.size), None)
     if size is None:
         raise DissectError(f"{folder / index}: has no sh and sw; give label_size as [rows, columns].")
-    return ProbePlan(
+    return LabelSet(
         images=str(folder / "images"),
         maps=str(folder / "images"),
         rows=rows,

@@ -1,4 +1,4 @@
-"""Reads a folder of images with single-channel integer PNG masks and a table of concept names, into a plan.
+"""Reads a folder of images with single-channel integer PNG masks and a table of concept names, into a label set.
 
 Knows: file names, mask modes, YAML and CSV tables.
 Does not know: stores, resampling, generated colours.
@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.label_set import LARGEST, Concept, ProbePlan, Row
+from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
 from dissect_xr.probe.pixels import open_image
 from dissect_xr.probe.readers.tables import read_table
 
@@ -32,8 +32,8 @@ def read_masks(
     label_size: tuple[int, int] | None = None,
     ignore: Sequence[int] = (),
     categories: Sequence[str] | None = None,
-) -> ProbePlan:
-    """The plan of a probe of images and masks of the same names. Only the first mask is read, for its size.
+) -> LabelSet:
+    """The label set of a probe of images and masks of the same names. Only the first mask is read, for its size.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def read_masks(
         for path in paths
     )
     selected = tuple(c for c in table if c.category in kept)
-    return ProbePlan(
+    return LabelSet(
         images=str(images),
         maps=str(masks),
         rows=rows,
