@@ -156,7 +156,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     assert call("run", *recipe, "--dry-run") == 2
     assert "keep_activations: none" in capsys.readouterr().err
     monkeypatch.setattr(dry_run, "_free", lambda out: None)
-    monkeypatch.setattr(dry_run, "_memory", lambda: 2**20)
+    monkeypatch.setattr(dry_run, "memory_limit", lambda: 2**20)
     assert call("run", *recipe, "--dry-run") == 2
     assert "this machine has" in capsys.readouterr().err
     assert not (tmp_path / "run" / "probe.zarr").exists()

@@ -443,4 +443,14 @@ def test_plans_that_do_not_fit_name_their_parts():
 def test_threads_by_default():
     with open_pool() as pool:
         assert isinstance(pool, Threads)
-        assert pool.workers == os.cpu_count()
+        assert pool.workers == len(os.sched_getaffinity(0))
+
+
+def test_threads_are_as_many_as_the_cores_this_process_may_use():
+    code = "from dissect_xr.parallel.pool import Threads; print(Threads().workers)"
+    one = min(os.sched_getaffinity(0))
+    found = subprocess.run(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{one}}}); {code}"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.stdout.split() == ["1"]

@@ -4,7 +4,6 @@ Knows: the plans of the stages, this machine's memory and disk.
 Does not know: how stages run.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import run_tasks
-from dissect_xr.parallel.resources import Projection
+from dissect_xr.parallel.resources import Projection, memory_limit
 from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.label_set import LabelSet
 
@@ -57,10 +56,10 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
     DissectError
         With what is needed, what there is, and what to change.
     """
-    there = _memory()
+    there = memory_limit()
     for plan in plans:
         needed = plan.memory.total * plan.at_once
-        if there is not None and needed > there:
+        if needed > there:
             parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in plan.memory.parts)
             raise DissectError(
                 f"{plan.name}: {plan.at_once} tasks at once need {needed / 2**30:.1f} GiB ({parts}), this machine has "
@@ -171,14 +170,6 @@ def _labels(probe: LabelSet) -> ProbeLabels:
         fingerprint="",
         images_sha256="",
     )
-
-
-def _memory() -> int | None:
-    """Bytes of memory of this machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _free(out: str) -> int | None:

@@ -5,7 +5,6 @@ Does not know: Dask (`workers`), or what a task computes. A task is a frozen dat
 function of it that may run twice; what has to survive it writes itself.
 """
 
-import os
 import queue
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel.dask_pool import DaskPool, connect, local
-from dissect_xr.parallel.resources import MEMORY
+from dissect_xr.parallel.resources import MEMORY, cores
 from dissect_xr.parallel.retry import attempt, check
 
 
@@ -101,7 +100,7 @@ class Threads:
     """Runs tasks on threads of this process; GPU tasks one at a time, since torch uses all cores by itself."""
 
     def __init__(self, workers: int | None = None, *, memory: int = MEMORY) -> None:
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
         self.memory = memory
 
     def stream(self, *, gpu: bool = False) -> Stream:

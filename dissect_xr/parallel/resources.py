@@ -1,6 +1,6 @@
-"""Memory: what a task needs at most, and how much it may use.
+"""What this machine has, and what a task needs of it.
 
-Knows: that the memory of a task is a sum of named parts.
+Knows: cores and memory as an affinity mask or a cgroup limits them; that a task's memory is a sum of named parts.
 Does not know: what a task computes, or where it runs.
 """
 
@@ -10,6 +10,20 @@ from dissect_xr.errors import DissectError
 
 MEMORY = 512 * 2**20
 """Bytes a task may use, unless the caller says otherwise."""
+
+
+def cores() -> int:
+    """Cores that this process may use: those of the machine, of its affinity mask (`taskset`) or of its cgroup."""
+    from dask.system import cpu_count
+
+    return int(cpu_count())
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may use: those of the machine, or of its cgroup where that is less."""
+    from distributed.system import memory_limit
+
+    return int(memory_limit())
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,7 @@ def drop(url: str, keys: Iterable[str]) -> set[str]:
 def drop_below(url: str, prefix: str) -> None:
     """Remove all markers below `prefix`."""
     parent, base = _beside(url, "")
-    for key in objects.sizes(parent, f"{base}{prefix}/"):
-        objects.delete(parent, key)
+    objects.delete_all(parent, objects.sizes(parent, f"{base}{prefix}/"))
 
 
 def url_of(url: str, key: str) -> str:

@@ -15,8 +15,8 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +177,25 @@ def delete(url: str, key: str) -> None:
         sync(open_store(url).delete(key))
 
 
+def delete_all(url: str, keys: Iterable[str]) -> None:
+    """Remove the objects under `keys`, as far as there are such; an object store is asked once for a thousand."""
+    keys = list(keys)
+    if keys and url.startswith(OBJECT_STORES):
+        import obstore
+
+        with suppress(FileNotFoundError):  # some object stores say so where there is nothing to delete, others do not
+            obstore.delete(open_store(url).store, keys)
+        return
+    for key in keys:
+        delete(url, key)
+
+
 def delete_below(url: str, prefix: str) -> None:
     """Remove all objects below `prefix`, an empty one meaning all."""
     if is_local(url):
         shutil.rmtree(Path(url, prefix), ignore_errors=True)
     else:
-        for key in sizes(url, f"{prefix}/" if prefix else ""):
-            delete(url, key)
+        delete_all(url, sizes(url, f"{prefix}/" if prefix else ""))
 
 
 def holds_anything(url: str) -> bool:

@@ -102,6 +102,5 @@ def sweep(url: str) -> int:
     if not objects.is_local(url):
         return 0
     partial = [key for key in objects.sizes(url) if key.endswith(objects.PARTIAL)]
-    for key in partial:
-        objects.delete(url, key)
+    objects.delete_all(url, partial)
     return len(partial)
