@@ -5,9 +5,7 @@ Does not know: dissect_xr.
 """
 
 import importlib.util
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from checkout import DATA
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,15 +31,9 @@ _ADDED = {
 }
 
 
-def data() -> Path:
-    """The folder with `camvid_broden`, `camvid_cnn` and the other test data; it may not exist."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    return Path(os.environ.get("DISSECT_XR_DATA", beside))
-
-
 needs_data = pytest.mark.skipif(
-    not (data() / "camvid_broden" / "index.csv").is_file(),
-    reason=f"NO TEST DATA: {data()} has no camvid_broden/index.csv",
+    not (DATA / "camvid_broden" / "index.csv").is_file(),
+    reason=f"NO TEST DATA: {DATA} has no camvid_broden/index.csv",
 )
 
 
@@ -54,7 +47,7 @@ def geometry(layer: str) -> tuple[Any, Any]:
 
 def model_code() -> ModuleType:
     """`camvid_cnn/model.py`, imported."""
-    spec = importlib.util.spec_from_file_location("camvid_cnn_model", data() / "camvid_cnn" / "model.py")
+    spec = importlib.util.spec_from_file_location("camvid_cnn_model", DATA / "camvid_cnn" / "model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,15 +57,15 @@ def model_code() -> ModuleType:
 
 def pixels(paths: Sequence[str]) -> NDArray[np.uint8]:
     """(image, 224, 224, 3), of paths relative to `images/`."""
-    root = data() / "camvid_broden" / "images"
+    root = DATA / "camvid_broden" / "images"
     return np.stack([np.asarray(Image.open(root / path).convert("RGB")) for path in paths])
 
 
 def activations(snapshot: str, layers: Sequence[str], index: str = "index.csv") -> dict[str, NDArray[np.float16]]:
     """Layer -> (image, unit, y, x) of one snapshot ("epoch_070"), images in the order of `index`."""
     code = model_code()
-    model = code.load(data() / "camvid_cnn" / f"{snapshot}.pt")
-    rows = (data() / "camvid_broden" / index).read_text("ascii").splitlines()[1:]
+    model = code.load(DATA / "camvid_cnn" / f"{snapshot}.pt")
+    rows = (DATA / "camvid_broden" / index).read_text("ascii").splitlines()[1:]
     paths = [row.split(",")[0] for row in rows]
     kept: dict[str, list[NDArray[np.float16]]] = {layer: [] for layer in layers}
     hooks = [

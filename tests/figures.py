@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import xarray as xr
+from checkout import TESTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictured import pictured
@@ -16,7 +17,7 @@ from trained import CUTOFF, dissection
 
 from dissect_xr.plot import compare, detected, units
 
-BASELINE = Path(__file__).parent / "baseline"
+BASELINE = TESTS / "baseline"
 DPI = 60
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import stores
+from checkout import DATA
 
 from dissect_xr import store
 from dissect_xr.activations.extract import Recording, extract, prepare_extraction
@@ -44,9 +45,9 @@ def folder(tmp_path_factory):
     """Probes of both indexes, and activations of two snapshots, by the package."""
     folder = tmp_path_factory.mktemp("camvid")
     for index in INDEXES:
-        label_set = read_broden(camvid.data() / "camvid_broden", index=index)
+        label_set = read_broden(DATA / "camvid_broden", index=index)
         write_probe(label_set, str(folder / f"{index}.zarr"), show=False)
-    code, weights = camvid.model_code(), camvid.data() / "camvid_cnn"
+    code, weights = camvid.model_code(), DATA / "camvid_cnn"
     # (pixel - mean) / SCALE, in this order, rounds as the model's own preprocessing does.
     preprocess = Preprocess(camvid.INPUT_SIZE, code.MEAN_RGB, (code.SCALE,) * 3, scale=1.0)
     recording = Recording(preprocess, LAYERS, batch=camvid.BATCH)
@@ -69,7 +70,7 @@ def activations(snapshot):
 @cache
 def labels(index):
     """The label set, by the oracle."""
-    return oracle.read_broden(camvid.data() / "camvid_broden", index)
+    return oracle.read_broden(DATA / "camvid_broden", index)
 
 
 def counts_of(activation, levels, label_set, axes, images):

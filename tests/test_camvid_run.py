@@ -8,11 +8,10 @@ from pathlib import Path
 import camvid
 import numpy as np
 import pytest
+from checkout import DATA, ROOT
 
 from dissect_xr.analysis.detectors import best_concept, unique_detectors
 from dissect_xr.analysis.results import open_dissection
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.data
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_recipe_runs_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dissect_xr", "run", "pipelines/camvid.yaml", "--quiet", "--out", str(tmp_path)]
     done = subprocess.run(
-        [*command, "--set", f"data={camvid.data()}"],
+        [*command, "--set", f"data={DATA}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from checkout import ROOT
 
 from dissect_xr.analysis.detectors import detected_concepts, unique_detectors
 from dissect_xr.analysis.results import open_dissection
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from checkout import DATA, ROOT
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 CELLS = 15
 BYTES = 300_000
 
-DATA = Path(os.environ.get("DISSECT_XR_DATA", ROOT.parent / "shared" / "data"))
 DEMO = Path(os.environ.get("DISSECT_XR_DEMO", ROOT / "demo"))
 NEEDS = {
     "3_training": (DEMO / "run" / "dissection.zarr", "the demo's run; run `make demo`, or set DISSECT_XR_DEMO"),

@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from checkout import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -269,7 +270,7 @@ def test_unique_detectors_by_hand():
     ],
 )
 def test_published_detectors_come_back(name, expected):
-    with (camvid.data() / "netdissect_2017" / f"{name}.csv").open(newline="") as lines:
+    with (DATA / "netdissect_2017" / f"{name}.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     kinds = [column.removesuffix("-iou") for column in rows[0] if column.endswith("-iou")]
     pairs = sorted({(g, row[f"{g}-label"]) for row in rows for g in kinds if row[f"{g}-label"]})
@@ -332,7 +333,7 @@ def test_broden_folder_by_hand(tmp_path):
 @camvid.needs_data
 @pytest.mark.data
 def test_primary_categories_of_broden():
-    folder = camvid.data() / "broden_metadata"
+    folder = DATA / "broden_metadata"
     primary = oracle.primary_categories(folder)
     counted = {g: list(primary.values()).count(g) for g in ("object", "scene", "part", "texture", "material", "color")}
     assert counted == {"object": 536, "scene": 468, "part": 110, "texture": 47, "material": 25, "color": 11}
@@ -345,12 +346,12 @@ def test_primary_categories_of_broden():
 @pytest.mark.data
 def test_camvid_has_the_coverage_its_tables_say():
     """To 2 %: the tables were made at 360 x 360 (every coverage is a multiple of 1/129600), the maps have 112 x 112."""
-    got = oracle.read_broden(camvid.data() / "camvid_broden")
+    got = oracle.read_broden(DATA / "camvid_broden")
     assert got.annotation.shape == (701, 2, 112, 112)
     pixels = np.bincount(got.annotation.ravel(), minlength=27)
     images = np.bincount(got.whole_image.ravel(), minlength=27)
     for g in got.categories:
-        with (camvid.data() / "camvid_broden" / f"c_{g}.csv").open(newline="") as lines:
+        with (DATA / "camvid_broden" / f"c_{g}.csv").open(newline="") as lines:
             for row in csv.DictReader(lines):
                 number, coverage = int(row["number"]), float(row["coverage"])
                 assert pixels[number] / 112**2 + images[number] == pytest.approx(coverage, rel=0.02)

@@ -2,17 +2,16 @@
 
 import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import xarray as xr
-from test_netdissect_csv import FIGURES, PUBLISHED, published
+from checkout import ROOT
+from published import FIGURES, PUBLISHED, published
 
 from dissect_xr.analysis.detectors import best_concept, detected_concepts, detectors, unique_detectors
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "published_networks.md").read_text(encoding="utf-8")
 FIGURE = ROOT / "docs" / "published_networks.png"
 

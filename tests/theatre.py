@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dissect_xr
+from checkout import ROOT
+
 from dissect_xr.store import objects
 
 WORKERS = ("gpu", "plain")
@@ -95,9 +96,8 @@ class Theatre:
 
 def environment(**extra: str) -> dict[str, str]:
     """Of every process of a round."""
-    paths = [str(Path(dissect_xr.__file__).parents[1])]
     quiet = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error", "PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "1"}
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | quiet | extra
+    return os.environ | {"PYTHONPATH": str(ROOT)} | quiet | extra
 
 
 def marked(out: str) -> dict[str, tuple[int, str]]:

@@ -1,24 +1,16 @@
 """The published tables of Network Dissection: their figures come back, and what is written is read again."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from published import FIGURES, published
 
 from dissect_xr.analysis.detectors import best_concept, detectors, unique_detectors
 from dissect_xr.analysis.scores import iou, precision
 from dissect_xr.errors import DissectError
 from dissect_xr.io.netdissect_csv import read_netdissect_csv, write_netdissect_csv
-
-DATA = Path(os.environ.get("DISSECT_XR_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-PUBLISHED = DATA / "netdissect_2017"
-FIGURES = {  # METHOD.md section 4: units, detectors, unique by_unit, unique by_category
-    "alexnet_places365_conv5.csv": (256, 118, 72, 91),
-    "alexnet_imagenet_conv5.csv": (256, 97, 50, 61),
-    "resnet152_places365_res5c.csv": (2048, 1452, 278, 347),
-}
 
 HEADER = (
     "unit,category,label,score,object-label,object-truth,object-activation,object-intersect,object-iou,"
@@ -28,12 +20,6 @@ ROWS = [
     "2,object,road,0.5,road,5,4.0,3,0.5,,24924928,0.0,145532,0.00587",  # the phantom has no label
     "1,texture,dotted,0.25,car,8,2.0,0,0,dotted,3,2.0,1,0.25",
 ]
-
-
-def published(name: str) -> Path:
-    if not (PUBLISHED / name).is_file():
-        pytest.skip(f"{PUBLISHED / name} is not there: set DISSECT_XR_DATA to the folder of the test data")
-    return PUBLISHED / name
 
 
 def table(folder: Path, *rows: str, header: str = HEADER) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+from checkout import PIPELINES
 
 MEMORY = 32 * 2**20
 """Bytes a task may use."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from checkout import TESTS
 from torch import nn
 
 from dissect_xr.activations import sources
@@ -19,7 +20,7 @@ from dissect_xr.activations.sources import ModelSpec, cached_model, load_model, 
 from dissect_xr.activations.weights import read_weights
 from dissect_xr.errors import DissectError
 
-NETWORKS = str(Path(__file__).with_name("networks.py"))
+NETWORKS = str(TESTS / "networks.py")
 
 
 def tiny(weights: Path | None = None, *, units: int = 4, seed: int | None = None) -> ModelSpec:

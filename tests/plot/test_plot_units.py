@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from dissected import Run, dissected, noisy
 from figures import BASELINE, FIGURES, save
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
-from test_exemplars import Run, dissected, noisy
 from trained import CATEGORIES, CUTOFF, dissection
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of

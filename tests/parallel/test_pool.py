@@ -17,11 +17,11 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import stores
+from checkout import ROOT, TESTS
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import ProbeCase
 
-import dissect_xr
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.parallel import retry
@@ -37,7 +37,7 @@ GPU_WORKERS = ("gpu0", "gpu1")
 def scheduler(tmp_path_factory):
     """Address of a scheduler started with the `dask` command: two workers that offer a GPU, one that does not."""
     folder = tmp_path_factory.mktemp("scheduler")
-    paths = [str(Path(dissect_xr.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(ROOT), str(TESTS), str(Path(__file__).parent)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
 
     def start(module, *options):

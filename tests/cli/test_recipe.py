@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from checkout import PIPELINES
 
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, load_recipe, read_raw
 from dissect_xr.errors import DissectError
@@ -95,7 +96,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["camvid", "digits"])
 def test_shipped_recipes_are_valid(name: str) -> None:
-    path = Path(__file__).resolve().parents[1] / "pipelines" / f"{name}.yaml"
+    path = PIPELINES / f"{name}.yaml"
     loaded = load_recipe(path, out="run", overrides=["data=d"])
     assert len(loaded.model.snapshots) >= 6
     assert len(loaded.layers) == 5

@@ -1,23 +1,13 @@
 """Colour names: prototypes name themselves, everyday colours get theirs, photographs agree with published maps."""
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import shared
 from PIL import Image
 
 from dissect_xr.probe.colors import COLOR_NAMES, PROTOTYPES, color_labels, lab
-
-
-def camvid() -> Path:
-    """The folder of the CamVid test data; skips loudly where it is missing."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("DISSECT_XR_DATA", beside)) / "camvid_broden"
-    if not (folder / "index.csv").is_file():
-        pytest.skip(f"NO TEST DATA: {folder} has no index.csv; colour agreement with CamVid is NOT checked")
-    return folder
 
 
 def name_of(*rgb: int) -> str:
@@ -78,7 +68,7 @@ def test_other_arrays_are_refused(wrong):
 
 @pytest.mark.data
 def test_agrees_with_the_colour_maps_of_camvid():
-    folder = camvid()
+    folder = shared("camvid_broden")
     with (folder / "label.csv").open(newline="") as file:
         names = {int(row["number"]): row["name"] for row in csv.DictReader(file)}
     number_to_label = np.zeros(65536, dtype=np.uint8)

@@ -1,7 +1,6 @@
 """A probe holds what its files say, once per pixel, or says which file and line is wrong."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +14,7 @@ import oracle
 import pytest
 import stores
 import strategies
+from checkout import shared
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -264,15 +264,6 @@ def test_a_set_of_whole_image_labels_only(folder, tmp_path):
     assert probe["concept_area"].values.tolist() == [0, 25, 0, 0]
     assert probe["annotated"].values.tolist() == [[False, False, True], [False] * 3, [False] * 3]
     assert_counts_are_the_labels(probe)
-
-
-def shared(name: str) -> Path:
-    """A folder of the test data; skips loudly where it is missing."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    found = Path(os.environ.get("DISSECT_XR_DATA", beside)) / name
-    if not found.is_dir():
-        pytest.skip(f"NO TEST DATA: {found}")
-    return found
 
 
 @pytest.mark.data

@@ -1,0 +1,21 @@
+"""Where the files of this checkout lie, and the test data beside it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+PIPELINES = ROOT / "pipelines"
+
+DATA = Path(os.environ.get("DISSECT_XR_DATA") or ROOT.parent / "shared" / "data")
+"""The folder of the test data; it may not exist."""
+
+
+def shared(name: str) -> Path:
+    """A folder of the test data; skips loudly where it is missing."""
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"NOT RUN, NO TEST DATA: {folder}; set DISSECT_XR_DATA to the folder that holds {name}")
+    return folder
