@@ -1,10 +1,20 @@
-"""Many tasks whose results are merged into one by a tree of merges, on any pool.
+"""Work in steps of many tasks each, whose results are merged into one by a tree of merges, on any pool.
 
-Knows: which partial results are merged when, and that they stay on the worker that made them.
+Knows: which partial results are merged when, that they stay on the worker that made them, which step comes next.
 Does not know: what is merged, or where tasks run (`pool`).
+
+Example of a fold: 20 tasks and a width of 8. As soon as 8 partial results are there, one merge task turns them into
+one, wherever in the 20 they come from; the second merge takes 8 of the rest. When all 20 tasks are finished, 4 partial
+results and 2 merged ones are left, which the last merge turns into one; `finish` takes that. At most 8 + 2 partial
+results wait at any time, however many tasks there are.
+
+Example of steps: a layer's thresholds are found in a first fold, and only then is it known what to count in a second.
+The layer is a generator that yields the first fold, is sent its result, and yields the second. `run_steps` runs many
+such generators at once, so that the workers are busy with other layers while one is between two steps.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +23,7 @@ from dissect_xr.parallel.pool import Pool, Stream
 from dissect_xr.parallel.retry import attempt, check
 
 TREE = 8
-"""Partial sums merged by one task."""
+"""Partial results merged by one task."""
 
 
 @dataclass(frozen=True)
@@ -24,43 +34,39 @@ class Fold:
     tasks: Sequence[Any]
     function: Callable[[Any], Any]
     """task -> partial result"""
-    merge: Callable[..., Any]
-    """several partial results -> one; associative and commutative"""
-    finish: Callable[[Any, Any], Any]
-    """(key, merged result) -> what `fold_tasks` yields; runs on a worker"""
+    merge: Callable[..., Any] | None = None
+    """several partial results -> one; associative and commutative. None: there is one task"""
+    finish: Callable[[Any, Any], Any] | None = None
+    """(key, merged result) -> the fold's result; runs on a worker. None: the merged result itself"""
     width: int = TREE
     """partial results merged by one task, at least 2"""
 
 
-@dataclass
-class _Open:
-    """A fold under way."""
+Steps = Generator[Sequence[Fold], Sequence[Any], None]
+"""Work in steps: it yields folds, is sent their results in the same order, and may then yield more."""
 
-    fold: Fold
-    left: int
-    """leaf tasks not finished"""
-    merging: int = 0
-    ready: list[Any] = field(default_factory=list)
-    """handles of partial results"""
 
-    def advance(self, stream: Stream) -> None:
-        """Merge, or finish, when enough partial results are there."""
-        last = self.left == 0 and self.merging == 0
-        if len(self.ready) >= self.fold.width or (last and len(self.ready) > 1):
-            parts, self.ready = self.ready[: self.fold.width], self.ready[self.fold.width :]
-            self.merging += 1
-            stream.add((self, "merge"), attempt, self.fold.merge, *parts)
-        elif last and self.ready:
-            stream.add((self, "finish"), attempt, self.fold.finish, self.fold.key, self.ready.pop())
+def run_here(steps: Steps) -> None:
+    """Run work in steps in this thread, one task after the other: what a worker does with work that is small."""
+    results: Sequence[Any] | None = None
+    try:
+        while True:
+            folds = next(steps) if results is None else steps.send(results)
+            results = [_folded_here(fold) for fold in folds]
+    except StopIteration:
+        return
+
+
+def _folded_here(fold: Fold) -> Any:
+    parts = [fold.function(task) for task in fold.tasks]
+    merged = fold.merge(*parts) if len(parts) > 1 and fold.merge is not None else parts[0]
+    return merged if fold.finish is None else fold.finish(fold.key, merged)
 
 
 def fold_tasks(
     pool: Pool, folds: Iterable[Fold], *, on_task: Callable[[Any], None] | None = None
 ) -> Iterator[tuple[Any, Any]]:
-    """Run every fold; yields (key, result of `finish`) as they finish.
-
-    Partial results stay where they were computed and are merged by trees of their `width`; only what `finish` returns
-    comes here. At most the stream's window of leaf tasks is in flight, whatever the number of folds.
+    """Run every fold; yields (key, result) as they finish.
 
     Raises
     ------
@@ -69,36 +75,163 @@ def fold_tasks(
     WriteError
         At once: where one result cannot be written, no other can.
     """
+    finished: deque[tuple[Any, Any]] = deque()
+
+    def one(fold: Fold) -> Steps:
+        (result,) = yield [fold]
+        finished.append((fold.key, result))
+
+    for _ in run_steps(pool, (one(fold) for fold in folds), on_task=on_task):
+        while finished:
+            yield finished.popleft()
+
+
+def run_steps(pool: Pool, works: Iterable[Steps], *, on_task: Callable[[Any], None] | None = None) -> Iterator[Steps]:
+    """Run all works, several at once; yields each as it ends.
+
+    Partial results stay where they were computed and are merged by trees of the fold's `width`. At most the stream's
+    window of tasks is in flight, whatever the number of works; a work is begun when those before it leave room.
+
+    Parameters
+    ----------
+    on_task
+        Called, in this process, with every task of a fold that is finished.
+
+    Raises
+    ------
+    BlocksFailed
+        When all other works have ended: a task failed three times, which ends its work.
+    WriteError
+        At once: where one result cannot be written, no other can.
+    """
     stream = pool.stream()
-    failures: list[Failed] = []
-    leaves = ((fold, task) for fold in folds for task in fold.tasks)
-    opened: dict[int, _Open] = {}
-    in_flight = 0
+    running = _Running(stream)
+    waiting = iter(works)
     try:
         while True:
-            while in_flight < stream.window and (leaf := next(leaves, None)) is not None:
-                fold, task = leaf
-                state = opened.setdefault(id(fold), _Open(fold, len(fold.tasks)))
-                stream.add((state, task), attempt, fold.function, task)
-                in_flight += 1
-            if not opened:
+            while running.in_flight < stream.window:
+                if running.leaves:
+                    running.start()
+                elif (steps := next(waiting, None)) is not None:
+                    running.begin(_Work(steps))
+                else:
+                    break
+            while running.ended:
+                yield running.ended.popleft()
+            if not running.works:
                 break
-            (state, what), handle = stream.next()
-            if what == "finish":
-                del opened[id(state.fold)]
-                if check(result := stream.result(handle), failures):
-                    yield state.fold.key, result
-                continue
-            if what == "merge":
-                state.merging -= 1
-            else:
-                state.left -= 1
-                in_flight -= 1
-                if on_task is not None:
-                    on_task(what)
-            state.ready.append(handle)
-            state.advance(stream)
-        if failures:
-            raise BlocksFailed(failures)
+            task = running.take(*stream.next())
+            if task is not None and on_task is not None:
+                on_task(task)
+        if running.failures:
+            raise BlocksFailed(running.failures)
     finally:
         stream.cancel()
+
+
+@dataclass
+class _Work:
+    """A work and the step that it is in."""
+
+    steps: Steps
+    results: list[Any] = field(default_factory=list)
+    left: int = 0
+    """folds of the step that are not finished"""
+    failed: bool = False
+
+
+@dataclass
+class _Open:
+    """A fold under way."""
+
+    fold: Fold
+    work: _Work
+    number: int
+    """of the fold in its step"""
+    left: int
+    """tasks not finished"""
+    merging: int = 0
+    ready: list[Any] = field(default_factory=list)
+    """handles of partial results"""
+
+
+class _Running:
+    """All that is under way in one stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.works = self.in_flight = 0
+        self.leaves = deque[tuple[_Open, Any]]()
+        """tasks that wait for room in the window"""
+        self.ended = deque[Steps]()
+        self.failures: list[Failed] = []
+
+    def begin(self, work: _Work) -> None:
+        """Begin a work."""
+        self.works += 1
+        self._advance(work, None)
+
+    def _advance(self, work: _Work, results: Sequence[Any] | None) -> None:
+        """Go on with a work until it yields folds again, or ends."""
+        while not work.left:
+            try:
+                folds = next(work.steps) if results is None else work.steps.send(results)
+            except StopIteration:
+                self.works -= 1
+                self.ended.append(work.steps)
+                return
+            work.results, work.left = [None] * len(folds), len(folds)
+            for number, fold in enumerate(folds):
+                opened = _Open(fold, work, number, len(fold.tasks))
+                self.leaves += [(opened, task) for task in fold.tasks]
+            results = []
+
+    def start(self) -> None:
+        """Start the task that has waited longest."""
+        opened, task = self.leaves.popleft()
+        self.stream.add((opened, task), attempt, opened.fold.function, task)
+        self.in_flight += 1
+
+    def take(self, tag: tuple[_Open, Any], handle: Any) -> Any | None:
+        """Take what has finished: a task of a fold, which is returned, a merge (None), or `finish` (None)."""
+        opened, what = tag
+        if what is _FINISH:
+            self._end(opened, handle)
+            return None
+        opened.ready.append(handle)
+        if what is _MERGE:
+            opened.merging -= 1
+        else:
+            opened.left -= 1
+            self.in_flight -= 1
+        self._merge(opened)
+        return None if what is _MERGE else what
+
+    def _merge(self, opened: _Open) -> None:
+        """Merge, or finish, where enough partial results are there."""
+        fold, last = opened.fold, opened.left == 0 and opened.merging == 0
+        if len(opened.ready) >= fold.width or (last and len(opened.ready) > 1):
+            parts, opened.ready = opened.ready[: fold.width], opened.ready[fold.width :]
+            opened.merging += 1
+            self.stream.add((opened, _MERGE), attempt, fold.merge, *parts)
+        elif last and fold.finish is None:
+            self._end(opened, opened.ready.pop())
+        elif last:
+            self.stream.add((opened, _FINISH), attempt, fold.finish, fold.key, opened.ready.pop())
+
+    def _end(self, opened: _Open, handle: Any) -> None:
+        """A fold has its result; with the last one of a step its work goes on, or ends where one failed."""
+        work, result = opened.work, self.stream.result(handle)
+        work.failed |= not check(result, self.failures)
+        work.results[opened.number] = result
+        work.left -= 1
+        if work.left:
+            return
+        if work.failed:
+            work.steps.close()
+            self.works -= 1
+            return
+        self._advance(work, work.results)
+
+
+_MERGE, _FINISH = "merge", "finish"
