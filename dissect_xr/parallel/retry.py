@@ -40,7 +40,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
 
 def _damaged(error: DissectError) -> tuple[str, str] | None:
     """The store and the key that were damaged, where that is why."""
-    return (error.url, error.below) if isinstance(error, DamagedError) else None
+    return (error.url, error.key) if isinstance(error, DamagedError) else None
 
 
 def _what(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
