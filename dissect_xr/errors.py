@@ -1,7 +1,7 @@
 """The errors that users are meant to read.
 
 Knows: that a message says what was expected, what came, and how to mend it.
-Does not know: where it is shown; the command line exits with 2, or 3 for `BlocksFailed`.
+Does not know: who shows it. The command line exits with 2, or with 3 for `BlocksFailed`.
 """
 
 from collections.abc import Sequence
@@ -9,42 +9,42 @@ from dataclasses import dataclass
 
 
 class DissectError(ValueError):
-    """Something the user gave does not fit: a file, a recipe field, an array. The message says how to mend it."""
+    """A file, a recipe field or an array from the user is wrong. The message says how to mend it."""
 
 
 class WriteError(DissectError):
-    """Something could not be written: a full disk, missing rights. Nothing more is started."""
+    """An object could not be written: the disk is full, or rights are missing. No further task is started."""
 
 
 class DamagedError(DissectError):
-    """What is stored is not what was written; `run --verify` makes it again."""
+    """A stored object differs from what was written, or is missing; `run --verify` computes it again."""
 
-    def __init__(self, message: str, url: str, below: str) -> None:
+    def __init__(self, message: str, url: str, key: str) -> None:
         super().__init__(message)
         self.url = url
         """the store"""
-        self.below = below
-        """the key of the object, or of the group or array that it belongs to"""
+        self.key = key
+        """the key of the damaged object, or the path of the group or array that the object belongs to"""
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[str, str, str]]:
-        return type(self), (str(self), self.url, self.below)
+        return type(self), (str(self), self.url, self.key)
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Stands for the result of a task that failed."""
+    """What a task returns instead of its result when it failed."""
 
     message: str
     what: str = ""
-    """the stage and, after a comma, which images of it"""
+    """the stage and, after a comma, the images of the task"""
     stop: bool = False
-    """whether nothing more can succeed"""
+    """whether all other tasks would fail as well, so that the run must stop"""
     damaged: tuple[str, str] | None = None
-    """`url` and `below` of the `DamagedError`, where that is why"""
+    """`url` and `key` of the `DamagedError` that made the task fail, if one did"""
 
 
 class BlocksFailed(DissectError):
-    """Some blocks failed, the rest is finished and kept."""
+    """Some blocks failed; all other blocks are finished and kept."""
 
     def __init__(self, failures: Sequence[Failed]) -> None:
         self.failures = list(failures)
@@ -52,7 +52,7 @@ class BlocksFailed(DissectError):
         more = f"\n  and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
         super().__init__(
             f"{len(self.failures)} blocks failed, all others are finished and kept:\n{shown}{more}\n"
-            "Mend what is named and give the same command again: it does only these."
+            "Mend what the messages name and give the same command again: it computes only the failed blocks."
         )
 
     def __reduce__(self) -> tuple[type["BlocksFailed"], tuple[list[Failed]]]:

@@ -1,6 +1,6 @@
 """Every stored variable, declared once: name, dims, dtype, unit, meaning.
 
-Knows: what the three stores hold and how to say that a Dataset does not hold it.
+Knows: which variables the three stores hold, and the error for a Dataset that lacks one.
 Does not know: shapes, chunks, or how anything is computed.
 """
 
@@ -13,7 +13,7 @@ import xarray as xr
 from dissect_xr.errors import DissectError
 
 SCHEMA_VERSION = 1
-"""Goes up when a store written by an older package can no longer be read as it is."""
+"""Rises by one when this package can no longer read the stores that older versions wrote."""
 
 FRACTION = 0.005
 """Share of a unit's activations above its threshold (Bau et al. 2017, section 2.2)."""
@@ -34,7 +34,7 @@ class Variable:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """What is stored with the array."""
+        """The attributes that are stored with the array."""
         return {"units": self.units, "long_name": self.meaning}
 
 
@@ -74,34 +74,34 @@ DISSECTION = _table(
 )
 
 PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in variable.dims)
-"""Variables of a dissection that are of a unit."""
+"""Variables of a dissection that have the dim `unit`."""
 
 COORDINATES = (
     "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
     "category",
 )  # fmt: skip
-"""Coordinates of a Dataset of results in the order in which they are listed; metrics of snapshots come after them."""
+"""Coordinates of a Dataset of results, in the order in which it shows them; metrics of snapshots follow."""
 
 RESULT = frozenset({*DISSECTION, *COORDINATES, "iou", "complete", "layer_name"})
-"""Every name in a Dataset of results, but those of the snapshots' metrics."""
+"""Every name that a Dataset of results uses, which a snapshot's metric must not have."""
 
 LABEL_SIDE = 65_535
-"""Pixels of a label map's side at most: the counting loop holds a column in 16 bits."""
+"""Largest side of a label map in pixels: the counting loop stores a column number in 16 bits."""
 
 
 def check_version(attrs: Mapping[str, Any], where: str) -> None:
-    """Raise unless what these attributes belong to was written in this package's schema.
+    """Raise unless these attributes belong to a store that was written with this schema version.
 
     Raises
     ------
     DissectError
-        With the version found and the one that is read.
+        With the version found and the version expected.
     """
     found = attrs.get("schema_version")
     if found != SCHEMA_VERSION:
         raise DissectError(
-            f"{where}: schema_version was {found}, is {SCHEMA_VERSION}: written by another version of this package. "
-            "Make it again with this one, or read it with the one that wrote it."
+            f"{where}: schema_version was {found}, is {SCHEMA_VERSION}: another version of this package wrote this "
+            "store. Compute it again with this version, or read it with the version that wrote it."
         )
 
 

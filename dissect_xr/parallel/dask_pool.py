@@ -1,7 +1,7 @@
-"""Tasks on the workers of a Dask scheduler, someone else's or local processes.
+"""Runs tasks on the workers of a Dask scheduler: one that is already running, or one in local processes.
 
-Knows: Dask's clients and futures, GPU workers, what it means that a worker or the scheduler is gone.
-Does not know: what a task computes, or which comes next (`cluster`).
+Knows: Dask's clients and futures, GPU workers, and how the loss of a worker or of the scheduler shows.
+Does not know: what a task computes, or which tasks there are (`pool`).
 """
 
 import logging
@@ -16,22 +16,22 @@ from dissect_xr.errors import DissectError, Failed
 from dissect_xr.parallel.resources import MEMORY
 
 POLL = 2.0
-"""Seconds between two looks at whether anything can still come."""
+"""Seconds between two checks that the scheduler and at least one worker are still there."""
 
 PATIENCE = 60.0
-"""Seconds that tasks wait for a worker when there is none."""
+"""Seconds that tasks wait while there is no worker to run them."""
 
 _LOST = (
-    "The Dask scheduler was lost. What is finished is kept: start a scheduler and workers, and give the same "
-    "command again."
+    "The connection to the Dask scheduler was lost. Finished blocks are kept: start a scheduler and workers, and give "
+    "the same command again."
 )
 
 _KILLED = (
-    "{times} workers died while doing only this. Did they run out of memory? Give workers more, or let tasks use less "
-    "(--memory, activations.memory, batch)."
+    "{times} workers died while they ran only this task. If they ran out of memory, give them more, or let tasks use "
+    "less (--memory, activations.memory, batch)."
 )
 
-_NO_WORKER = "no {what}worker has been there for {seconds:.0f} s. Start one; what is finished is kept."
+_NO_WORKER = "there has been no {kind}worker for {seconds:.0f} s. Finished blocks are kept: start one, and run again."
 
 
 class DaskPool:
@@ -47,7 +47,7 @@ class DaskPool:
             raise DissectError(f"{client.scheduler.address}: the scheduler has no workers. Start `dask worker` first.")
 
     def stream(self, *, gpu: bool = False) -> "_DaskStream":
-        """See `cluster.Pool`."""
+        """See `pool.Pool`."""
         if gpu and self.gpus:
             return _DaskStream(self.client, {"GPU": 1}, 2 * self.gpus)
         return _DaskStream(self.client, None, 2 * self.workers)
@@ -58,11 +58,19 @@ _Call = tuple[Any, Callable[..., Any], tuple[Any, ...]]
 
 
 class _DaskStream:
+    """Tasks in flight on a Dask scheduler.
+
+    When a worker dies, Dask blames every task that the worker held, even those that had not started. A task that Dask
+    gives up for this reason (`KilledWorker`) becomes a suspect. The suspects run again at the end, one at a time: a
+    task whose workers die again is then the cause, and only this task fails.
+    """
+
     def __init__(self, client: Any, resources: dict[str, int] | None, window: int) -> None:
         self.window = window
         self._client, self._resources = client, resources
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._waiting: dict[str, tuple[_Call, Any, bool]] = {}
+        self._in_flight: dict[str, tuple[_Call, Any, bool]] = {}
+        """key of the future -> (call, future, whether it runs alone)"""
         self._suspects: list[_Call] = []
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
@@ -71,18 +79,18 @@ class _DaskStream:
     def _submit(self, call: "_Call", *, alone: bool = False) -> None:
         with self._scheduler():
             future = self._client.submit(call[1], *call[2], pure=False, resources=self._resources)
-        self._waiting[future.key] = call, future, alone
+        self._in_flight[future.key] = call, future, alone
         future.add_done_callback(self._finished.put)
 
     def next(self) -> tuple[Any, Any]:
         while True:
-            if not self._waiting:
+            if not self._in_flight:
                 self._submit(self._suspects.pop(), alone=True)
             future = self._wait()
-            # A future that finished, was lost with its worker and was done again comes here twice.
-            if future.key not in self._waiting:
+            # If a finished result is lost with its worker, Dask computes it again, and the future arrives here twice.
+            if future.key not in self._in_flight:
                 continue
-            call, _, alone = self._waiting.pop(future.key)
+            call, _, alone = self._in_flight.pop(future.key)
             if future.status == "finished":
                 return call[0], future
             if future.status in ("cancelled", "lost"):
@@ -91,13 +99,12 @@ class _DaskStream:
             if type(error).__name__ != "KilledWorker":
                 raise error
             if alone:
-                what = _described(call[0])
-                return call[0], Failed(f"{what}: {_KILLED.format(times=error.allowed_failures + 1)}", what)
-            # Dask blames all tasks that a dead worker had, also those that had not begun.
+                name = _task_name(call[0])
+                return call[0], Failed(f"{name}: {_KILLED.format(times=error.allowed_failures + 1)}", name)
             self._suspects.append(call)
 
     def _wait(self) -> Any:
-        """The next future; raises where nothing can come any more."""
+        """The next future that ends; raises if the scheduler is lost, or there is no worker for `PATIENCE` seconds."""
         idle_since = None
         while True:
             try:
@@ -112,13 +119,13 @@ class _DaskStream:
             elif idle_since is None:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > PATIENCE:
-                raise DissectError(_NO_WORKER.format(seconds=PATIENCE, what="GPU " if self._resources else ""))
+                raise DissectError(_NO_WORKER.format(seconds=PATIENCE, kind="GPU " if self._resources else ""))
 
     def _workers(self) -> int:
-        """Workers that could run these tasks."""
-        there = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        """How many workers can run these tasks."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         wanted = (self._resources or {}).items()
-        return sum(all(worker["resources"].get(name, 0) >= n for name, n in wanted) for worker in there)
+        return sum(all(worker["resources"].get(name, 0) >= n for name, n in wanted) for worker in workers)
 
     def result(self, handle: Any) -> Any:
         if isinstance(handle, Failed):
@@ -128,7 +135,7 @@ class _DaskStream:
 
     @contextmanager
     def _scheduler(self) -> Iterator[None]:
-        """What fails inside because there is no scheduler any more says so."""
+        """Turn errors in the `with` block into one clear message if the connection to the scheduler was lost."""
         try:
             yield
         except (OSError, CancelledError) as error:  # distributed's CommClosedError is an OSError
@@ -139,21 +146,21 @@ class _DaskStream:
             raise DissectError(_LOST) from error
 
     def cancel(self) -> None:
-        futures = [future for _, future, _ in self._waiting.values()]
-        self._waiting.clear()
+        futures = [future for _, future, _ in self._in_flight.values()]
+        self._in_flight.clear()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
 
 
-def _described(tag: Any) -> str:
-    """What a tag stands for: a task, or (fold, task)."""
+def _task_name(tag: Any) -> str:
+    """The name of a task for messages; `tag` is the task, or (fold, task)."""
     task = tag[1] if isinstance(tag, tuple) and len(tag) == 2 else tag
     return str(getattr(task, "what", task))
 
 
 @contextmanager
 def connect(factory: Any, address: str) -> Iterator[Any]:
-    """A client of the scheduler at `address`, which `factory` makes."""
+    """A client, made by `factory`, of the scheduler at `address`."""
     try:
         client = factory(address, timeout="20s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -167,7 +174,7 @@ def connect(factory: Any, address: str) -> Iterator[Any]:
 
 @contextmanager
 def _quiet(connected: bool) -> Iterator[None]:
-    """A client that is closed while it tries to reconnect logs a traceback; the error said what matters already."""
+    """Silence the traceback that a client logs if it is closed while it reconnects: the error was reported already."""
     logger = logging.getLogger("distributed.client")
     before = logger.level
     try:
@@ -179,14 +186,14 @@ def _quiet(connected: bool) -> Iterator[None]:
 
 
 def _environment() -> dict[str, Any]:
-    """Dask's environment for worker processes, but for what it has malloc do.
+    """The environment that Dask gives worker processes, with other settings of malloc.
 
-    MALLOC_TRIM_THRESHOLD_ gives every freed array back to the system, whose pages are then faulted in anew for the
-    next: reading a store of 400 MB took 0.79 s with it and 0.47 s without. With an arena for each of zarr's threads,
-    processes of the same work peaked between 600 and 770 MiB, with one at 630.
+    MALLOC_TRIM_THRESHOLD_ returns every freed array to the system, so that the next array causes page faults again:
+    reading a store of 400 MB took 0.79 s with it and 0.47 s without. With one malloc arena for each of zarr's threads,
+    processes that did the same work peaked between 600 and 770 MiB; with a single arena, at 630 MiB.
     """
     import dask
-    import distributed  # noqa: F401  (its settings are there once it is imported)
+    import distributed  # noqa: F401  (importing it adds its settings to dask.config)
 
     environment = dask.config.get("distributed.nanny.pre-spawn-environ")
     kept = {name: value for name, value in environment.items() if name != "MALLOC_TRIM_THRESHOLD_"}
@@ -195,11 +202,12 @@ def _environment() -> dict[str, Any]:
 
 @contextmanager
 def local(workers: int, gpus: int) -> Iterator[Any]:
-    """A client of local processes, on loopback only."""
+    """A client of a scheduler and workers in local processes, which accept connections from this machine only."""
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    # On loopback only; the HTTP server that Dask gives every scheduler and worker stays, on a free port, without pages.
+    # Every Dask scheduler and worker starts an HTTP server, which cannot be turned off: it gets a free port and no
+    # pages.
     local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     common = local | {"nthreads": 1, "memory_limit": 0, "silence_logs": 40}
     specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}

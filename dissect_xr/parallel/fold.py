@@ -1,16 +1,23 @@
-"""Work in steps of many tasks each, whose results are merged into one by a tree of merges, on any pool.
+"""Folds and steps: many tasks whose partial results are merged into one result by a tree of merges, step by step.
 
-Knows: which partial results are merged when, that they stay on the worker that made them, which step comes next.
+Knows: when which partial results are merged, that they stay on the worker that computed them, which step comes next.
 Does not know: what is merged, or where tasks run (`pool`).
 
-Example of a fold: 20 tasks and a width of 8. As soon as 8 partial results are there, one merge task turns them into
-one, wherever in the 20 they come from; the second merge takes 8 of the rest. When all 20 tasks are finished, 4 partial
-results and 2 merged ones are left, which the last merge turns into one; `finish` takes that. At most 8 + 2 partial
-results wait at any time, however many tasks there are.
+A fold of 20 tasks with `width` 8, an example. Partial results are merged as soon as 8 of them are there, in the order
+in which their tasks finish:
 
-Example of steps: a layer's thresholds are found in a first fold, and only then is it known what to count in a second.
-The layer is a generator that yields the first fold, is sent its result, and yields the second. `run_steps` runs many
-such generators at once, so that the workers are busy with other layers while one is between two steps.
+1. The first 8 results to finish are merged into A by a task of its own.
+2. A counts as a partial result again: A and the next 7 are merged into B.
+3. The last 5 tasks finish. No more results will come, so the 6 that are left (B and 5 others) are merged into C.
+4. `finish` runs on C, on a worker, and only its return value is sent here.
+
+These are 3 merges of 8, 8 and 6 results. Whatever the order, there are 3: each full merge makes 8 results one, 7 fewer.
+At most 7 results of the fold wait for a merge, and 8 are held by each merge that runs, where collecting all results
+first would hold 20. With 2,000 tasks these numbers are the same.
+
+Steps, an example. The thresholds of a layer are found by a first fold, and only then is it known what a second fold
+counts. The layer is a generator: it yields the first fold, is sent its result, and yields the second. `run_steps` runs
+many such generators at once, so workers compute for other layers while one layer is between two steps.
 """
 
 from collections import deque

@@ -1,8 +1,10 @@
 """Runs lists of coarse tasks on threads, local processes or a Dask scheduler.
 
-Knows: windows of tasks in flight, trees of partial sums, how a task's memory adds up.
-Does not know: Dask (`workers`), or what a task computes. A task is a frozen dataclass, a task function a top-level
-function of it that may run twice; what has to survive it writes itself.
+Knows: how many tasks are in flight at once, and how their results and errors come back.
+Does not know: Dask (`dask_pool`), how partial results are merged (`fold`), or what a task computes.
+
+A task is a frozen dataclass, and a task function is a top-level function of one task. It may run twice, and it writes
+its results to a store itself if they have to outlive the run.
 """
 
 import queue
@@ -18,26 +20,26 @@ from dissect_xr.parallel.retry import attempt, check
 
 
 class Stream(Protocol):
-    """Tasks in flight."""
+    """Tasks in flight: an interface that every pool implements."""
 
     window: int
     """How many leaf tasks should be in flight at once."""
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
-        """Start `function(*args)`; handles of finished tasks among `args` stand for their results."""
+        """Start `function(*args)`; a handle of a finished task among `args` is replaced by its result."""
 
     def next(self) -> tuple[Any, Any]:
-        """Wait for a task to finish; its tag and the handle of its result. Raises what the task raised."""
+        """Wait for a task to finish; its tag and the handle of its result. Raises the error that the task raised."""
 
     def result(self, handle: Any) -> Any:
-        """The result behind a handle, brought here."""
+        """The result that a handle stands for, sent to this process."""
 
     def cancel(self) -> None:
-        """Drop what has not started."""
+        """Cancel all tasks that have not started."""
 
 
 class Pool(Protocol):
-    """Where tasks run."""
+    """Where tasks run: threads of this process, or the workers of a Dask scheduler."""
 
     workers: int
     """How many tasks can run at once."""
@@ -46,13 +48,13 @@ class Pool(Protocol):
     """Bytes a task may use."""
 
     def stream(self, *, gpu: bool = False) -> Stream:
-        """A new stream; `gpu=True` runs its tasks only on workers that offer {"GPU": 1}, where there are such."""
+        """A new stream. With `gpu` its tasks run only on workers with the resource {"GPU": 1}, if there are any."""
 
 
 def run_tasks(
     pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
 ) -> Iterator[tuple[Any, Any]]:
-    """Run `function(task)` for every task; yields (task, result) as they finish. The first error stops all."""
+    """Run `function(task)` for every task; yields (task, result) as they finish. The first error ends the run."""
     for task, result in _run(pool.stream(gpu=gpu), (function,), tasks):
         if isinstance(result, Failed):
             raise DissectError(result.message)
@@ -62,14 +64,14 @@ def run_tasks(
 def run_blocks(
     pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
 ) -> Iterator[tuple[Any, Any]]:
-    """Run `function(task)` for every task, up to three times; yields (task, result) of those that succeed.
+    """Run `function(task)` for every task, up to three times; yields (task, result) of each task that succeeds.
 
     Raises
     ------
     BlocksFailed
-        When all others are finished. `what` of a task says what it is, where it has one.
+        After all other tasks have finished. It names a failed task by its attribute `what`, if the task has one.
     WriteError
-        At once: where one block cannot be written, no other can.
+        At once, if a block could not be written: no other could be written either.
     """
     failures: list[Failed] = []
     for task, result in _run(pool.stream(gpu=gpu), (attempt, function), tasks):
@@ -97,7 +99,7 @@ def _run(stream: Stream, call: tuple[Any, ...], tasks: Iterable[Any]) -> Iterato
 
 
 class Threads:
-    """Runs tasks on threads of this process; GPU tasks one at a time, since torch uses all cores by itself."""
+    """Runs tasks on threads of this process, but tasks of a model one at a time: torch itself uses all cores."""
 
     def __init__(self, workers: int | None = None, *, memory: int = MEMORY) -> None:
         self.workers = workers or cores()
@@ -135,18 +137,19 @@ class _ThreadStream:
 def open_pool(
     *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int = MEMORY
 ) -> Iterator[Pool]:
-    """A pool: a Dask scheduler's workers, local processes (`workers`, and one per GPU), or this process's threads.
+    """A pool: the workers of a Dask scheduler, local processes, or threads of this process.
 
     Parameters
     ----------
     workers
-        CPU worker processes, one thread each. None and no `gpus`: threads of this process.
+        Number of CPU worker processes, with one thread each. None without `gpus` means threads of this process.
     gpus
-        Processes that each see one GPU through their own CUDA_VISIBLE_DEVICES and offer {"GPU": 1}.
+        Number of worker processes with one GPU each: their CUDA_VISIBLE_DEVICES names it, and they have the Dask
+        resource {"GPU": 1}.
     scheduler
-        Address such as tcp://host:8786; excludes the other two.
+        Address of a Dask scheduler, such as tcp://host:8786. `workers` and `gpus` are then ignored.
     memory
-        Bytes a task may use; tasks are cut to fit.
+        Bytes a task may use. Blocks are made small enough for it.
     """
     if scheduler is not None:
         from distributed import Client

@@ -1,4 +1,4 @@
-"""Progress bars, one per stage: blocks, images per second, time left.
+"""Progress bars of stages: finished blocks, images per second, time left.
 
 Knows: rich.
 Does not know: which stages there are.
@@ -25,17 +25,17 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Bar:
-    """A stage's bar."""
+    """The progress bar of one stage."""
 
     progress: Progress
     task: TaskID
 
     def advance(self, images: int) -> None:
-        """One block of so many images is finished."""
+        """Count one more finished block, of `images` images."""
         self.progress.update(self.task, advance=1, images=self._state.fields["images"] + images)
 
     def expect(self, blocks: int) -> None:
-        """So many more blocks will come."""
+        """Raise the total by `blocks` blocks."""
         self.progress.update(self.task, total=(self._state.total or 0) + blocks)
 
     @property
@@ -52,7 +52,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def track(stage: str, blocks: int = 0, *, show: bool = True, console: Console | None = None) -> Iterator[Bar]:
-    """A bar for a stage of `blocks` blocks, more of which may be expected later."""
+    """A bar for a stage of `blocks` blocks; `Bar.expect` adds more."""
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=20),
@@ -66,7 +66,7 @@ def track(stage: str, blocks: int = 0, *, show: bool = True, console: Console | 
 
 
 def _console() -> Console:
-    """Standard error, in a terminal or notebook; plain text in a notebook without ipywidgets, where rich only warns."""
+    """A console on standard error. In a notebook without ipywidgets it prints plain text: rich would only warn."""
     console = Console(stderr=True)
     if console.is_jupyter and find_spec("ipywidgets") is None:
         return Console(stderr=True, force_jupyter=False)

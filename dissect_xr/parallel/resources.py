@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dissect_xr.errors import DissectError
 
 MEMORY = 512 * 2**20
-"""Bytes a task may use, unless the caller says otherwise."""
+"""Bytes a task may use by default."""
 
 
 def cores() -> int:
@@ -38,11 +38,11 @@ class Projection:
         return sum(size for _, size in self.parts)
 
     def check(self, limit: int | None, stage: str) -> None:
-        """Raise when the task cannot fit in `limit` bytes."""
+        """Raise if the task needs more than `limit` bytes, naming the parts; None means no limit."""
         if limit is not None and self.total > limit:
-            parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in self.parts)
+            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in self.parts)
             raise DissectError(
                 f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}) and may use "
-                f"{limit / 2**20:,.0f} MiB. Give it more (--memory), or make what is largest smaller: fewer fractions "
-                "or concepts, a smaller label_size."
+                f"{limit / 2**20:,.0f} MiB. Let it use more (--memory), or make its largest part smaller with fewer "
+                "fractions or concepts, or a smaller label_size."
             )

@@ -1,7 +1,13 @@
-"""A task tried up to three times, whose failure is a value: the rest goes on, and all failures are reported at the end.
+"""Retries of tasks: a failing task is tried up to three times, and then returns a `Failed` instead of its result.
 
-Knows: which errors are worth another try, how a failure travels through a tree of merges.
+Knows: which errors are worth another try, and how a `Failed` passes through a tree of merges.
 Does not know: what a task computes, or where it runs.
+
+Three tasks, an example. The first reads from an object store and raises a ConnectionError: it is tried again after 0.2
+s and, if it fails again, after another 0.4 s. The third error becomes `Failed("...: failed 3 times, ConnectionError:
+...")`; all other tasks go on, and `BlocksFailed` lists the failures at the end. The second raises a DissectError,
+"image 3 is damaged": the user has to mend it, so it becomes a `Failed` at once. The third raises a WriteError, "No
+space left on device": it becomes a `Failed` with `stop`, which `check` raises as soon as it arrives, so the run ends.
 """
 
 import time
@@ -12,49 +18,53 @@ from typing import Any
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
 
 ATTEMPTS = 3
-"""Times a task is tried, where the error may pass: not for a `DissectError`, which says what the user can mend."""
+"""How often a task is tried. A `DissectError` is not retried: the user has to mend its cause."""
 
 PAUSE = 0.2
-"""Seconds before the second try; twice as long before the third."""
+"""Seconds before the second try; the wait before the third is twice as long."""
 
 
 def attempt(function: Callable[..., Any], *args: Any) -> Any:
-    """The result of `function(*args)`, or `Failed`; runs on a worker."""
+    """The result of `function(*args)`, or a `Failed`; runs on a worker.
+
+    If one of `args` is a `Failed`, it is the result: a merge with a failed task fails like that task.
+    """
     failed = next((arg for arg in args if isinstance(arg, Failed)), None)
     if failed is not None:
         return failed
-    what = _what(function, args)
+    name = _task_name(function, args)
     for n in range(ATTEMPTS):
         try:
             return function(*args)
         except WriteError as error:
-            return Failed(str(error), what, stop=True)
+            return Failed(str(error), name, stop=True)
         except DissectError as error:
-            return Failed(f"{what}: {error}", what, damaged=_damaged(error))
+            return Failed(f"{name}: {error}", name, damaged=_damaged(error))
         except Exception as error:
             last = error
             if n + 1 < ATTEMPTS:
                 time.sleep(PAUSE * 2**n)
-    return Failed(f"{what}: failed {ATTEMPTS} times, {type(last).__name__}: {last}", what)
+    return Failed(f"{name}: failed {ATTEMPTS} times, {type(last).__name__}: {last}", name)
 
 
 def _damaged(error: DissectError) -> tuple[str, str] | None:
-    """The store and the key that were damaged, where that is why."""
-    return (error.url, error.below) if isinstance(error, DamagedError) else None
+    """The store and the key of the damaged object, if a `DamagedError` made the task fail."""
+    return (error.url, error.key) if isinstance(error, DamagedError) else None
 
 
-def _what(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """What the task says it is, else what the function says."""
-    named = [getattr(thing, "what", None) for thing in (*args[:1], function)]
-    return str(next((name for name in named if name), getattr(function, "__name__", "task")))
+def _task_name(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """The attribute `what` of the task or of the function, else the function's name."""
+    names = [getattr(owner, "what", None) for owner in (*args[:1], function)]
+    return str(next((name for name in names if name), getattr(function, "__name__", "task")))
 
 
 def check(result: Any, failures: list[Failed]) -> bool:
-    """Whether `result` is one; a failure is noted, or raised where nothing more can succeed.
+    """Whether the task succeeded. A `Failed` is appended to `failures`, or raised if no other task could succeed.
 
     Raises
     ------
     WriteError
+        For a `Failed` with `stop`.
     """
     if not isinstance(result, Failed):
         return True
@@ -66,7 +76,7 @@ def check(result: Any, failures: list[Failed]) -> bool:
 
 @contextmanager
 def kept_failures(failures: list[Failed]) -> Iterator[None]:
-    """Failures of blocks inside are added to `failures`, and what follows goes on."""
+    """Add the failures of a `BlocksFailed` raised in the `with` block to `failures`, and continue after the block."""
     try:
         yield
     except BlocksFailed as error:

@@ -1,7 +1,7 @@
-"""Zarr stores in which nothing is lost: what is here is the room's face, used as `store.read(url, path)`.
+"""Zarr stores whose damaged or missing objects are noticed, and in which finished work is never lost.
 
-Knows: the names that whoever reads or writes a store needs.
-Does not know: how any of them works: `writer` creates and writes, `reader` opens, `markers` say what is finished.
+Knows: the functions that other rooms call, as in `store.read(url, path)`.
+Does not know: how they work. `writer` creates and writes arrays, `reader` opens them, `markers` records finished work.
 """
 
 from dissect_xr.store.markers import Written, drop, drop_below, mark, marker, markers

@@ -1,7 +1,18 @@
-"""One run at a time in one output directory.
+"""A lock, so that only one run at a time writes to an output directory.
 
-Knows: the object `lock`, created only where there is none, that names who holds it; which processes are alive here.
+Knows: the object `lock`, which is created only if there is none and names the run that holds it; the live processes of
+this host.
 Does not know: what the run does.
+
+Two runs that take over the same lock, an example: process 17 of this host was killed, and its `lock` (call its content
+L) was left. The runs A and B start at the same time, both read L and find that process 17 is gone.
+
+1. To replace L, a run must first create the object `lock.<the first 32 hex digits of sha256(L)>.partial`, the claim.
+   Only one run can create it. Say that A does: B finds the claim of a live run and stops with "other runs are
+   starting".
+2. A reads `lock` again. It is still L, so A writes its own content there and deletes the claim. A holds the lock.
+3. If B is slower and tries to create the claim only now, it succeeds, but then reads `lock` again and finds A's content
+   instead of L. B deletes its claim, starts over, and is refused with the name of A.
 """
 
 import hashlib
@@ -21,77 +32,85 @@ from dissect_xr.store import objects
 KEY = "lock"
 
 TRIES = 3
-"""Looks at a lock that changes meanwhile."""
+"""How often a run reads a lock that other runs keep changing, before it gives up."""
 
 CLAIMED = 5.0
-"""Seconds after which another host's claim, which is held for two requests, counts as left behind."""
+"""Seconds after which another host's claim counts as abandoned; a live run holds its claim for two requests."""
 
 
 @contextmanager
 def locked(out: str, command: str, *, break_lock: bool = False) -> Iterator[None]:
-    """Hold the lock of the output directory `out` inside.
+    """Hold the lock of the output directory `out` inside the `with` block.
 
-    A lock left by a process of this host that is gone is taken over. `break_lock` takes the one that stands there now
-    from anyone, unless another process of this host took it since this one began: of several that break a lock one
-    gets it. A claim in its way that another host left is broken too, if it stands there for `CLAIMED` seconds more.
+    If the process that holds the lock ran on this host and is gone, the lock is taken over. With `break_lock` the
+    present lock is taken over whoever holds it, except from a process of this host that took it after this process
+    started: if several processes break a lock, one of them gets it. With `break_lock` a claim of another host is taken
+    over as well, if it still has the same content after `CLAIMED` seconds.
 
     Raises
     ------
     DissectError
-        Where another run holds it: who, where, since when.
+        If another run holds the lock: its command, host, process number and start time.
     """
-    broken = _seen(out) if break_lock else None
-    with _held(out, KEY, _mine(command), broken):
+    breakable = _breakable(out) if break_lock else None
+    with _holding(out, KEY, _new_content(command), breakable):
         yield
 
 
 @contextmanager
-def _held(out: str, key: str, mine: bytes, broken: bytes | None) -> Iterator[None]:
-    """Have `mine` stand under `key` inside, where nobody else's does but `broken`.
+def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterator[None]:
+    """Keep the object `key` with the content `own` inside the `with` block; raise if another run holds it.
 
-    That, or what a dead one left, is replaced under a claim, which is an object like the lock itself, named by the
-    digest of what it replaces: it can be created by one only, and who is late finds another content than it claimed.
+    An object whose content is `breakable`, or whose holder is gone, is replaced while this run holds a claim. A claim
+    is an object like the lock itself, named by the digest of the content it replaces (see the example above).
     """
     for _ in range(TRIES):
-        if objects.create(out, key, mine):
+        if objects.create(out, key, own):
             break
-        held = objects.read(out, key)
-        if held is None:  # let go of meanwhile
+        found = objects.read(out, key)
+        if found is None:  # its holder has just deleted it
             continue
-        if not (held == broken or left_behind(held)):
-            raise DissectError(_refusal(out, held) if key == KEY else _crowded(out))
-        claim = f"{KEY}.{hashlib.sha256(held).hexdigest()[:32]}{objects.PARTIAL}"
-        with _held(out, claim, mine, _stuck(out, claim) if held == broken else None):
-            if objects.read(out, key) == held:
-                objects.write(out, key, mine)
+        if not (found == breakable or left_behind(found)):
+            raise DissectError(_in_use_message(out, found) if key == KEY else _starting_message(out))
+        claim = f"{KEY}.{hashlib.sha256(found).hexdigest()[:32]}{objects.PARTIAL}"
+        with _holding(out, claim, own, _abandoned_claim(out, claim) if found == breakable else None):
+            if objects.read(out, key) == found:
+                objects.write(out, key, own)
                 break
     else:
-        raise DissectError(_crowded(out))
+        raise DissectError(_starting_message(out))
     try:
         yield
     finally:
-        if objects.read(out, key) == mine:
+        if objects.read(out, key) == own:
             objects.delete(out, key)
 
 
-def _seen(out: str) -> bytes | None:
-    """The lock that whoever started this process can have seen."""
-    held = objects.read(out, KEY)
-    content, process = _fields(held or b""), psutil.Process()
-    other = _is_here(content) and content["pid"] != process.pid
-    return None if other and float(content.get("taken", 0)) > process.create_time() else held
+def _breakable(out: str) -> bytes | None:
+    """The present lock; None if another process of this host took it after this process started.
+
+    The user who gave `--break-lock` cannot have meant a lock that did not exist yet.
+    """
+    found = objects.read(out, KEY)
+    content, process = _fields(found or b""), psutil.Process()
+    other = _is_of_this_host(content) and content["pid"] != process.pid
+    return None if other and float(content.get("taken", 0)) > process.create_time() else found
 
 
-def _stuck(out: str, claim: str) -> bytes | None:
-    """What stood under `claim` `CLAIMED` seconds ago; None for one of this host, where it is seen who lives."""
-    held = objects.read(out, claim)
-    if held is None or _is_here(_fields(held)):
+def _abandoned_claim(out: str, claim: str) -> bytes | None:
+    """The content of `claim` as it was `CLAIMED` seconds ago.
+
+    None for a claim of this host: whether its process is alive is known without waiting.
+    """
+    found = objects.read(out, claim)
+    if found is None or _is_of_this_host(_fields(found)):
         return None
     time.sleep(CLAIMED)
-    return held
+    return found
 
 
-def _mine(command: str) -> bytes:
+def _new_content(command: str) -> bytes:
+    """The content of a lock that this process holds: JSON that names the process and its command."""
     now = datetime.now(UTC)
     process = psutil.Process()
     content = {
@@ -105,23 +124,26 @@ def _mine(command: str) -> bytes:
     return json.dumps(content).encode()
 
 
-def _fields(held: bytes) -> dict[str, Any]:
-    """What a lock says; nothing where it is damaged."""
+def _fields(lock: bytes) -> dict[str, Any]:
+    """The JSON fields of a lock; none if it is damaged."""
     try:
-        content = json.loads(held)
+        content = json.loads(lock)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _is_here(content: dict[str, Any]) -> bool:
+def _is_of_this_host(content: dict[str, Any]) -> bool:
     return content.get("host") == socket.gethostname() and isinstance(content.get("pid"), int)
 
 
-def left_behind(held: bytes) -> bool:
-    """Whether the holder was a process of this host that is gone; its number may be another one's by now."""
-    content = _fields(held)
-    if not _is_here(content):
+def left_behind(lock: bytes) -> bool:
+    """Whether the holder of a lock was a process of this host that is gone.
+
+    A new process may have its number by now, so the time at which the process started is compared as well.
+    """
+    content = _fields(lock)
+    if not _is_of_this_host(content):
         return False
     try:
         born = psutil.Process(content["pid"]).create_time()
@@ -130,18 +152,18 @@ def left_behind(held: bytes) -> bool:
     return bool(abs(born - float(content.get("born", born))) > 2)
 
 
-def _crowded(out: str) -> str:
-    """Who holds a claim may be late and get nothing: it is not named."""
-    return f"{objects.join(out, KEY)}: other runs are starting here as well. Try again."
+def _starting_message(out: str) -> str:
+    """Does not name the run that holds a claim: that run may not get the lock."""
+    return f"{objects.join(out, KEY)}: other runs are starting here as well. Give the same command again."
 
 
-def _refusal(out: str, held: bytes) -> str:
-    content = _fields(held)
+def _in_use_message(out: str, lock: bytes) -> str:
+    content = _fields(lock)
     where = objects.join(out, KEY)
     if not content:
-        return f"{where}: is no lock of this program. If nothing runs here, give --break-lock."
-    who = ", ".join(f"{name} {content.get(name)}" for name in ("host", "pid", "started"))
+        return f"{where}: is not a lock of this program, or is damaged. If no run uses {out}, give --break-lock."
+    holder = ", ".join(f"{name} {content.get(name)}" for name in ("host", "pid", "started"))
     return (
-        f"{out}: is in use by `{content.get('command')}` ({who}). Wait for it, or choose another --out; if that run is "
-        f"dead, which cannot be seen from here, give --break-lock."
+        f"{out}: is in use by `{content.get('command')}` ({holder}). Wait until it ends, or choose another --out. This "
+        "host cannot find out whether a run on another host is alive: if you know that it is dead, give --break-lock."
     )

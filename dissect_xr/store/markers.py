@@ -1,11 +1,27 @@
-"""Markers: the one mechanism for "done".
+"""Markers: small objects beside a store that record which parts of it are finished.
 
-Knows: the small objects beside a store that say what is finished: which objects they list, which markers they need.
+Knows: which objects a marker lists, which other markers it depends on, how it is written, read and removed.
 Does not know: Zarr, or what a block is.
 
-A marker is an object at `<parent>/markers/<store name>/<key>.json`, written last, that holds the size and crc32c of
-every object it lists and the fingerprint of what made them, and ends with its own crc32c. What has no marker does
-not exist. Nothing relies on rename, so object stores and file systems are treated alike.
+A marker is written after all objects that it lists. An object that no marker lists counts as unfinished, even if it is
+there. Nothing relies on renaming, so object stores and file systems are treated alike.
+
+An example: images 64 to 127 of the snapshot `first`, extracted into `run/activations.zarr`. When all objects of the
+block are written, the worker writes the marker `first/blocks/64-128` to the object
+`run/markers/activations.zarr/first/blocks/64-128.json`::
+
+    {"depends_on": [],
+     "fingerprint": "9f2c...",                                    sha256 of what the block was made from
+     "note": {"batch": 32},
+     "objects": {"first/conv1/activation/c/1/0/0/0": [804312, 1917132407],    bytes and crc32c
+                 "first/conv1/peak/c/1/0": [5120, 304860571]}}
+    bd82a251                                                      crc32c of the marker itself, in hex
+
+When all blocks are finished, the marker `first/conv1/done` is written, and so is one for every other layer. It lists no
+objects but depends on `first/created`, `first/blocks/0-64` and `first/blocks/64-128`. Suppose that a disk then damages
+the 5,120 bytes of `peak`, or the marker `first/blocks/64-128` itself. `drop` removes that marker and all that depend on
+it, the `done` of every layer, while `first/created` and `first/blocks/0-64` stay. The next run finds one block without
+a marker, computes images 64 to 127 again, and writes the `done` markers again.
 """
 
 import json
@@ -28,7 +44,7 @@ def mark(
     note: Mapping[str, Any] | None = None,
     depends_on: Iterable[str] = (),
 ) -> None:
-    """Write the marker `key`: all objects it lists are finished, and so are the markers it depends on."""
+    """Write the marker `key`, after all objects that it lists (`written`) and all markers that it depends on."""
     content = {
         "fingerprint": fingerprint,
         "objects": {name: list(pair) for name, pair in sorted(written.items())},
@@ -36,7 +52,7 @@ def mark(
         "depends_on": sorted(depends_on),
     }
     body = json.dumps(content, sort_keys=True).encode()
-    objects.write(*_beside(url, key), body + b"\n" + f"{objects.checksum(body):08x}".encode())
+    objects.write(*_location(url, key), body + b"\n" + f"{objects.checksum(body):08x}".encode())
 
 
 def marker(url: str, key: str, *, fingerprint: str | None = None) -> dict[str, Any] | None:
@@ -45,16 +61,16 @@ def marker(url: str, key: str, *, fingerprint: str | None = None) -> dict[str, A
     Raises
     ------
     DissectError
-        If it is damaged (`DamagedError`), or was written under another fingerprint than `fingerprint`.
+        If the marker is damaged (`DamagedError`), or its fingerprint differs from `fingerprint`.
     """
-    parent, name = _beside(url, key)
+    parent, name = _location(url, key)
     raw = objects.read(parent, name)
     if raw is None:
         return None
     body, _, checksum = raw.rpartition(b"\n")
     if checksum.decode("ascii", "replace") != f"{objects.checksum(body):08x}":
         raise DamagedError(
-            f"{url_of(url, key)}: is a damaged marker. Give the `run` command again: its block is done again.",
+            f"{url_of(url, key)}: is a damaged marker. Give the `run` command again: it computes the block again.",
             url,
             f"{key}.json",
         )
@@ -68,14 +84,14 @@ def marker(url: str, key: str, *, fingerprint: str | None = None) -> dict[str, A
 
 
 def markers(url: str, prefix: str = "") -> set[str]:
-    """Keys of all markers of a store that are `prefix` or lie below it."""
-    parent, base = _beside(url, "")
-    below = f"{base}{prefix}" if prefix.endswith("/") or not prefix else f"{base}{prefix}/"
-    return {key[len(base) : -len(".json")] for key in objects.sizes(parent, below) if key.endswith(".json")}
+    """Keys of all markers of a store, or of those whose key starts with `prefix` and a slash."""
+    parent, base = _location(url, "")
+    start = f"{base}{prefix}" if prefix.endswith("/") or not prefix else f"{base}{prefix}/"
+    return {key[len(base) : -len(".json")] for key in objects.sizes(parent, start) if key.endswith(".json")}
 
 
 def drop(url: str, keys: Iterable[str]) -> set[str]:
-    """Remove markers and all that depend on them; the keys of those that were there."""
+    """Remove the markers `keys` and all markers that depend on them; the keys of those that existed."""
     content, dropped = {}, set(keys)
     for key in markers(url):
         try:
@@ -84,24 +100,24 @@ def drop(url: str, keys: Iterable[str]) -> set[str]:
             content[key] = set()
     while more := {key for key, depends_on in content.items() if depends_on & dropped} - dropped:
         dropped |= more
-    # What depends on another goes first: a marker that is left never depends on one that is gone.
+    # Markers with more dependencies are removed first, so that no marker left by a kill depends on a removed one.
     for key in sorted(dropped, key=lambda key: -len(content.get(key, ()))):
-        objects.delete(*_beside(url, key))
+        objects.delete(*_location(url, key))
     return dropped & set(content)
 
 
 def drop_below(url: str, prefix: str) -> None:
-    """Remove all markers below `prefix`."""
-    parent, base = _beside(url, "")
+    """Remove all markers whose key starts with `prefix` and a slash."""
+    parent, base = _location(url, "")
     objects.delete_all(parent, objects.sizes(parent, f"{base}{prefix}/"))
 
 
 def url_of(url: str, key: str) -> str:
-    """Where the marker `key` lies, for messages."""
-    return objects.join(*_beside(url, key))
+    """The URL of the marker `key`, for messages."""
+    return objects.join(*_location(url, key))
 
 
-def _beside(url: str, key: str) -> tuple[str, str]:
-    """The URL one level up, and the marker\'s key there."""
+def _location(url: str, key: str) -> tuple[str, str]:
+    """The URL of the folder that holds the store, and the key of the marker's object in it."""
     parent, name = objects.split(url)
     return parent, f"markers/{name}/{key}.json" if key else f"markers/{name}/"

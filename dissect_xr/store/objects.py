@@ -1,11 +1,11 @@
-"""Where stores lie: folders and object stores alike, by URL, as whole objects under keys.
+"""Objects under keys, in local folders and in object stores, addressed by path or URL.
 
-Knows: paths, URLs, the zarr store behind each; reading, writing, listing and conditional creation of an object.
+Knows: paths, URLs and the zarr store for each; how to read, write, list, delete and conditionally create an object.
 Does not know: what an object holds.
 
-`s3://`, `gs://` and `az://` go through obstore, which has conditional creation; credentials and endpoint come from the
-usual environment variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Any other URL goes through fsspec, where
-creation is not conditional.
+`s3://`, `gs://` and `az://` are accessed through obstore, which creates objects conditionally; credentials and endpoint
+come from the usual environment variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). All other URLs are accessed
+through fsspec, which cannot create an object conditionally.
 """
 
 import errno
@@ -30,12 +30,12 @@ from dissect_xr.errors import DissectError, WriteError
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://")
 
 PARTIAL = ".partial"
-"""Suffix of a file that is being written; zarr's local store uses it as well."""
+"""Suffix of a file that is being written; zarr's local store uses the same one."""
 
-_NO_WAY = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+_TRANSPORT_ERRNO = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
-_NO_ANSWER = re.compile(r"HTTP error|status code: (408|429|5\d\d)")
-"""obstore has one class for all: a lost connection and a busy server, but also a range past the end of an object."""
+_TRANSPORT_MESSAGE = re.compile(r"HTTP error|status code: (408|429|5\d\d)")
+"""obstore raises one class for a lost connection, a busy server and a range past the end of an object alike."""
 
 
 def is_local(url: str) -> bool:
@@ -49,7 +49,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def key(path: str, name: str) -> str:
-    """Key of the object `name` of the group at `path`.
+    """Key of the object `name` in the group at `path`.
 
     >>> key("", "zarr.json"), key("first/conv1", "zarr.json")
     ('zarr.json', 'first/conv1/zarr.json')
@@ -58,7 +58,7 @@ def key(path: str, name: str) -> str:
 
 
 def split(url: str) -> tuple[str, str]:
-    """The place that holds `url`, and its name there."""
+    """The URL of the folder that holds `url`, and the name of `url` in it."""
     if is_local(url):
         return str(Path(url).parent), Path(url).name
     parent, name = posixpath.split(url.rstrip("/"))
@@ -66,7 +66,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 def checksum(data: bytes) -> int:
-    """crc32c."""
+    """crc32c of `data`."""
     return int(google_crc32c.value(data))
 
 
@@ -80,14 +80,14 @@ def open_store(url: str) -> Any:
 
 
 def is_transport(error: Exception) -> bool:
-    """Whether `error` is of the way to a store, and so may pass, not of what lies there.
+    """Whether `error` is a transport error: the connection to the store failed, so a second try may succeed.
 
     >>> is_transport(ConnectionResetError()), is_transport(OSError(errno.EIO, "Input/output error"))
     (True, False)
     """
     if isinstance(error, OSError):
-        return isinstance(error, (TimeoutError, ConnectionError)) or error.errno in _NO_WAY
-    return type(error).__module__.startswith("obstore") and _NO_ANSWER.search(str(error)) is not None
+        return isinstance(error, (TimeoutError, ConnectionError)) or error.errno in _TRANSPORT_ERRNO
+    return type(error).__module__.startswith("obstore") and _TRANSPORT_MESSAGE.search(str(error)) is not None
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,7 +101,7 @@ def _object_store(url: str, endpoint: str) -> Any:
 
 
 def read(url: str, key: str) -> bytes | None:
-    """The object under `key`, None where there is none."""
+    """The content of the object `key`, None if it does not exist."""
     if is_local(url):
         try:
             return Path(url, key).read_bytes()
@@ -112,12 +112,12 @@ def read(url: str, key: str) -> bytes | None:
 
 
 def write(url: str, key: str, data: bytes) -> None:
-    """Put an object under `key`: whole or not at all.
+    """Write `data` to the object `key`: readers see all of it or the old content, never a part.
 
     Raises
     ------
     WriteError
-        Naming the place and the bytes needed.
+        With the URL of the object and its size in bytes.
     """
     with writing(url, key, len(data)):
         if is_local(url):
@@ -127,7 +127,7 @@ def write(url: str, key: str, data: bytes) -> None:
 
 
 def create(url: str, key: str, data: bytes) -> bool:
-    """Put an object under `key` unless there is one; whether this call did."""
+    """Write `data` to the object `key` if it does not exist; whether this call created it."""
     with writing(url, key, len(data)):
         if is_local(url):
             try:
@@ -170,7 +170,7 @@ def _write_file(path: Path, data: bytes, *, exclusive: bool) -> None:
 
 
 def delete(url: str, key: str) -> None:
-    """Remove the object under `key`, if there is one."""
+    """Delete the object `key`, if it exists."""
     if is_local(url):
         Path(url, key).unlink(missing_ok=True)
     else:
@@ -191,7 +191,7 @@ def delete_all(url: str, keys: Iterable[str]) -> None:
 
 
 def delete_below(url: str, prefix: str) -> None:
-    """Remove all objects below `prefix`, an empty one meaning all."""
+    """Delete all objects whose key starts with `prefix` and a slash; an empty `prefix` deletes all."""
     if is_local(url):
         shutil.rmtree(Path(url, prefix), ignore_errors=True)
     else:
@@ -199,14 +199,14 @@ def delete_below(url: str, prefix: str) -> None:
 
 
 def holds_anything(url: str) -> bool:
-    """Whether a folder holds anything but what was being written; object stores are not asked."""
+    """Whether a local folder holds a file that is not partly written; always False for an object store."""
     if not is_local(url) or not Path(url).is_dir():
         return False
     return any(not path.name.endswith(PARTIAL) for path in Path(url).iterdir())
 
 
 def sizes(url: str, prefix: str = "") -> dict[str, int]:
-    """Bytes of every object whose key starts with `prefix`, which ends with a slash; sorted by key."""
+    """Key -> bytes of every object whose key starts with `prefix` (empty, or ending with a slash), sorted by key."""
     found = dict(_files(Path(url), Path(url, prefix)) if is_local(url) else sync(_listed(open_store(url), prefix)))
     return dict(sorted(found.items()))
 
@@ -217,7 +217,7 @@ def _files(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
             path = Path(parent, name)
             try:
                 yield path.relative_to(root).as_posix(), path.stat().st_size
-            except FileNotFoundError:  # a worker has just finished writing it under its own name
+            except FileNotFoundError:  # a worker has just renamed its partial file
                 continue
 
 
@@ -229,7 +229,7 @@ async def _listed(store: Any, prefix: str) -> dict[str, int]:
 
 @contextmanager
 def writing(url: str, key: str, nbytes: int) -> Iterator[None]:
-    """What cannot be written inside becomes one message with the place and the bytes needed."""
+    """Turn every error of a write in the `with` block into a `WriteError` with the URL and the size of the object."""
     try:
         yield
     except DissectError:
@@ -239,12 +239,13 @@ def writing(url: str, key: str, nbytes: int) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise WriteError(
-            f"{join(url, key)}: cannot write {nbytes:,} bytes: {reason}{_free(url)}. What is finished is kept: make "
-            "space, or mend what is said here, and give the same command again."
+            f"{join(url, key)}: cannot write {nbytes:,} bytes: {reason}{_free(url)}. Finished blocks are kept: free "
+            "some space, or mend the cause named here, and give the same command again."
         ) from error
 
 
 def _free(url: str) -> str:
+    """The free bytes of a local disk as a part of a message; empty for an object store."""
     if not is_local(url):
         return ""
     folder = Path(url).absolute()

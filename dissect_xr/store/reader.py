@@ -1,6 +1,6 @@
-"""Reads stores: what is damaged or missing is an error that says so, never data.
+"""Reads groups and arrays of stores; damaged or missing objects raise `DamagedError` and are never read as data.
 
-Knows: how a group, an array and a Dataset are opened through the checks of `verified`.
+Knows: how a group, an array and a Dataset are opened through `VerifiedStore`.
 Does not know: how they were written, or what they mean.
 """
 
@@ -23,34 +23,38 @@ from dissect_xr.store.verified import MEND, METADATA, VerifiedStore
 
 
 def exists(url: str, path: str = "") -> bool:
-    """Whether a Zarr group stands at `path`."""
+    """Whether there is a Zarr group at `path`."""
     return objects.read(url, objects.key(path, METADATA)) is not None and _group(url, path) is not None
 
 
 def _group(url: str, path: str) -> Any:
-    """The group, None where there is none."""
+    """The group at `path`, None if there is none."""
     missing = GroupNotFoundError, FileNotFoundError
     try:
         with _reading(url, objects.key(path, METADATA), *missing):
-            return zarr.open_group(_checked(url), path=path, mode="r", zarr_format=3)
+            return zarr.open_group(_verified(url), path=path, mode="r", zarr_format=3)
     except missing:
         return None
 
 
-def _checked(url: str) -> VerifiedStore:
+def _verified(url: str) -> VerifiedStore:
     return VerifiedStore(objects.open_store(url), url)
 
 
 @contextmanager
-def _reading(url: str, below: str, *passed: type[Exception]) -> Iterator[None]:
-    """What fails inside is damaged, but for errors that are `passed`, say enough, or are of the way to the store."""
+def _reading(url: str, key: str, *unchanged: type[Exception]) -> Iterator[None]:
+    """Turn errors in the `with` block into a `DamagedError` of the object, group or array `key`.
+
+    Errors that are not about the stored bytes are raised as they are: those of the package, lack of memory, transport
+    errors, and the types `unchanged`.
+    """
     try:
         yield
     except Exception as error:
-        if isinstance(error, (DissectError, MemoryError, *passed)) or objects.is_transport(error):
+        if isinstance(error, (DissectError, MemoryError, *unchanged)) or objects.is_transport(error):
             raise
-        message = f"{objects.join(url, below)}: cannot be read ({type(error).__name__}: {error}). {MEND}"
-        raise DamagedError(message, url, below) from error
+        message = f"{objects.join(url, key)}: cannot be read ({type(error).__name__}: {error}). {MEND}"
+        raise DamagedError(message, url, key) from error
 
 
 def read_attrs(url: str, path: str = "") -> dict[str, Any]:
@@ -62,7 +66,7 @@ def read_attrs(url: str, path: str = "") -> dict[str, Any]:
 
 
 class StoredArray:
-    """An array of a store, for slicing: the slice is what is read."""
+    """An array of a store. Slicing it reads the slice, and only that, into memory."""
 
     def __init__(self, url: str, path: str, opened: Any) -> None:
         self.url, self.path, self._array = url, path, opened
@@ -78,27 +82,27 @@ class StoredArray:
             return self._array[key]
 
     def outer(self, key: tuple[Any, ...]) -> Any:
-        """Values of an outer product of slices, numbers and lists of objects."""
+        """Values at the outer product of one slice, number or list of numbers per dim."""
         with _reading(self.url, self.path, IndexError):
             return self._array.oindex[key]
 
 
 def read(url: str, path: str) -> StoredArray:
-    """The array at `path`, for slicing: the slice is what is read.
+    """The array at `path`. Slicing it reads the slice, and only that, into memory.
 
     Raises
     ------
     DamagedError
-        On opening or slicing, where what is stored is not what was written.
+        On opening or slicing, if a stored object is damaged or missing.
     """
     with _reading(url, objects.key(path, METADATA), FileNotFoundError):
-        array = zarr.open_array(_checked(url), path=path, mode="r", zarr_format=3)
+        array = zarr.open_array(_verified(url), path=path, mode="r", zarr_format=3)
     return StoredArray(url, path, array)
 
 
 def groups(url: str, path: str = "") -> list[str]:
     """Names of the groups directly below `path`, sorted."""
-    return sorted(name for name, _ in zarr.open_group(_checked(url), path=path, mode="r").groups())
+    return sorted(name for name, _ in zarr.open_group(_verified(url), path=path, mode="r").groups())
 
 
 def open_lazy(
@@ -109,9 +113,9 @@ def open_lazy(
     Parameters
     ----------
     chunks
-        Dim -> length of a lazy block, where it is another than the stored chunk's.
+        Dim -> length of a Dask chunk, for the dims in which it differs from the stored chunk.
     coordinates
-        Names of those to read; all where none is given. A coordinate costs a millisecond in each group.
+        Names of the coordinates to read; None reads all. Each one takes about a millisecond per group.
     """
     group = _group(url, path)
     if group is None:
@@ -124,13 +128,17 @@ def open_lazy(
     coords, variables = {}, {}
     for name, array in arrays.items():
         if name not in named and array.dims != (name,):
-            variables[name] = _lazily(array, array.dims, array.attrs, objects.join(url, array.path), chunks or {})
+            variables[name] = _dask_variable(
+                array, array.dims, array.attrs, objects.join(url, array.path), chunks or {}
+            )
         elif coordinates is None or name in coordinates:
             coords[name] = xr.Variable(array.dims, _plain(array), array.attrs)
     return xr.Dataset(variables, coords, attrs)
 
 
-class _Reading(BackendArray):
+class _LazyArray(BackendArray):
+    """A `StoredArray` in the form in which xarray indexes it lazily."""
+
     def __init__(self, array: StoredArray) -> None:
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
@@ -140,25 +148,26 @@ class _Reading(BackendArray):
         )
 
 
-def _lazily(
+def _dask_variable(
     array: StoredArray, dims: Sequence[str], attrs: Mapping[str, Any], name: str, chunks: Mapping[str, int]
 ) -> xr.Variable:
-    """A Dask array cut like what is stored, that reads through `array`: an error in reading says what is damaged.
+    """A variable whose Dask chunks are the stored chunks and are read through `array`, so errors name what is damaged.
 
     Parameters
     ----------
     name
-        Of the Dask array: the place that is read. What is opened again gets another name, since another store may lie
-        there by then, of which a cluster must not give what it kept of the first.
+        Start of the Dask array's name: the URL that is read. A unique suffix is added each time a store is opened:
+        another store may have been written to the same URL since, and a cluster must not return cached results of the
+        old one.
     chunks
-        Dim -> length of a block, where it is another than the stored chunk's.
+        Dim -> length of a Dask chunk, for the dims in which it differs from the stored chunk.
     """
     lengths = {dim: chunks.get(dim, n) for dim, n in zip(dims, array.chunks, strict=True)}
-    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Reading(array)), attrs)
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_LazyArray(array)), attrs)
     return variable.chunk(lengths, name=f"{name}-{uuid4().hex}")
 
 
 def _plain(array: StoredArray) -> NDArray[Any]:
-    """Values; text with the fixed length that NumPy compares fastest."""
+    """All values; text as NumPy strings of fixed length, which compare fastest."""
     values = array[...]
     return np.asarray(values) if array.dtype.kind in "iufbM" else np.asarray(values.tolist(), dtype=str)

@@ -1,7 +1,7 @@
-"""Work that makes again what turns out to be damaged while it is read.
+"""Repair of damaged stores: damaged objects and their markers are deleted, and the stages compute them again.
 
-Knows: which errors say so, or may pass, where to look then, when to give up.
-Does not know: how anything is made: what is dropped is missing, and the work makes what is missing.
+Knows: which errors mean that an object is damaged, where to look for more damage, when to give up.
+Does not know: how an object is computed. A stage computes every block that has no marker.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,77 +16,85 @@ from dissect_xr.store.verify import Damage, expected, inspect, read_all
 Result = TypeVar("Result")
 
 FRUITLESS = 3
-"""Calls that may fail though nothing is found damaged; the last one ends it."""
+"""Failed calls of the work in which no damage was found; after this many, `mended` gives up."""
 
 
-def mended(work: Callable[[], Result], tell: Callable[[Damage], None]) -> Result:
-    """The result of `work`, called again whenever it has read something damaged, which is dropped before.
+def mended(work: Callable[[], Result], on_damage: Callable[[Damage], None]) -> Result:
+    """The result of `work`. If it reads damaged objects, they are deleted and it is called again.
 
-    At most one call per object that can be damaged, and `FRUITLESS` more.
+    It is called again at most once for every object of the stores, and `FRUITLESS` times more.
 
     Parameters
     ----------
     work
-        Keeps what is finished and makes what is missing.
-    tell
-        Takes every damage that was dropped, as soon as it was.
+        A function that keeps all finished blocks and computes all others.
+    on_damage
+        Called for each damaged object after it was deleted.
 
     Raises
     ------
     DissectError
-        Where an object is damaged again after it was made again, or something cannot be read though it is intact.
+        If an object is damaged again after it was computed again, or an object cannot be read `FRUITLESS` times though
+        no damage is found.
     """
-    seen, fruitless = set[str](), 0
+    mended_before, fruitless = set[str](), 0
     while True:
         try:
             return work()
         except Exception as error:
-            unread, why = _unread(error), error
-        if not unread and not objects.is_transport(why):
-            raise why
-        damages = [damage for url, keys in unread.items() for damage in repair(url, full=True, below=keys)]
+            unreadable, cause = _unreadable(error), error
+        if not unreadable and not objects.is_transport(cause):
+            raise cause
+        damages = [damage for url, keys in unreadable.items() for damage in repair(url, full=True, within=keys)]
         found = {damage.where for damage in damages}
-        if again := sorted(found & seen):
+        if again := sorted(found & mended_before):
             raise DissectError(
-                f"{again[0]}: cannot be read again, though it was mended since. Is a disk failing, or the memory of a "
-                f"worker? {why}"
-            ) from why
+                f"{again[0]}: is damaged again, though this run has computed it again. Check the disk and the memory "
+                f"of the workers. {cause}"
+            ) from cause
         fruitless += not damages
         if fruitless == FRUITLESS:
-            where = ", ".join(objects.join(url, key) for url in unread for key in sorted(unread[url])) or "a store"
+            named = ", ".join(objects.join(url, key) for url in unreadable for key in sorted(unreadable[url]))
             raise DissectError(
-                f"{where}: cannot be read, though nothing is found damaged; this run met that {FRUITLESS} times. Is a "
-                f"disk failing, the network, or the memory of a worker? {why}"
-            ) from why
-        seen |= found
+                f"{named or 'a store'}: cannot be read, though no damage is found; this happened {FRUITLESS} times in "
+                f"this run. Check the disk, the network, and the memory of the workers. {cause}"
+            ) from cause
+        mended_before |= found
         for damage in damages:
-            tell(damage)
+            on_damage(damage)
 
 
-def _unread(error: Exception) -> dict[str, set[str]]:
-    """Store -> keys of what could not be read."""
-    lost: list[tuple[str, str] | None] = [(error.url, error.below)] if isinstance(error, DamagedError) else []
+def _unreadable(error: Exception) -> dict[str, set[str]]:
+    """Store -> keys of the objects, groups and arrays that could not be read."""
+    pairs: list[tuple[str, str] | None] = [(error.url, error.key)] if isinstance(error, DamagedError) else []
     if isinstance(error, BlocksFailed):
-        lost = [failure.damaged for failure in error.failures]
-    unread: dict[str, set[str]] = {}
-    for url, key in filter(None, lost):
-        unread.setdefault(url, set()).add(key)
-    return unread
+        pairs = [failure.damaged for failure in error.failures]
+    unreadable: dict[str, set[str]] = {}
+    for url, key in filter(None, pairs):
+        unreadable.setdefault(url, set()).add(key)
+    return unreadable
 
 
-def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None, show: bool = True) -> list[Damage]:
-    """Remove what is damaged, and the markers that list it, so that just those blocks are done again.
+def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None, show: bool = True) -> list[Damage]:
+    """The damaged objects, after deleting them and the markers that list them, so that their blocks are computed again.
 
-    Looks at sizes and metadata; with `full` at every byte, which `show` draws a progress bar of. `below` are keys of
-    objects, groups and arrays: only what belongs to them, and the markers, is looked at.
+    Parameters
+    ----------
+    full
+        Whether to read every byte, rather than only sizes and metadata.
+    within
+        Keys of objects and paths of groups and arrays: only these, their objects and the markers are checked. None
+        checks the whole store.
+    show
+        Whether to draw a progress bar while every byte of the store is read.
     """
-    known = expected(url)
-    if below is None:
-        damages = list(read_all(known, show) if full else inspect(known, full=False))
+    listed = expected(url)
+    if within is None:
+        damages = list(read_all(listed, show) if full else inspect(listed, full=False))
     else:
-        within = tuple(f"{key}/" if key else "" for key in below)
-        only = [key for key in known.objects if f"{key}/".startswith(within)]
-        damages = [*known.damages, *inspect(known, full=full, only=only)]
+        prefixes = tuple(f"{key}/" if key else "" for key in within)
+        only = [key for key in listed.objects if f"{key}/".startswith(prefixes)]
+        damages = [*listed.damages, *inspect(listed, full=full, only=only)]
     if damages:
         drop(url, {key for damage in damages for key in damage.markers})
         for damage in damages:
@@ -98,7 +106,7 @@ def repair(url: str, *, full: bool = False, below: Iterable[str] | None = None, 
 
 
 def sweep(url: str) -> int:
-    """Remove files that were being written when their writer died; how many there were. Nobody else may be writing."""
+    """Delete partial files that killed writers left, and return how many. No other process may write to the store."""
     if not objects.is_local(url):
         return 0
     partial = [key for key in objects.sizes(url) if key.endswith(objects.PARTIAL)]

@@ -1,7 +1,22 @@
-"""What stands between zarr and the objects: notes what is written, refuses what was not written so.
+"""Wrappers of zarr stores: `RecordingStore` records what is written, `VerifiedStore` refuses to read anything else.
 
-Knows: zarr's store interface; that metadata has no checksum of its own and that a missing chunk reads as zeros.
-Does not know: arrays or blocks; chunks carry the codec's checksum, which zarr checks.
+Knows: zarr's store interface; that zarr's metadata has no checksum, and that zarr reads a missing chunk as zeros.
+Does not know: arrays or blocks.
+
+A verified read, an example. The marker `first/created` lists the object `first/conv1/zarr.json` with 312 bytes and the
+crc32c 304860571, and there is a marker `first/conv1/done`.
+
+1. zarr gets `first/conv1/zarr.json`. `VerifiedStore` looks for the markers `created` and `done` at the root, of `first`
+   and of `first/conv1`, and compares size and crc32c of the bytes read with (312, 304860571). With 311 bytes, or with
+   one flipped bit, it raises `DamagedError`. If none of these markers lists the object, the group is not finished yet,
+   and the bytes are returned unchecked.
+2. zarr gets the chunk `first/conv1/activation/c/3/0/0/0`. If the object exists, it is returned unchecked: its zstd
+   frame ends with a checksum of its own, which zarr's codec compares.
+3. If the object does not exist, zarr would fill the array with zeros. But `first/conv1/done` says that all chunks of
+   the group were written, so `DamagedError` is raised. Without that marker the chunk counts as not written yet.
+
+The content of the markers is read once per process and store, and again after `forget`, or when a comparison fails:
+this run may have written the metadata again.
 """
 
 import asyncio
@@ -19,15 +34,17 @@ from dissect_xr.store.markers import Written, marker
 METADATA = "zarr.json"
 
 LISTING = ("created", "done")
-"""Last part of the keys of markers that list metadata."""
+"""Last parts of the keys of those markers that list metadata."""
 
 _CHUNK = re.compile(r"(^|/)c(/\d+)*$")
 
-MEND = "`dissect-xr verify` names all damage; `run --verify` does all damaged blocks again, `run` those that it meets."
+MEND = (
+    "`dissect-xr verify` lists all damage; `run --verify` computes all damaged blocks again, `run` those that it reads."
+)
 
 
 class VerifiedStore(WrapperStore[Any]):
-    """A store to read from, whose metadata is what its markers list and whose finished arrays lack no chunk."""
+    """A store to read from: raises `DamagedError` for changed metadata, and for a missing chunk of a finished array."""
 
     def __init__(self, store: Any, url: str) -> None:
         super().__init__(store)
@@ -38,39 +55,41 @@ class VerifiedStore(WrapperStore[Any]):
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
-        if not _in_question(key, value):
+        if not _needs_check(key, value):
             return value
         if objects.is_local(self.url):
             self._check(key, value)
         else:
-            # Reading a marker of an object store waits for zarr's event loop, on which this runs.
+            # This coroutine runs on zarr's event loop; reading a marker waits for that loop, so it needs another
+            # thread.
             await asyncio.to_thread(self._check, key, value)
         return value
 
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Buffer | None:
-        """zarr 3.4 reads through this where the wrapped store can; 3.1 never calls it."""
+        """As `get`. zarr 3.4 calls it if the wrapped store has it, zarr 3.1 never does."""
         value = super().get_sync(key, prototype=prototype, byte_range=byte_range)  # type: ignore[misc]
-        if _in_question(key, value):
+        if _needs_check(key, value):
             self._check(key, value)
         return value  # type: ignore[no-any-return]
 
     def _check(self, key: str, value: Buffer | None) -> None:
         if value is not None:
             check_metadata(self.url, key, value.to_bytes())
-        elif _listed(self.url).finished(key):
+        elif _listed_metadata(self.url).is_finished(key):
             message = f"{objects.join(self.url, key)}: is missing, though its array is finished. {MEND}"
             raise DamagedError(message, self.url, key)
 
 
-def _in_question(key: str, value: Buffer | None) -> bool:
-    """Whether there is something that zarr would not notice: changed metadata, or a chunk that is not there."""
+def _needs_check(key: str, value: Buffer | None) -> bool:
+    """Whether zarr would overlook damage of this object: it is metadata, or a chunk that does not exist."""
     return key.endswith(METADATA) if value is not None else _CHUNK.search(key) is not None
 
 
 class RecordingStore(WrapperStore[Any]):
-    """A store to write to, that notes size and checksum of everything written through it.
+    """A store to write to: records size and crc32c of every object that is written through it.
 
-    No chunk is read back: writers own whole shards, and zarr 3.1.6 fails to overwrite a truncated one it reads first.
+    It tells zarr that no chunk exists yet. Writers write whole shards, so nothing needs to be read first, and zarr
+    3.1.6 fails if it reads a truncated shard before it overwrites it.
     """
 
     def __init__(self, store: Any, url: str, written: Written | None = None) -> None:
@@ -85,7 +104,7 @@ class RecordingStore(WrapperStore[Any]):
         return None if _CHUNK.search(key) else await super().get(key, prototype, byte_range)
 
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Buffer | None:
-        """zarr 3.4 reads through this where the wrapped store can; 3.1 never calls it."""
+        """As `get`. zarr 3.4 calls it if the wrapped store has it, zarr 3.1 never does."""
         if _CHUNK.search(key):
             return None
         return super().get_sync(key, prototype=prototype, byte_range=byte_range)  # type: ignore[misc,no-any-return]
@@ -101,68 +120,76 @@ class RecordingStore(WrapperStore[Any]):
             await self.set(key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
-        """zarr 3.4 writes through this where the wrapped store can; 3.1 never calls it."""
+        """As `set`. zarr 3.4 calls it if the wrapped store has it, zarr 3.1 never does."""
         data = value.to_bytes()
         with objects.writing(self.url, key, len(data)):
             super().set_sync(key, value)  # type: ignore[misc]
         self.written[key] = (len(data), objects.checksum(data))
 
 
-class _Listed:
-    """The metadata that the markers of one store list, read as it is needed."""
+class _ListedMetadata:
+    """The metadata objects that the markers of one store list. Markers are read when they are first needed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.objects: dict[str, list[int]] = {}
+        """key of a metadata object -> [bytes, crc32c]"""
         self.done: set[str] = set()
+        """paths of the groups that have a marker `done`"""
 
     def load(self, key: str) -> None:
-        """Read the markers that can list `key`."""
+        """Read the markers `created` and `done` of all groups above the object `key`."""
         parts = key.split("/")[:-1]
         for depth in range(len(parts) + 1):
-            above = "/".join(parts[:depth])
+            group = "/".join(parts[:depth])
             for name in LISTING:
-                content = marker(self.url, f"{above}/{name}" if above else name)
+                content = marker(self.url, objects.key(group, name))
                 if content is None:
                     continue
                 if name == "done":
-                    self.done.add(above)
+                    self.done.add(group)
                 self.objects |= {k: v for k, v in content["objects"].items() if k.endswith(METADATA)}
 
-    def finished(self, key: str) -> bool:
-        """Whether the array of a chunk belongs to a group that is done."""
+    def is_finished(self, key: str) -> bool:
+        """Whether the chunk `key` belongs to an array of a group that has a marker `done`."""
         parts = key.split("/")
-        above = {"/".join(parts[:depth]) for depth in range(len(parts))}
-        if not above & self.done:
+        groups = {"/".join(parts[:depth]) for depth in range(len(parts))}
+        if not groups & self.done:
             self.load(key)
-        return bool(above & self.done)
+        return bool(groups & self.done)
 
 
 @functools.lru_cache(maxsize=64)
-def _listed(url: str) -> _Listed:
-    return _Listed(url)
+def _listed_metadata(url: str) -> _ListedMetadata:
+    return _ListedMetadata(url)
 
 
 def check_metadata(url: str, key: str, data: bytes) -> None:
-    """Raise unless `data` is what the markers list under `key`; where none does, it is not finished.
+    """Raise if a marker lists `key` with another size or crc32c than those of `data`.
+
+    Metadata that no marker lists is accepted: it is not finished.
 
     Raises
     ------
     DamagedError
         Naming the object.
     """
-    known, found = _listed(url), [len(data), objects.checksum(data)]
-    if known.objects.get(key) == found:
+    listed, found = _listed_metadata(url), [len(data), objects.checksum(data)]
+    if listed.objects.get(key) == found:
         return
-    # Not seen before, or written again since by this run.
-    known.objects.pop(key, None)
-    known.load(key)
-    if known.objects.get(key, found) != found:
-        raise DamagedError(f"{objects.join(url, key)}: is damaged: not what was written. {MEND}", url, key)
+    # The marker has not been read yet, or this run has written the object and its marker again since.
+    listed.objects.pop(key, None)
+    listed.load(key)
+    if listed.objects.get(key, found) != found:
+        raise DamagedError(
+            f"{objects.join(url, key)}: is damaged: its size or checksum is not that of what was written. {MEND}",
+            url,
+            key,
+        )
 
 
 def forget(url: str) -> None:
-    """Read the markers of `url` again when they are needed next: something was removed."""
-    known = _listed(url)
-    known.objects.clear()
-    known.done.clear()
+    """Make this process read the markers of `url` again when it next needs them; call it after removing objects."""
+    listed = _listed_metadata(url)
+    listed.objects.clear()
+    listed.done.clear()

@@ -1,7 +1,7 @@
-"""Whether a store is what its markers list, and what has to be done again where it is not.
+"""Verification of stores: which objects differ from what the markers list, and which markers list them.
 
-Knows: objects, their sizes and checksums, which marker lists which.
-Does not know: Zarr, or how a block is made: a stage does again what has no marker.
+Knows: the sizes and checksums of objects, and the content of markers.
+Does not know: Zarr, or how a block is computed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,20 +15,21 @@ from dissect_xr.store.markers import marker, markers, url_of
 from dissect_xr.store.verified import METADATA
 
 STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
-"""What a run directory holds."""
+"""The stores of a run directory."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One object that is not what was written."""
+    """One object that is damaged or missing."""
 
     where: str
     """path or URL"""
     what: str
+    """what is wrong with it"""
     markers: tuple[str, ...]
-    """keys of the markers that no longer hold"""
+    """keys of the markers that list it, whose blocks must be computed again"""
     key: str | None = None
-    """of the object in its store; None for a marker"""
+    """key of the object in its store; None if the damaged object is a marker"""
 
     def __str__(self) -> str:
         again = f" ({', '.join(self.markers)})" if self.markers else ""
@@ -37,7 +38,7 @@ class Damage:
 
 @dataclass
 class Expected:
-    """What the markers of a store list."""
+    """All objects that the markers of a store list."""
 
     url: str
     objects: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -45,31 +46,37 @@ class Expected:
     by: dict[str, list[str]] = field(default_factory=dict)
     """object key -> keys of the markers that list it"""
     damages: list[Damage] = field(default_factory=list)
-    """of the markers themselves"""
+    """damage of the markers themselves"""
 
 
 def expected(url: str) -> Expected:
-    """What the markers of the store at `url` list; reads all of them."""
-    found, there = Expected(url), markers(url)
+    """All objects that the markers of the store at `url` list; reads every marker."""
+    found, existing = Expected(url), markers(url)
     with ThreadPoolExecutor(8) as executor:
-        contents = dict(zip(sorted(there), executor.map(lambda key: _content(url, key), sorted(there)), strict=True))
+        contents = dict(
+            zip(sorted(existing), executor.map(lambda key: _content(url, key), sorted(existing)), strict=True)
+        )
     for key, content in contents.items():
         if isinstance(content, str):
             found.damages.append(Damage(url_of(url, key), content, (key,)))
             continue
-        for missing in sorted(set(content["depends_on"]) - there):
-            found.damages.append(Damage(url_of(url, missing), f"missing, though '{key}' depends on it", (key,)))
+        for missing in sorted(set(content["depends_on"]) - existing):
+            found.damages.append(
+                Damage(url_of(url, missing), f"missing, though the marker '{key}' depends on it", (key,))
+            )
         for name, (size, crc) in content["objects"].items():
             if found.objects.setdefault(name, (size, crc)) != (size, crc):
-                found.damages.append(Damage(url_of(url, key), f"contradicts another marker on {name}", (key,)))
+                found.damages.append(
+                    Damage(url_of(url, key), f"lists {name} with another size or checksum than another marker", (key,))
+                )
             found.by.setdefault(name, []).append(key)
     return found
 
 
 def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
-    """The marker, or what is wrong with it."""
+    """The content of a marker, or what is wrong with it."""
     try:
-        return marker(url, key) or "was removed meanwhile"
+        return marker(url, key) or "was removed during verification"
     except (DissectError, OSError) as error:
         if objects.is_transport(error):
             raise
@@ -77,40 +84,43 @@ def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
 
 
 def inspect(
-    known: Expected, *, full: bool, only: Iterable[str] | None = None, bar: Bar | None = None
+    listed: Expected, *, full: bool, only: Iterable[str] | None = None, bar: Bar | None = None
 ) -> Iterator[Damage]:
-    """What is damaged: sizes of all objects and the contents of metadata, or with `full` all contents.
+    """The damaged and missing ones among the listed objects.
 
     Parameters
     ----------
+    full
+        Whether to read all objects and compare their checksums; otherwise only metadata is read, and the sizes of all
+        other objects are compared.
     only
-        Object keys to look at; None means all.
+        Keys of the objects to check; None checks all, and yields the damage of the markers as well.
     bar
-        Advanced by every object.
+        Advanced by one for every object.
     """
     if only is None:
-        yield from known.damages
-    keys = list(known.objects if only is None else only)
-    sizes = objects.sizes(known.url) if only is None and not full else None
+        yield from listed.damages
+    keys = list(listed.objects if only is None else only)
+    sizes = objects.sizes(listed.url) if only is None and not full else None
     with ThreadPoolExecutor(8) as executor:
-        for damage in executor.map(lambda key: _look(known, key, sizes), keys):
+        for damage in executor.map(lambda key: _damage(listed, key, sizes), keys):
             if bar is not None:
                 bar.advance(0)
             if damage is not None:
                 yield damage
 
 
-def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage | None:
-    """What is wrong with one object; where `sizes` are given, only those of chunks are compared."""
-    size, crc = known.objects[key]
+def _damage(listed: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage | None:
+    """The damage of one object, None if it is intact. With `sizes`, a chunk is not read: only its size is compared."""
+    size, crc = listed.objects[key]
     wrong = None
     if sizes is not None and not key.endswith(METADATA):
         found = sizes.get(key)
         if found != size:
-            wrong = "missing" if found is None else f"{found:,} bytes, {size:,} were written"
+            wrong = "missing" if found is None else f"has {found:,} bytes, {size:,} were written"
     else:
         try:
-            data = objects.read(known.url, key)
+            data = objects.read(listed.url, key)
         except OSError as error:
             if objects.is_transport(error):
                 raise
@@ -118,47 +128,47 @@ def _look(known: Expected, key: str, sizes: Mapping[str, int] | None) -> Damage 
         if data is None:
             wrong = "missing"
         elif wrong is None and len(data) != size:
-            wrong = f"{len(data):,} bytes, {size:,} were written"
+            wrong = f"has {len(data):,} bytes, {size:,} were written"
         elif wrong is None and objects.checksum(data) != crc:
-            wrong = "damaged: the checksum is not that of what was written"
-    return Damage(objects.join(known.url, key), wrong, tuple(known.by[key]), key) if wrong else None
+            wrong = "damaged: its checksum differs from that of what was written"
+    return Damage(objects.join(listed.url, key), wrong, tuple(listed.by[key]), key) if wrong else None
 
 
 def stores_at(path: str) -> list[str]:
-    """The stores of a run directory, or `path` itself where it is one.
+    """The URLs of the stores of the run directory at `path`, or `path` itself if it is a store.
 
     Raises
     ------
     DissectError
-        Where there is neither.
+        If it is neither.
     """
     inside = [objects.join(path, name) for name in STORES]
     found = [url for url in inside if markers(url) or objects.read(url, METADATA) is not None]
     if not found and (markers(path) or objects.read(path, METADATA) is not None):
         found = [path]
     if not found:
-        raise DissectError(f"{path}: expected a store or a run directory with {', '.join(STORES)}, found neither.")
+        raise DissectError(f"{path}: expected a store, or a run directory with {', '.join(STORES)}, found neither.")
     return found
 
 
 def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
-    """All damage of a store or of a run directory, and the number of objects; reads every byte that a marker lists.
+    """All damage of a store or of a run directory, and the number of objects; reads every object that a marker lists.
 
     `show` draws a progress bar.
     """
     damages, count = [], 0
     for url in stores_at(path):
-        known = expected(url)
-        # What `keep_activations: none` leaves of a store is its root alone.
-        if not known.by and not known.damages and set(objects.sizes(url)) != {METADATA}:
-            damages.append(Damage(url, "nothing in it is marked as finished", ()))
-        count += len(known.objects)
-        damages += read_all(known, show)
+        listed = expected(url)
+        # With `keep_activations: none`, only the root group is left of a store of activations.
+        if not listed.by and not listed.damages and set(objects.sizes(url)) != {METADATA}:
+            damages.append(Damage(url, "no marker lists anything in it, so nothing in it is finished", ()))
+        count += len(listed.objects)
+        damages += read_all(listed, show)
     return damages, count
 
 
-def read_all(known: Expected, show: bool) -> Iterator[Damage]:
-    """What is damaged, after reading every byte, with a progress bar."""
-    name, count = known.url.rstrip("/").rsplit("/", 1)[-1], len(known.objects)
+def read_all(listed: Expected, show: bool) -> Iterator[Damage]:
+    """The damaged and missing objects; reads every byte, with a progress bar if `show`."""
+    name, count = listed.url.rstrip("/").rsplit("/", 1)[-1], len(listed.objects)
     with track(f"verify {name}", count, show=show and count > 0) as bar:
-        yield from inspect(known, full=True, bar=bar)
+        yield from inspect(listed, full=True, bar=bar)

@@ -1,8 +1,8 @@
-"""Zarr stores: create once, write whole blocks.
+"""Writes Zarr stores: all groups and arrays are created once, then tasks write whole shards.
 
 Knows: Zarr format 3, shards and alignment, how metadata and blocks are written.
-Does not know: what an array means (`schema`), who writes it (`parallel`), which block comes next, or what makes a block
-exist (`markers`).
+Does not know: what an array means (`schema`), where tasks run (`parallel`), which blocks there are, or how a finished
+block is recorded (`markers`).
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class ArraySpec:
 
     @property
     def block(self) -> tuple[int, ...]:
-        """What one writer must own whole: the shard, or the chunk where there are no shards."""
+        """The smallest part that one task must write as a whole: a shard, or a chunk if there are no shards."""
         return self.shards or self.chunks
 
     @property
@@ -49,9 +49,10 @@ class ArraySpec:
 
 
 class Writer:
-    """Writes blocks into existing arrays of one store and remembers what it wrote, for the marker.
+    """Writes blocks into existing arrays of one store, and records the objects it wrote, for the marker.
 
-    One writer belongs to one task. `write` refuses a block that another task could share a shard with.
+    Each task has its own writer. `write` refuses a block that covers a shard only in part, since another task could
+    write the rest of that shard.
     """
 
     def __init__(self, url: str) -> None:
@@ -61,20 +62,20 @@ class Writer:
 
     @property
     def written(self) -> Written:
-        """What was written so far."""
+        """The objects written so far."""
         return dict(self._store.written)
 
     def add(self, written: Written) -> None:
-        """Have the marker list objects that were written otherwise, too."""
+        """Add objects that were written without this writer, so that the marker lists them as well."""
         self._store.written.update(written)
 
     def write(self, path: str, start: Sequence[int], data: NDArray[Any]) -> None:
-        """Write `data` into the array at `path`, its first element at index `start`.
+        """Write `data` into the array at `path`; its first element goes to the index `start`.
 
         Raises
         ------
         DissectError
-            If the block does not cover whole shards (or reach the end of the array).
+            If the block covers a shard only in part, other than at the end of the array.
         """
         array = self._arrays.get(path)
         if array is None:
@@ -103,17 +104,19 @@ def create(
     attrs: Mapping[str, Any],
     coordinates: Iterable[tuple[ArraySpec, NDArray[Any]]] = (),
 ) -> Written:
-    """Write the metadata of a group, of its arrays and its coordinates, deleting what stood there; the objects written.
+    """Write the metadata of a group, its arrays and its coordinates, and return the objects written.
+
+    If there was a group at `path`, it is deleted first.
 
     Raises
     ------
     DissectError
-        Where a folder holds files that are no store: they are not deleted.
+        If `url` is a folder with other files than a store; they are not deleted.
     """
     if path or objects.read(url, METADATA) is not None:
         objects.delete_below(url, path)
     elif objects.holds_anything(url):
-        raise DissectError(f"{url}: is not empty and holds no store. Choose another path.")
+        raise DissectError(f"{url}: expected a store or an empty folder, found other files. Choose another path.")
     forget(url)
     return lay_out(url, path, arrays, attrs, coordinates)
 
@@ -125,9 +128,9 @@ def lay_out(
     attrs: Mapping[str, Any],
     coordinates: Iterable[tuple[ArraySpec, NDArray[Any]]] = (),
 ) -> Written:
-    """As `create`, keeping the blocks that are there; groups above `path` are made where they are missing.
+    """As `create`, but blocks that exist are kept; groups above `path` are created if they are missing.
 
-    The group's own metadata is written first, so that what is not finished can be told from what is not ours.
+    The group's own metadata is written first, so that an unfinished store can be distinguished from foreign files.
     """
     memory = MemoryStore()
     group: Any = zarr.create_group(memory, path=path, zarr_format=3, attributes=dict(attrs))
@@ -136,20 +139,20 @@ def lay_out(
         _create_array(group, spec)
     for spec, values in coordinates:
         group[spec.name].with_config({"write_empty_chunks": True})[:] = values
-    own = f"{path}/" if path else ""
-    made = {key: buffer.to_bytes() for key, buffer in memory._store_dict.items() if key.startswith(own)}
-    written = {key: (len(data), objects.checksum(data)) for key, data in made.items()}
+    prefix = f"{path}/" if path else ""
+    wanted = {key: buffer.to_bytes() for key, buffer in memory._store_dict.items() if key.startswith(prefix)}
+    written = {key: (len(data), objects.checksum(data)) for key, data in wanted.items()}
     parts = path.split("/") if path else []
     for depth in range(len(parts)):
         key = "/".join([*parts[:depth], METADATA])
-        above = objects.read(url, key)
-        if above is None:
-            above = _bare_group()
-            objects.write(url, key, above)
-        written[key] = (len(above), objects.checksum(above))
-    for key in sorted(made, key=lambda key: (key.count("/"), key)):
-        if objects.read(url, key) != made[key]:
-            objects.write(url, key, made[key])
+        parent = objects.read(url, key)
+        if parent is None:
+            parent = _empty_group()
+            objects.write(url, key, parent)
+        written[key] = (len(parent), objects.checksum(parent))
+    for key in sorted(wanted, key=lambda key: (key.count("/"), key)):
+        if objects.read(url, key) != wanted[key]:
+            objects.write(url, key, wanted[key])
     return written
 
 
@@ -169,22 +172,25 @@ def _create_array(group: Any, spec: ArraySpec) -> None:
     )
 
 
-def _bare_group() -> bytes:
+def _empty_group() -> bytes:
+    """The metadata of a group without attributes."""
     memory = MemoryStore()
     zarr.create_group(memory, zarr_format=3)
     return bytes(memory._store_dict[METADATA].to_bytes())
 
 
 def write_group(url: str, path: str, attrs: Mapping[str, Any]) -> Written:
-    """Write a group's own metadata again, with these attributes; what it holds stays."""
+    """Replace the attributes of a group, and return the object written; its arrays and groups stay as they are."""
     return {key: pair for key, pair in lay_out(url, path, (), attrs).items() if key == objects.key(path, METADATA)}
 
 
 def update_attrs(url: str, attrs: Mapping[str, Any], *, key: str = "done") -> None:
-    """Add attributes to the root group of a finished store, and have its marker list them."""
+    """Add attributes to the root group of a finished store, and write its marker again with the new checksum."""
     content = marker(url, key)
     if content is None:
-        raise DissectError(f"{url}: expected the marker '{key}', found none.")
+        raise DissectError(
+            f"{url}: expected the marker '{key}', found none: the store is not finished. Run its recipe again."
+        )
     written = content["objects"] | write_group(url, "", read_attrs(url) | dict(attrs))
     mark(
         url,
@@ -197,7 +203,7 @@ def update_attrs(url: str, attrs: Mapping[str, Any], *, key: str = "done") -> No
 
 
 def coordinate(name: str, dim: str, values: Sequence[Any] | NDArray[Any]) -> tuple[ArraySpec, NDArray[Any]]:
-    """A one-dimensional array in a single chunk, with its values; strings are stored with variable length."""
+    """Spec and values of a one-dimensional array with a single chunk; strings are stored with variable length."""
     data = np.asarray(values)
     if data.dtype.kind in "UOT":
         data = np.asarray([str(v) for v in values], dtype=object)
@@ -206,7 +212,7 @@ def coordinate(name: str, dim: str, values: Sequence[Any] | NDArray[Any]) -> tup
 
 
 def remove(url: str, path: str) -> None:
-    """Delete the group at `path` and its markers, the markers first."""
+    """Delete the markers of the group at `path`, then the group."""
     drop_below(url, path)
     objects.delete_below(url, path)
     forget(url)
@@ -221,7 +227,7 @@ def fingerprint(parameters: Mapping[str, Any]) -> str:
 def marked(
     url: str, key: str, *, fingerprint: str, depends_on: Iterable[str] = ()
 ) -> Iterator[tuple[Writer, dict[str, Any]]]:
-    """A writer and a note; leaving without an error writes the marker, leaving with one writes nothing."""
+    """A writer, and a dict for the marker's note. The marker is written after the `with` block, unless it raised."""
     writer, note = Writer(url), dict[str, Any]()
     yield writer, note
     mark(url, key, fingerprint=fingerprint, written=writer.written, note=note, depends_on=depends_on)

@@ -50,7 +50,8 @@ def test_a_block_that_kills_its_worker_is_named_and_the_others_are_done(killed_t
         )
     (failure,) = caught.value.failures
     assert failure.what == "activations of first, images number 2"
-    assert failure.message.startswith("activations of first, images number 2: 2 workers died while doing only this.")
+    task = "activations of first, images number 2"
+    assert failure.message.startswith(f"{task}: 2 workers died while they ran only this task.")
     assert "--memory" in failure.message
     assert sorted(done) == [0, 1, 3, 4, 5, 6, 7, 8]
     # Twice beside others, which Dask blames as well, and twice alone.
@@ -71,7 +72,7 @@ def test_a_fold_whose_task_kills_its_worker_fails_and_the_others_do_not(killed_t
         for name, numbers in (("good", (0, 1, 3)), ("bad", (2,)))
     ]
     found = {}
-    with pytest.raises(BlocksFailed, match="2 workers died while doing only this"):
+    with pytest.raises(BlocksFailed, match="2 workers died while they ran only this task"):
         found.update(fold_tasks(killed_twice, folds))
     assert found == {"good": ("good", 4)}
 
@@ -104,7 +105,7 @@ def test_without_workers_a_run_ends_after_a_wait(play, pool, lost, gpu, said):
     assert dict(run_tasks(pool, abs, range(4), gpu=gpu)) == {n: n for n in range(4)}
     for name in lost:
         play.kill(name)
-    with pytest.raises(DissectError, match=rf"^no {said} has been there for 2 s\. Start one; what is finished is kept"):
+    with pytest.raises(DissectError, match=rf"^there has been no {said} for 2 s\. Finished blocks are kept: start one"):
         list(run_tasks(pool, abs, range(4), gpu=gpu))
 
 

@@ -225,7 +225,8 @@ def test_damage_is_no_reason_to_leave_exemplars_out(run: Path, tmp_path: Path) -
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DamagedError, match=r"late/conv2/activation: cannot be read .* `run --verify` does all damaged"):
+    said = r"late/conv2/activation: cannot be read .* `run --verify` computes all damaged"
+    with pytest.raises(DamagedError, match=said):
         write_report(str(copy), tmp_path / "report", show=False)
 
 

@@ -210,7 +210,7 @@ def test_a_claim_left_by_one_that_died_while_taking_over_is_no_obstacle(out):
 def keep_recipe(out: str) -> None:
     """As a run does when it starts; imported late, for the contenders need not."""
     pytest.importorskip("torch", reason="NOT RUN: a run needs torch to start")
-    from dissect_xr.cli.main import start
+    from dissect_xr.cli import start
 
     start.keep_recipe(out, {})
 
@@ -236,7 +236,7 @@ def test_another_hosts_claim_is_an_obstacle_only_while_it_changes(out):
 def test_a_living_claim_is_not_broken(tmp_path):
     left(str(tmp_path), host="elsewhere")
     claim = claim_of(str(tmp_path))
-    objects.write(str(tmp_path), claim, lock._mine("run other"))
+    objects.write(str(tmp_path), claim, lock._new_content("run other"))
     keep_recipe(str(tmp_path))
     refused = pytest.raises(DissectError, match="other runs are starting here")
     with refused, locked(str(tmp_path), "mine", break_lock=True):
@@ -247,7 +247,7 @@ def test_a_living_claim_is_not_broken(tmp_path):
 def test_what_killed_runs_were_writing_is_removed(tmp_path):
     for name in ("recipe.yaml.1.partial", "markers/lock.partial"):
         objects.write(str(tmp_path), name, b"")
-    dead = json.loads(lock._mine("run killed")) | {"pid": dead_process()}
+    dead = json.loads(lock._new_content("run killed")) | {"pid": dead_process()}
     objects.write(str(tmp_path), f"lock.1{objects.PARTIAL}", json.dumps(dead).encode())
     keep_recipe(str(tmp_path))
     assert set(objects.sizes(str(tmp_path))) == {"recipe.yaml"}
@@ -287,7 +287,7 @@ def test_who_is_late_with_a_claim_is_not_named_as_the_holder(out):
     left(out, pid=dead_process())
 
     def too_late(url, key, content, real=objects.create):
-        real(url, key, lock._mine("run late"))
+        real(url, key, lock._new_content("run late"))
         return False
 
     refused = pytest.raises(DissectError, match="other runs are starting here")

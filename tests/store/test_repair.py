@@ -216,7 +216,7 @@ def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
         assert runs.call("run", *arguments) == 2
     assert len(tries) == 1
     said = capsys.readouterr().err
-    assert f"{path}: cannot be read again, though it was mended since" in said
+    assert f"{path}: is damaged again, though this run has computed it again" in said
     assert "Traceback" not in said
     assert runs.call("run", *arguments) == 0
 
@@ -339,7 +339,7 @@ def test_what_can_never_be_read_ends_it(tmp_path):
         calls.append(None)
         raise damaged(str(tmp_path / "store"))
 
-    with pytest.raises(DissectError, match=r"key: cannot be read, though nothing is found damaged.* 3 times"):
+    with pytest.raises(DissectError, match=r"key: cannot be read, though no damage is found.* 3 times"):
         mended(work, pytest.fail)
     assert len(calls) == repair.FRUITLESS
 
