@@ -19,7 +19,7 @@ import numpy as np
 from bench_rows import peak_memory
 
 from dissect_xr import store
-from dissect_xr.dissection.cut import COUNTED
+from dissect_xr.dissection.cut import COUNT_CHUNK_UNITS
 from dissect_xr.schema import DISSECTION
 
 SECTION, WORKERS = "## Answers", 2
@@ -42,7 +42,7 @@ def _write_layer(url, name, units, kinds, area, random):  # type: ignore[no-unty
     snapshot, layer, step, position = name
     path = f"{snapshot}/{layer}"
     whole, kinds_of = (CONCEPTS,) * 2, (len(CATEGORIES),) * 2
-    sizes = {"fraction": (1, 1), "unit": (units, min(units, COUNTED)), "concept": whole, "category": kinds_of}
+    sizes = {"fraction": (1, 1), "unit": (units, min(units, COUNT_CHUNK_UNITS)), "concept": whole, "category": kinds_of}
     specs = []
     for variable in DISSECTION.values():
         shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)

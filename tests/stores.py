@@ -49,7 +49,7 @@ def tiny_chunks(
     with ExitStack() as stack:
         for module, sizes in (
             (activations_store, {"CHUNK": chunk, "SHARD": shard, "UNIT_CHUNK": units}),
-            (cut, {"READ": read, "LABELS": labels, "TASK": task, "COUNTED": units}),
+            (cut, {"READ_BYTES": read, "LABEL_READ_BYTES": labels, "TASK_BYTES": task, "COUNT_CHUNK_UNITS": units}),
         ):
             stack.enter_context(patch.multiple(module, **sizes))
         yield

@@ -1,1 +1,1 @@
-"""Thresholds and counts, from the two stores into `dissection.zarr`."""
+"""Computes thresholds and pixel counts from `activations.zarr` and `probe.zarr` and writes `dissection.zarr`."""

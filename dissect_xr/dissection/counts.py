@@ -1,10 +1,32 @@
-"""Pass 2: how many active pixels of each unit carry each concept.
+"""Pass 2, the parts of it: how many active pixels of each unit carry each concept.
 
-Knows: one task's counts and how counts of tasks add up.
-Does not know: stores of results, or how tasks are spread.
+Knows: how one task counts, and that the counts of two tasks are added.
+Does not know: where results are stored, or where tasks run.
 
-The mask of a (unit, image) pair is evaluated once, whatever the number of concepts; nothing of (pixels x concepts) is
-ever allocated (METHOD 1.5).
+The mask of a unit in an image is found once, whatever the number of concepts, and no array of pixels x concepts is ever
+allocated (METHOD 1.5). A worked example, of a map with 1 row of 2 cells and an image with 1 row of 8 label pixels:
+
+- The unit has activations 0 and 4 in the two cells, and T = 1. Upsampled, its 8 pixels are
+  0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4: pixels 3 to 7 are active, the interval [3, 8).
+- The labels are car, car, car, car, sky, sky, none, none. They are held as runs: car up to pixel 4, sky up to pixel 6,
+  none up to pixel 8.
+- The interval starts in the run of car, which stops at 4: 1 active pixel of car. At 4 starts the run of sky: 2 active
+  pixels. At 6 starts the run without a label. Three steps have counted five pixels.
+
+>>> from dissect_xr.dissection.interpolation import half_pixel
+>>> car, sky = 2, 5
+>>> planes = np.array([car] * 4 + [sky] * 2 + [0] * 2, np.uint16).reshape(1, 1, 1, 8)
+>>> lookup = np.full(1 << 16, -1, np.int32)
+>>> lookup[[car, sky]] = 0, 1
+>>> labels = planes, np.zeros((1, 1), np.uint16), np.array([[True]]), lookup, np.array([0, 0])
+>>> intersection, unit_area = np.zeros((1, 1, 2), np.int64), np.zeros((1, 1, 2), np.int64)
+>>> maps, threshold = np.array([[[[0, 4]]]], np.float32), np.array([[1]], np.float32)
+>>> axes = half_pixel(1, 1), half_pixel(2, 8)
+>>> add_counts((intersection, unit_area), maps, maps.max(axis=(2, 3)), threshold, labels, axes, "all")
+>>> intersection.ravel().tolist(), unit_area.ravel().tolist()  # (car, sky) and (the one category, all images)
+([1, 2], [5, 5])
+
+`kernels` explains how the interval is found without a test of every pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +42,7 @@ from dissect_xr.dissection import kernels
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, read_labels
-from dissect_xr.dissection.layers import Layer, ahead
+from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.floats import HALF_VALUES, bits
 
 Domain = Literal["annotated", "touched", "all"]
@@ -28,16 +50,17 @@ Domain = Literal["annotated", "touched", "all"]
 DOMAINS: dict[str, int] = {"annotated": kernels.ANNOTATED, "touched": kernels.TOUCHED, "all": kernels.ALL}
 
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Intersection (fraction, unit, concept) and area (fraction, unit, category + 1), the last column over all images."""
+"""`intersection` (fraction, unit, concept) and `unit_area` (fraction, unit, category + 1); its last column is the area
+over all images, by which a dead unit is known."""
 
 
 _Read = tuple[tuple[int, int], Sequence[Any]]
-"""Half-open range of images, arrays that begin with it."""
+"""A half-open range of images, and arrays of these images."""
 
 
 @dataclass(frozen=True)
 class CountTask:
-    """One block's counts."""
+    """The counts of one block, to be made."""
 
     layer: Layer
     labels: ProbeLabels
@@ -47,44 +70,48 @@ class CountTask:
     anchoring: str
     domain: Domain
     label_step: int
-    """images whose labels are read at once"""
+    """images whose labels are read at a time"""
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """What the task does, for messages."""
         (first, last), units = self.block.images, self.block.units
         return f"counts of {self.layer.path}, images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
 
 
 def count_block(task: CountTask) -> Counts:
-    """Counts of one block.
+    """The counts of one block.
 
-    Memory: two reads of activations and of labels, and the counts themselves (`blocks.projected`).
+    Memory: two reads of activations, two of labels, and the counts themselves; `cut.projected` adds them up.
     """
     layer, (first, last) = task.layer, task.block.units
     array = store.read(layer.url, f"{layer.path}/activation")
     peaks = store.read(layer.url, f"{layer.path}/peak")
     rows, cols = layer.axes(task.anchoring, task.labels.shape[2:])
     lookup, fractions, units = task.labels.lookup, len(task.thresholds), last - first
-    hits = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
-    areas = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
+    intersection = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
+    unit_area = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
 
     def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        span = slice(*images), slice(first, last)
-        return array[span], peaks[span]
+        index = slice(*images), slice(first, last)
+        return array[index], peaks[index]
 
     reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
     label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
-    maps = zip(reads, ahead(read, reads), strict=True)
-    labels = zip(label_reads, ahead(partial(read_labels, task.labels.url), label_reads), strict=True)
+    maps = zip(reads, prefetch(read, reads), strict=True)
+    labels = zip(label_reads, prefetch(partial(read_labels, task.labels.url), label_reads), strict=True)
     for (values, peak), known in _shared(maps, labels):
         tables = (*known, lookup, task.labels.category)
-        add_counts((hits, areas), values, peak, task.thresholds, tables, (rows, cols), task.domain)
-    return hits, areas
+        add_counts((intersection, unit_area), values, peak, task.thresholds, tables, (rows, cols), task.domain)
+    return intersection, unit_area
 
 
 def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Arrays by image of two series of reads, in ranges that lie in one read of each; both cover the same images."""
+    """The arrays of two series of reads together, image range by image range.
+
+    Both series cover the same images, but are cut differently: reads of [0, 4) and [4, 8) beside reads of [0, 6) and
+    [6, 8) give the ranges [0, 4), [4, 6) and [6, 8).
+    """
     (one, left), (two, right) = next(first), next(second)
     while True:
         start, stop = max(one[0], two[0]), min(one[1], two[1])
@@ -110,15 +137,24 @@ def add_counts(
     axes: tuple[Axis, Axis],
     domain: Domain,
 ) -> None:
-    """Add the counts of maps (image, unit, y, x), float16 or float32, to `counts` in place.
+    """Add the counts of some maps to `counts`, in place.
 
-    `peak` are the maps' largest values (image, unit), `thresholds` (fraction, unit); `labels` and the arrays behind
-    `counts` are as `kernels.count_pixels` takes them.
+    Parameters
+    ----------
+    counts, labels
+        As `kernels.count_pixels` takes them.
+    values : (image, unit, y, x) float16 or float32
+    peak : (image, unit) largest value of each map
+    thresholds : (fraction, unit)
+    axes
+        How the rows and the columns of the label grid sample a map.
+    domain
+        The images whose active pixels are counted into `unit_area`.
     """
-    half, (rows, cols) = values.dtype == np.float16, axes
+    is_float16, (rows, cols) = values.dtype == np.float16, axes
     kernels.count_pixels(
-        bits(values) if half else values,
-        HALF_VALUES if half else None,
+        bits(values) if is_float16 else values,
+        HALF_VALUES if is_float16 else None,
         peak.astype(np.float32),
         thresholds,
         labels,
@@ -138,8 +174,8 @@ def _arguments(
 
 def merge_counts(*parts: Counts) -> Counts:
     """The counts of all parts together."""
-    hits, areas = parts[0][0].copy(), parts[0][1].copy()
+    intersection, unit_area = parts[0][0].copy(), parts[0][1].copy()
     for more_hits, more_areas in parts[1:]:
-        hits += more_hits
-        areas += more_areas
-    return hits, areas
+        intersection += more_hits
+        unit_area += more_areas
+    return intersection, unit_area

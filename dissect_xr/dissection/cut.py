@@ -1,7 +1,27 @@
-"""How a layer is cut into tasks: the one rule for unit blocks, image ranges and images per read.
+"""How a layer is cut into tasks: which units and images a task covers, and how many images it reads at a time.
 
 Knows: bytes per unit and per image, how stores are chunked, the memory of a task, the number of workers.
-Does not know: what a task computes. The cut never changes a result: counts are integers.
+Does not know: what a task computes. The cut never changes a result, since counts are integers.
+
+A worked example: `layer4` of a ResNet, 63,305 images x 2,048 units x 7 x 7 cells in float16, stored in chunks of 256
+images and 64 units, is counted against 1,197 concepts in 6 categories, by 16 workers of 512 MiB for each task.
+
+- Units. The counts of a unit are 8 * (1,197 + 6 + 1) = 9,632 bytes. A partial result may take an eighth of the memory,
+  64 MiB, which 6,967 units would fill: all 2,048 units form one unit block.
+- Images of a read. The 49 cells of a map and its peak are 100 bytes. 256 images, one chunk, of 2,048 units are 50 MiB,
+  more than the 24 MiB of a read; less than a chunk is never read, so a read is 256 images.
+- Images of a task. All images are 12.1 GiB, 13 tasks of at most 1 GiB. Two tasks for each of 16 workers are more, 32.
+  63,305 / 32 images, rounded up to whole reads, are 8 reads of 256, or 2,048 images: 31 tasks.
+- Memory of a task. Three copies of a read of activations, 150 MiB; three copies of a read of labels of 32 MiB, 96 MiB;
+  two partial results of 18.8 MiB; and six more that wait to be merged: 396 of 512 MiB.
+
+>>> layer = Layer("activations.zarr", "20", "layer4", (63305, 2048, 7, 7), "float16", (256, 64), "", None, None)
+>>> sizes = {"unit_bytes": 8 * (1197 + 6 + 1), "memory": 512 * 2**20, "label_bytes": 32 * 2**20}
+>>> blocks = cut(layer, workers=16, split_units=False, **sizes)
+>>> len(blocks), len(blocks[0]), blocks[0][0]
+(1, 31, Block(units=(0, 2048), images=(0, 2048), step=256))
+>>> [round(size / 2**20, 1) for _, size in projected(layer, blocks[0][0], **sizes).parts]
+[150.0, 96.0, 37.6, 112.9]
 """
 
 from dataclasses import dataclass
@@ -12,37 +32,37 @@ from dissect_xr.dissection.layers import Layer
 from dissect_xr.parallel.fold import TREE
 from dissect_xr.parallel.resources import Projection
 
-READ = 24 * 2**20
-"""Raw activations of one read in bytes: enough to spread zarr's cost per call, small beside a task's memory."""
+READ_BYTES = 24 * 2**20
+"""Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
 
-LABELS = 32 * 2**20
-"""Raw labels of one read in bytes: a shard of them; parts of a shard are read at three fifths of the speed."""
+LABEL_READ_BYTES = 32 * 2**20
+"""Raw bytes of labels in one read: about a shard, since parts of a shard are read at three fifths of the speed."""
 
 COPIES = 3
-"""Times a read is held at once: packed, unpacked, and the next one under way."""
+"""Copies of a read in memory at once: compressed, decompressed, and the next read, which is already under way."""
 
-TASK = 2**30
-"""Raw activations of one task in bytes at most: some seconds of work."""
+TASK_BYTES = 2**30
+"""Raw bytes of activations in one task at most: some seconds of work."""
 
-COUNTED = 256
-"""Units of one chunk of counts: with 64, as activations have, 100,000 units in five snapshots were 24,000 objects of
-mostly under 16 KB, and reading them took twice as long."""
+COUNT_CHUNK_UNITS = 256
+"""Units of one chunk of counts. With 64, as activations have, 100,000 units in five snapshots made 24,000 objects, most
+of them smaller than 16 KB, and took twice as long to read."""
 
-COUNTED_BYTES = 8 * 2**20
-"""Counts of a chunk, and maps of its units in one chunk of images, in bytes at most: small memory must do."""
+COUNT_CHUNK_BYTES = 8 * 2**20
+"""Bytes of a chunk of counts at most, and of the maps of its units in a chunk of images: for tasks of little memory."""
 
 RESIDENT = 288 * 2**20
-"""Bytes of a worker process before it reads anything (274 MiB measured): interpreter, NumPy, zarr, Dask, kernels."""
+"""Bytes of a worker process before it reads anything: interpreter, NumPy, zarr, Dask, kernels (274 MiB measured)."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """What one task covers."""
+    """The units and images that one task covers, both half-open ranges."""
 
     units: tuple[int, int]
     images: tuple[int, int]
     step: int
-    """images of one read"""
+    """images read at a time"""
 
     @property
     def reads(self) -> list[tuple[int, int]]:
@@ -51,39 +71,40 @@ class Block:
         return [(i, min(i + self.step, last)) for i in range(first, last, self.step)]
 
 
-def counted_units(layer: Layer, unit_bytes: int) -> int:
-    """Units of one chunk of counts, whole chunks of activations: what a unit block of a count is made of.
+def count_chunk_units(layer: Layer, unit_bytes: int) -> int:
+    """Units of a chunk of counts: whole chunks of activations. Unit blocks are whole chunks of counts.
 
-    Fewer where their counts, or their maps of one chunk of images, take more than `COUNTED_BYTES`.
+    Fewer than `COUNT_CHUNK_UNITS` where their counts, or their maps of one chunk of images, would take more than
+    `COUNT_CHUNK_BYTES`.
     """
     least = layer.chunk[1]
-    most = COUNTED_BYTES // max(unit_bytes, layer.chunk[0] * _map_bytes(layer))
-    return least * max(1, min(COUNTED, most) // least)
+    most = COUNT_CHUNK_BYTES // max(unit_bytes, layer.chunk[0] * _map_bytes(layer))
+    return least * max(1, min(COUNT_CHUNK_UNITS, most) // least)
 
 
 def cut(
     layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units: bool, label_bytes: int = 0
 ) -> list[list[Block]]:
-    """The layer's tasks: a list per unit block, each covering all images.
+    """The layer's tasks: a list of blocks for each unit block, which together cover all images.
 
-    What a task then holds (`projected`) fits the memory, unless a single chunk of activations does not.
+    A task then fits the memory (see `projected`), unless a single chunk of activations does not.
 
     Parameters
     ----------
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes a task may use, an eighth of it for a partial result: several wait to be merged.
+        Bytes that a task may use. A partial result gets an eighth of it, since several wait to be merged.
     workers
-        Blocks are made until each worker has two.
+        Each worker gets two tasks or more, where there are enough images or units.
     split_units
-        Whether unit blocks may be made for the workers' sake, and of fewer units than a chunk of counts has: good where
-        nothing but the activations is read, and nothing stored.
+        Whether there may be more unit blocks than the memory asks for, to give every worker its tasks, and of fewer
+        units than a chunk of counts has. Good where only activations are read and no counts are stored.
     label_bytes
-        Bytes of one read of labels.
+        Bytes of labels in one read.
     """
     images, units = layer.shape[:2]
-    chunk_images, chunk_units = layer.chunk[0], layer.chunk[1] if split_units else counted_units(layer, unit_bytes)
+    chunk_images, chunk_units = layer.chunk[0], layer.chunk[1] if split_units else count_chunk_units(layer, unit_bytes)
     room = memory - memory // 4 - COPIES * label_bytes
     per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes
     fit = min(memory // 8 // max(1, unit_bytes), room // per_unit) // chunk_units
@@ -93,33 +114,33 @@ def cut(
     size = min(units, size)
     spans = [(u, min(u + size, units)) for u in range(0, units, size)]
     per_image = size * _map_bytes(layer)
-    read = min(READ, (room - 2 * unit_bytes * size) // COPIES)
+    read = min(READ_BYTES, (room - 2 * unit_bytes * size) // COPIES)
     step = max(1, read // (per_image * chunk_images)) * chunk_images
-    ranges = max(ceil(images * per_image / TASK), ceil(2 * workers / len(spans)))
+    ranges = max(ceil(images * per_image / TASK_BYTES), ceil(2 * workers / len(spans)))
     length = max(step, ceil(ceil(images / ranges) / step) * step)
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
 
 
 def _map_bytes(layer: Layer) -> int:
-    """Bytes of one unit's map of one image, and of its peak."""
+    """Bytes of a map, and of its peak."""
     return (layer.cells + 1) * layer.itemsize
 
 
 def merge_width(part_bytes: int, memory: int) -> int:
-    """Partial results of `part_bytes` that wait for each other and are merged by one task: a quarter of the memory."""
+    """How many partial results of `part_bytes` one task merges: as many as fit a quarter of the memory, at least 2."""
     return int(min(TREE, max(2, memory // 4 // max(1, part_bytes))))
 
 
 def label_step(labels: ProbeLabels, memory: int) -> int:
-    """Images whose labels are read at once: whole shards; whole chunks where a sixteenth of the memory is less."""
-    images = min(LABELS, memory // 16) // max(1, labels.image_bytes)
+    """Images whose labels are read at a time: whole shards, or chunks where a shard exceeds 1/16 of the memory."""
+    images = min(LABEL_READ_BYTES, memory // 16) // max(1, labels.image_bytes)
     return images // labels.shard * labels.shard or max(1, images // labels.chunk) * labels.chunk
 
 
 def projected(layer: Layer, block: Block, *, unit_bytes: int, memory: int, label_bytes: int = 0) -> Projection:
-    """The memory one task of this block needs at most, beside the process itself (`RESIDENT`).
+    """The memory that a task needs at most for this block, without the process itself (`RESIDENT`).
 
-    `label_bytes` are the labels of one read; reads are double, since the next one is under way.
+    Parameters are those of `cut`. Two reads are in memory at a time, since the next one is already under way.
     """
     units = block.units[1] - block.units[0]
     images = min(block.step, block.images[1] - block.images[0])

@@ -1,7 +1,7 @@
-"""The one place that composes the passes: activations + probe -> `dissection.zarr`.
+"""The dissection of a whole store: runs both passes on the activations and the probe and writes `dissection.zarr`.
 
-Knows: what is done already, which parameters make a result, what is written when.
-Does not know: how activations were made, or any score: those are derived when the store is opened.
+Knows: what is finished already, which parameters make a result, what is written when.
+Does not know: how activations were made, or any score: scores are derived when the store is opened.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from dissect_xr import store
 from dissect_xr.dissection.counts import DOMAINS, Counts, Domain
-from dissect_xr.dissection.cut import counted_units
+from dissect_xr.dissection.cut import count_chunk_units
 from dissect_xr.dissection.interpolation import Anchoring
 from dissect_xr.dissection.labels import ProbeLabels, open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
@@ -24,19 +24,19 @@ from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
 
 CONCEPT_CHUNK = 2048
-"""Concepts of one chunk of `intersection`."""
+"""Concepts in a chunk of `intersection` at most."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What makes a dissection, besides its inputs (METHOD 1 and 2)."""
+    """The parameters of a dissection (METHOD 1 and 2)."""
 
     fractions: tuple[float, ...] = (FRACTION,)
     """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""
     anchoring: Anchoring = "receptive_field"
-    """where a map's cells lie in the image; `half_pixel` where the geometry is not known"""
+    """where the cells of a map lie on the image; layers of unknown geometry are anchored `half_pixel`"""
     domain: Domain = "annotated"
-    """images whose active pixels count into `unit_area` of a category"""
+    """the images whose active pixels are counted into `unit_area`"""
 
     def __post_init__(self) -> None:
         for fraction in self.fractions:
@@ -51,21 +51,21 @@ class Method:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """As stored."""
+        """The parameters, as they are stored in attributes."""
         return asdict(self) | {"fractions": list(self.fractions), "schema_version": SCHEMA_VERSION}
 
     def inputs(self, activations: str, probe: str) -> dict[str, Any]:
-        """All that makes one layer's dissection, as stored: both inputs' fingerprints and the parameters."""
+        """All that makes one layer's dissection, as stored: the fingerprints of both inputs and the parameters."""
         return {"activations_sha256": activations, "probe_sha256": probe} | self.parameters
 
 
 @dataclass(frozen=True)
 class _LayerToDissect:
-    """One layer to be dissected."""
+    """A layer whose dissection is not finished."""
 
     layer: Layer
     attrs: dict[str, Any]
-    """parameters and inputs, as stored"""
+    """attributes of its group, parameters and inputs among them"""
     fingerprint: str
 
 
@@ -81,15 +81,15 @@ def dissect(
 ) -> None:
     """Compute thresholds and counts of every layer of every snapshot and write them to `out`.
 
-    What is finished under the same inputs and parameters is kept; what is not is done. Counts are exact and the same
-    for every pool and block size.
+    What is finished from the same inputs and parameters is kept, and only the rest is computed. Counts are exact, and
+    the same for every pool and block size.
 
     Parameters
     ----------
     activations, probe, out
         Paths or URLs of the three stores.
     only
-        (snapshot, layer) pairs; None means all that `activations` holds.
+        (snapshot, layer) pairs to dissect; None for all that `activations` holds completely.
     pool
         Where tasks run, and the memory each may use; threads of this process by default.
     show
@@ -98,7 +98,7 @@ def dissect(
     Raises
     ------
     DissectError
-        Where the stores do not belong together, are incomplete, or `out` holds something else.
+        Where the stores do not belong together or are incomplete, or `out` holds a dissection of something else.
 
     References
     ----------
@@ -125,7 +125,7 @@ def dissect(
 
 
 def _finish(job: _LayerToDissect, out: str) -> None:
-    """Mark the layer as done where every unit is counted."""
+    """Mark the layer as done if all its units are counted."""
     path, units = job.layer.path, job.layer.shape[1]
     if _done_units(out, job).issuperset(range(units)):
         depends_on = store.markers(out, path) - {f"{path}/done"}
@@ -133,7 +133,7 @@ def _finish(job: _LayerToDissect, out: str) -> None:
 
 
 def complete_pairs(url: str) -> list[tuple[str, str]]:
-    """The (snapshot, layer) pairs that a store of activations or of results holds completely, by step and position."""
+    """The (snapshot, layer) pairs that a store of activations or results holds completely, by step and position."""
     pairs = [tuple(key.split("/")[:2]) for key in store.markers(url) if key.endswith("/done") and key.count("/") == 2]
     order = {}
     for snapshot, layer in pairs:
@@ -143,7 +143,7 @@ def complete_pairs(url: str) -> list[tuple[str, str]]:
 
 
 def _prepare(layer: Layer, labels: ProbeLabels, out: str, method: Method) -> _LayerToDissect | None:
-    """The layer's group in `out`, made where it is missing; None where it is done."""
+    """What is to be done for the layer, whose group in `out` is created where it is missing; None where it is done."""
     source = store.read_attrs(layer.url, layer.path)
     _check_images(layer, labels, source["images_sha256"])
     anchoring, reason = layer.anchored(method.anchoring)
@@ -165,7 +165,7 @@ def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
     Raises
     ------
     DissectError
-        Where it holds one made from something else, with every difference.
+        Where it holds a dissection from other inputs; the message lists every difference.
     """
     if store.marker(out, f"{path}/created") is None:
         return False
@@ -180,29 +180,29 @@ def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
 
 
 def _check_images(layer: Layer, labels: ProbeLabels, images_sha256: str | None) -> None:
-    """Raise unless the activations are of the probe's images: by content where it is known, else by name."""
+    """Raise unless the activations are of the probe's images: names must agree, and pixels where both are known."""
     mend = f"Extract them again for {labels.url}, or dissect with the probe they were made for."
     if layer.shape[0] != labels.shape[0]:
         raise DissectError(
             f"{layer.path}: its activations are of {layer.shape[0]} images, the probe has {labels.shape[0]}. {mend}"
         )
-    mine, theirs = (store.read(*place)[:] for place in ((layer.url, f"{layer.path}/image"), (labels.url, "image")))
-    if len(differ := np.flatnonzero(mine != theirs)):
+    names, probe_names = store.read(layer.url, f"{layer.path}/image")[:], store.read(labels.url, "image")[:]
+    if len(differ := np.flatnonzero(names != probe_names)):
         n = differ[0]
         raise DissectError(
-            f"{layer.path}: its activations are of other images than the probe's: number {n} is '{mine[n]}', "
-            f"in the probe '{theirs[n]}', {len(differ)} differ in all. {mend}"
+            f"{layer.path}: its activations are of other images than the probe's: number {n} is '{names[n]}', "
+            f"in the probe '{probe_names[n]}', {len(differ)} differ in all. {mend}"
         )
     if images_sha256 not in (None, labels.images_sha256):
         raise DissectError(f"{layer.path}: its images have the probe's names, but other pixels. {mend}")
 
 
 def _create(job: _LayerToDissect, labels: ProbeLabels, out: str) -> None:
-    """Create the group of one layer with its coordinates, and mark it as created."""
+    """Create the group of one layer with its coordinates and the concepts' areas, and mark it as created."""
     layer, units = job.layer, job.layer.shape[1]
     sizes = {
         "fraction": (len(job.attrs["fractions"]),) * 2,
-        "unit": (units, min(units, counted_units(layer, labels.unit_bytes(len(job.attrs["fractions"]))))),
+        "unit": (units, min(units, count_chunk_units(layer, labels.unit_bytes(len(job.attrs["fractions"]))))),
         "concept": (labels.concepts.size, min(labels.concepts.size, CONCEPT_CHUNK)),
         "category": (len(labels.categories),) * 2,
     }
@@ -233,7 +233,7 @@ def _create(job: _LayerToDissect, labels: ProbeLabels, out: str) -> None:
 
 
 def _thresholds(jobs: Sequence[_LayerToDissect], out: str, method: Method, pool: Pool, show: bool) -> None:
-    """Pass 1 for the layers that lack it; written a layer at a time."""
+    """Run pass 1 for the layers that lack thresholds; each layer is written and marked by itself."""
     todo = [j for j in jobs if store.marker(out, f"{j.layer.path}/threshold", fingerprint=j.fingerprint) is None]
     if not todo:
         return
@@ -243,7 +243,7 @@ def _thresholds(jobs: Sequence[_LayerToDissect], out: str, method: Method, pool:
         try:
             levels = find_thresholds(pool, layers, method.fractions, bar)
         except BlocksFailed:
-            # Layer by layer: those without a failing block finish.
+            # Layer by layer, so that the layers without a failing block finish.
             levels = {}
             for layer in layers:
                 with kept_failures(failures):
@@ -260,7 +260,7 @@ def _thresholds(jobs: Sequence[_LayerToDissect], out: str, method: Method, pool:
 def _counts(
     jobs: Sequence[_LayerToDissect], out: str, labels: ProbeLabels, method: Method, pool: Pool, show: bool
 ) -> None:
-    """Pass 2 for the unit blocks that lack it; each is written by the task that merged it."""
+    """Run pass 2 for the unit blocks that lack counts; each is written by the task that merges its last counts."""
     counting = []
     for job in jobs:
         done = _done_units(out, job)
@@ -271,19 +271,19 @@ def _counts(
     tasks = sum(len(blocks) for job in counting for blocks in job.blocks)
     if not tasks:
         return
-    prints = {job.layer.path: job.fingerprint for job in jobs}
+    fingerprints = {job.layer.path: job.fingerprint for job in jobs}
     with track(f"counts {jobs[0].layer.snapshot}", tasks, show=show) as bar:
         count(
             pool,
             counting,
             labels,
-            lambda job: StoreCounts(out, job.layer.path, prints[job.layer.path]),
+            lambda job: StoreCounts(out, job.layer.path, fingerprints[job.layer.path]),
             bar,
         )
 
 
 def _done_units(out: str, job: _LayerToDissect) -> set[int]:
-    """Units whose counts are marked, whatever the blocks they were counted in."""
+    """Units whose counts are stored, whichever unit blocks they were counted in."""
     prefix = f"{job.layer.path}/counts/"
     done = set[int]()
     for key in store.markers(out, prefix):
@@ -295,7 +295,7 @@ def _done_units(out: str, job: _LayerToDissect) -> set[int]:
 
 @dataclass(frozen=True)
 class StoreCounts:
-    """`Fold.finish` of a count: writes a unit block and marks it."""
+    """What pass 2 does with the merged counts of a unit block (`Fold.finish`): writes and marks them."""
 
     out: str
     path: str
@@ -303,17 +303,17 @@ class StoreCounts:
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """What it does, for messages."""
         return f"counts of {self.path}"
 
     def __call__(self, units: tuple[int, int], counts: Counts) -> None:
-        """Write the merged counts of units [first, last), unless a worker that died since has done so."""
-        hits, areas = counts
+        """Write the counts of units [first, last), unless another worker, lost since, has done so already."""
+        intersection, unit_area = counts
         first = units[0]
         key = f"{self.path}/counts/{first}-{units[1]}"
         if store.marker(self.out, key, fingerprint=self.fingerprint) is not None:
             return
         with store.marked(self.out, key, fingerprint=self.fingerprint) as (writer, _):
-            writer.write(f"{self.path}/intersection", (0, first, 0), hits)
-            writer.write(f"{self.path}/unit_area", (0, first, 0), areas[:, :, :-1])
-            writer.write(f"{self.path}/dead", (0, first), areas[:, :, -1] == 0)
+            writer.write(f"{self.path}/intersection", (0, first, 0), intersection)
+            writer.write(f"{self.path}/unit_area", (0, first, 0), unit_area[:, :, :-1])
+            writer.write(f"{self.path}/dead", (0, first), unit_area[:, :, -1] == 0)

@@ -1,7 +1,7 @@
-"""The loop over activations that thresholds come from: histograms of ordered bits.
+"""The inner loop of pass 1: histograms of activations, over the codes that `thresholds` describes.
 
-Knows: arrays, and the order of floating-point values in their bits.
-Does not know: files, chunks, names, or what is made of a histogram.
+Knows: arrays, and that the bits of floating-point values have the order of the values.
+Does not know: files, chunks, names, or what a histogram is used for.
 """
 
 import numba
@@ -10,36 +10,37 @@ import numpy as np
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 STRIP = 64
-"""Values that are compared together, by vector instructions, before any is looked at by itself."""
+"""Values whose largest is found first, by vector instructions; often it is too low, and the strip is skipped."""
 
 TILE = 16
-"""Units whose histograms are filled together."""
+"""Units whose histograms are filled at the same time, so that their bins stay in the processor's cache."""
 
 
 @_jit
 def ordered(bits, magnitude):
-    """Signed code that grows with the value whose IEEE bits these are, as a signed integer; -0.0 counts as 0.0.
+    """The code of a value, from its IEEE bits as a signed integer: codes have the order of values, -0.0 that of 0.0.
 
-    `magnitude` has every bit set but the sign.
+    `magnitude` is a mask in which every bit but the sign is set.
     """
     return bits if bits >= 0 else -(bits & magnitude)
 
 
 @_jit
 def histogram(raw, peak, base, shift, counts, offsets, above):
-    """Count codes of at least `base[u]`, per unit; skip (image, unit) pairs and strips whose largest code lies below.
+    """Count, for each unit u, its codes from `base[u]` to `above[u]`.
 
-    Units go in tiles, so that their bins stay in cache and their maps are read in the order they lie in.
+    Maps and strips of values whose largest code is below `base[u]` are skipped. Units are taken `TILE` at a time: their
+    bins stay in cache, and their maps are read in the order in which they lie in memory.
 
     Parameters
     ----------
     raw : (image, unit, cell) int16 or int32, the bits of the values as stored
-    peak : (image, unit) the same for the largest value of each map
-    base : (unit,) int64 lowest code that enters the histogram
-    shift : bits dropped from the right of a code before it is counted
+    peak : (image, unit) bits of the largest value of each map
+    base : (unit,) int64 lowest code that is counted
+    shift : low bits of a code that are dropped before it is counted
     counts : (sum of widths,) int32, added to; unit u's bins start at `offsets[u]`; a block has fewer values than 2**31
     offsets : (unit + 1,) int64
-    above : (unit,) int64 highest code that enters
+    above : (unit,) int64 highest code that is counted
     """
     magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
     found = np.empty(STRIP + 1, np.int64)
@@ -56,10 +57,10 @@ def histogram(raw, peak, base, shift, counts, offsets, above):
 def _count_codes(values, magnitude, low, high, shift, bins, found):
     for first in range(0, values.size, STRIP):
         last = min(first + STRIP, values.size)
-        # Bits of positive values are their codes, those of negative ones are negative.
+        # Bits are compared here in place of codes: they are equal for positive values, and both negative for negative.
         if low > 0 and _largest(values, first, last) < low:
             continue
-        # What enters is gathered without a branch; which of the values do is hard to foretell.
+        # Codes to be counted are gathered without a branch, since a processor would often predict it wrongly.
         count = 0
         for c in range(first, last):
             code = ordered(np.int64(values[c]), magnitude)

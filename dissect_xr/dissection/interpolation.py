@@ -1,7 +1,23 @@
-"""Where each label pixel samples an activation map: two anchors and an exact rational weight per row or column.
+"""Which two cells of an activation map each label pixel lies between, and with what weights, in exact fractions.
 
-Knows: METHOD sections on upsampling, both anchorings, in exact arithmetic.
-Does not know: activation values; `kernels` evaluates S = W_y A W_x^T from these tables.
+Knows: both anchorings of METHOD 1.3, for one axis of a map at a time.
+Does not know: activations; `kernels` evaluates the upsampled map S = W_y A W_x^T from these tables.
+
+A worked example: 8 label pixels over an axis of 2 cells, anchored `half_pixel`. The cells stand at 1/4 and 3/4 of the
+axis. Pixel p samples the position (p + 0.5) / 8, which is 5/16 for p = 2. In units of cells this is
+(5/16 - 1/4) / (1/2) = 1/8: one eighth of the way from cell 0 to cell 1. S = 7/8 A[0] + 1/8 A[1] there, and only the
+weight of the second cell is held, as the numerator 1 over the denominator 8. Pixels 0, 1 and 6, 7 lie outside the
+outermost anchors, where the value of the edge is held: their two cells are the same.
+
+>>> columns = half_pixel(2, 8)
+>>> columns.first.tolist(), columns.second.tolist()
+([0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1, 1, 1])
+>>> columns.numerator.tolist(), columns.denominator
+([0, 0, 1, 3, 5, 7, 0, 0], 8)
+>>> columns.spans.tolist()  # pixels 2 to 5 lie between the two cells; S is linear on each span
+[[0, 2], [2, 6], [6, 8]]
+>>> columns.span_weights[1].tolist()  # of pixel 2; from pixel to pixel; the reciprocal of that
+[0.125, 0.25, 4.0]
 """
 
 from dataclasses import dataclass
@@ -17,19 +33,19 @@ from dissect_xr.errors import DissectError
 Anchoring = Literal["receptive_field", "half_pixel"]
 
 EXACT_BITS = 58
-"""Products of both axes' denominators below 2**58 keep every term of the exact decision in two float64 pieces."""
+"""Bits that the product of both axes' denominators may have, so that the kernel can split a weight into two pieces."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How the label pixels of one axis sample the cells of one axis of a map."""
+    """How the label pixels along one axis sample the cells of a map along this axis."""
 
     first: NDArray[np.int64]
-    """(label,) the cell at or before the sample"""
+    """(pixel,) the last cell at or before the sampled position"""
     second: NDArray[np.int64]
-    """(label,) the cell at or after it; equals `first` where the weight is 0"""
+    """(pixel,) the next cell; the same as `first` where its weight would be 0"""
     numerator: NDArray[np.int64]
-    """(label,) weight of `second` times `denominator`"""
+    """(pixel,) weight of `second`, times `denominator`"""
     denominator: int
     """common to all pixels of the axis"""
     cells: int
@@ -37,12 +53,15 @@ class Axis:
 
     @property
     def weight(self) -> NDArray[np.float64]:
-        """(label,) weight of `second`, rounded to float64."""
+        """(pixel,) weight of `second`, rounded to float64."""
         return self.numerator / np.float64(self.denominator)
 
     @property
     def spans_of_cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(cell,) each: the half-open range of `groups` that a cell takes part in, or could, for cells not sampled."""
+        """First and last (cell,) of the half-open range of `spans` that a cell has a part in.
+
+        A cell that no pixel samples has an empty range, at the index where its spans would stand.
+        """
         starts = self.spans[:, 0]
         cells = np.arange(int(self.cells))
         begin = np.searchsorted(self.second[starts], cells, side="left")
@@ -51,23 +70,23 @@ class Axis:
 
     @property
     def spans(self) -> NDArray[np.int64]:
-        """(group, 2) half-open ranges of label pixels that lie between the same two cells: S is linear on each."""
+        """(span, 2) half-open ranges of label pixels that lie between the same two cells: S is linear on each."""
         same = (self.first[1:] == self.first[:-1]) & (self.second[1:] == self.second[:-1])
         edges = np.concatenate([[0], np.flatnonzero(~same) + 1, [self.first.size]])
         return np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64)
 
     @property
     def span_weights(self) -> NDArray[np.float64]:
-        """(group, 3) of each of `groups`: weight of its first pixel, step from pixel to pixel, 1 / step; 0 for one."""
+        """(span, 3) weight of the first pixel, its growth from pixel to pixel, 1 / growth; 0 in spans of one pixel."""
         weight, (starts, stops) = self.weight, self.spans.T
         step = np.where(stops - starts > 1, weight[np.minimum(starts + 1, weight.size - 1)] - weight[starts], 0.0)
         return np.stack([weight[starts], step, np.divide(1.0, step, out=np.zeros_like(step), where=step > 0)], axis=1)
 
 
 def axis(cells: int, labels: int, start: Fraction, jump: Fraction) -> Axis:
-    """The sampling table of one axis, cell i being anchored at input position ``start + i * jump``.
+    """The table of `labels` label pixels over `cells` cells, of which cell i is anchored at ``start + i * jump``.
 
-    Positions are in units of the whole input axis, [0, 1): label pixel p samples ``(p + 0.5) / labels``.
+    Positions run from 0 to 1 along the axis of the input: label pixel p samples ``(p + 0.5) / labels``.
 
     >>> half_pixel(2, 4).weight
     array([0.  , 0.25, 0.75, 0.  ])
@@ -97,16 +116,18 @@ def receptive_field(cells: int, labels: int, start: Fraction, jump: Fraction, si
 
 
 def check_exact(rows: Axis, cols: Axis, layer: str) -> None:
-    """Raise where the weights are too fine for exact decisions in the kernel.
+    """Raise where the denominators of the weights are too large for the exact decisions of the kernel.
 
     Raises
     ------
     DissectError
-        Above denominators of 2**29 an axis; label grids and maps of tens of thousands of pixels stay below.
+        Where the product of the denominators has more than 58 bits, such as 29 each. Those of label grids and maps of
+        tens of thousands of pixels are smaller.
     """
     bits = (rows.denominator * cols.denominator).bit_length()
     if bits > EXACT_BITS:
         raise DissectError(
-            f"{layer}: interpolation weights need {bits} bits, exact decisions have {EXACT_BITS}. "
+            f"{layer}: expected interpolation weights of at most {EXACT_BITS} bits, which can be computed exactly, "
+            f"got {bits} bits. "
             "Use a label_size that shares factors with the model's input size, or anchoring: half_pixel."
         )

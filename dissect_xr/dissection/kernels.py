@@ -1,11 +1,44 @@
-"""The loop over activations that counts: overlaps of masks with labels.
+"""The inner loop of pass 2: counts the label pixels that masks and labels share.
 
-Knows: arrays, positions of axes, exact decisions near ties.
+Knows: arrays, the order of their axes, and how a pixel close to its threshold is decided exactly.
 Does not know: files, chunks, names. Every function runs without the GIL and is compiled once, into Numba's cache.
 
-Floating-point contract: `S > T` is decided in float64 only where |S - T| exceeds 1e-6 of the largest corner; the rest
-by `_sign_of_sum`, which is exact for float16 and float32 maps (Shewchuk 1997, Adaptive precision floating-point
-arithmetic, theorem 10: grow-expansion).
+How the mask of one row becomes intervals. Along a row of label pixels the upsampled map S is linear between two cells.
+A *span* is a half-open range of label pixels that lie between the same two cells; inside it the active pixels are one
+interval. Take 2 cells with the activations 0 and 4, T = 1, and 8 label pixels (`interpolation` makes these tables):
+
+    pixel          0     1     2     3     4     5     6     7
+    weight         0     0   1/8   3/8   5/8   7/8     0     0     of the second of the pixel's two cells
+    span         [0, 2)      [2, 6)                  [6, 8)
+    S - T         -1    -1  -0.5   0.5   1.5   2.5     3     3
+
+- Span [0, 2) lies at the first cell. S - T is -1 at both ends: no pixel is active.
+- Span [2, 6) lies between the cells, where S - T goes from -1 to 3, that is -1 + 4 * weight. It is 0 at weight 1/4,
+  half a step right of pixel 2, since weights grow by 1/4 from pixel to pixel. So [3, 6) is active. No pixel was tested.
+- Span [6, 8) lies at the second cell: both pixels are active.
+- [3, 6) and [6, 8) touch and are joined to [3, 8).
+
+How an interval is counted. `run_table` gives for every pixel the concept's index and the pixel at which the run of
+equal labels stops. For the labels 2 2 2 2 5 5 0 0, of which 0 is none, the stops are 4 4 4 4 6 6 8 8. From pixel 3 the
+loop goes to 4, 6 and 8: it adds 1 pixel to concept 2 and 2 pixels to concept 5.
+
+>>> planes = np.array([2, 2, 2, 2, 5, 5, 0, 0], np.uint16).reshape(1, 1, 8)
+>>> lookup = np.full(1 << 16, -1, np.int32)
+>>> lookup[[2, 5]] = 0, 1
+>>> runs = np.empty((1, 1, 8), np.uint32)
+>>> run_table(planes, lookup, runs)
+>>> (runs >> 16).ravel().tolist()
+[4, 4, 4, 4, 6, 6, 8, 8]
+>>> (runs[0, 0, :6] & 0xFFFF).tolist()
+[0, 0, 0, 0, 1, 1]
+
+Which arithmetic decides. `S > T` is decided in float64 only where |S - T| exceeds 1e-6 times the largest absolute value
+of its four cells; pixels closer to T are decided by `_sign_of_sum`, which is exact for maps of float16 and float32.
+
+References
+----------
+Shewchuk, Adaptive Precision Floating-Point Arithmetic and Fast Robust Geometric Predicates, 1997, theorem 10
+(grow-expansion).
 """
 
 import numba
@@ -13,31 +46,31 @@ import numpy as np
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _inlined = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
-"""For helpers called from several weights: a call passes an array as seven words."""
+"""For small helpers that are called often: a call passes each array as seven words, which costs more than they do."""
 
 NEAR = 1e-6
-"""Relative distance to the threshold under which a pixel is decided exactly (METHOD 1.2)."""
+"""A pixel is decided exactly where |S - T| is at most this share of its largest cell (METHOD 1.2)."""
 
 ANNOTATED, TOUCHED, ALL = 0, 1, 2
 """Domains of `unit_area` (METHOD 2)."""
 
 NO_CONCEPT = 0xFFFF
-"""In a run table, for label pixels that carry no concept; indices are below it, since concept numbers are."""
+"""Index in a run table of pixels without a concept: concepts have numbers from 1 to 65,535, so indices to 65,534."""
 
 _SPLIT = 29
-"""A weight piece of 29 bits times a float32 significand of 24 fits the 53 bits of a float64."""
+"""Weights are split into pieces of 29 bits: times the 24 bits of a float32 they fit the 53 bits of a float64."""
 
 
 @_jit
 def run_table(planes, lookup, runs):
-    """For each label pixel, where its run of equal labels in its row stops, and which concept it is: one word a pixel.
+    """Write for each label pixel which concept it carries and where the run of equal labels stops, in one integer.
 
     Parameters
     ----------
     planes : (plane, row, col) uint16 concept numbers
     lookup : (65536,) int32 concept number -> index, -1 where there is none
-    runs : (plane, row, col) uint32, written: ``stop << 16 | index``, `stop` the first column with another label,
-        `index` `NO_CONCEPT` where there is none
+    runs : (plane, row, col) uint32, written: ``stop << 16 | index``, where `stop` is the next column with another label
+        and `index` is `NO_CONCEPT` where there is no concept
     """
     cols = planes.shape[2]
     for p in range(planes.shape[0]):
@@ -46,7 +79,7 @@ def run_table(planes, lookup, runs):
             others = np.uint16(0)
             for c in range(cols):
                 others |= row[c] ^ row[0]
-            if others == 0:  # one run, as in the planes that an image leaves empty
+            if others == 0:  # one run, as in all rows of an empty plane
                 out[:] = (np.uint32(cols) << np.uint32(16)) | np.uint32(lookup[row[0]] & NO_CONCEPT)
                 continue
             # Two loops without branches, from the right: where runs stop, then which concepts they are.
@@ -61,7 +94,7 @@ def run_table(planes, lookup, runs):
 
 @_jit
 def _sign_of_sum(terms, count):
-    """Sign of the exact sum of float64 terms, by an expansion of non-overlapping parts."""
+    """Sign of the exact sum of float64 terms, held as a sum of parts whose bits do not overlap (Shewchuk 1997)."""
     parts = np.zeros(count)
     for n in range(count):
         carry = terms[n]
@@ -81,8 +114,8 @@ def _sign_of_sum(terms, count):
 def exactly_above(corners, threshold, row_num, row_den, col_num, col_den):
     """Whether the interpolated value lies strictly above the threshold, in exact arithmetic.
 
-    `corners` are the four cell values (first row first, first column first), float64 holding float16 or float32 values;
-    weights are ``num / den`` towards the second row or column.
+    `corners` are the values of the four cells around the pixel, in reading order: float16 or float32 values, held as
+    float64. The weight of the second row is ``row_num / row_den``, that of the second column ``col_num / col_den``.
     """
     terms = np.empty(10)
     for k in range(5):
@@ -100,7 +133,7 @@ def exactly_above(corners, threshold, row_num, row_den, col_num, col_den):
 
 @_jit
 def _active(values, threshold, rows, cols, r, c, corners):
-    """Whether label pixel (r, c) is active: float64 where it is clear, exact near the threshold."""
+    """Whether label pixel (r, c) is active, decided in float64 where that is safe and exactly otherwise."""
     first, second, row_num, row_den = rows[0][r], rows[1][r], rows[2][r], rows[3]
     left, right, col_num, col_den = cols[0][c], cols[1][c], cols[2][c], cols[3]
     corners[0], corners[1] = values[first, left], values[first, right]
@@ -116,10 +149,10 @@ def _active(values, threshold, rows, cols, r, c, corners):
 
 
 @_jit
-def _ends(values, threshold, rows, cols, r, lo, hi, corners):
-    """Active columns [a, b) of label row r among [lo, hi), columns between the same two cells, decided one by one.
+def _search_interval(values, threshold, rows, cols, r, lo, hi, corners):
+    """Active columns [a, b) of label row r in the span [lo, hi), found by a binary search that decides single pixels.
 
-    The row is linear there, so its active columns are an interval at one end, or all, or none.
+    S is linear in the span, so its active columns are all, none, or an interval that begins or ends the span.
     """
     at_lo = _active(values, threshold, rows, cols, r, lo, corners)
     if hi - lo == 1:
@@ -141,10 +174,10 @@ def _ends(values, threshold, rows, cols, r, lo, hi, corners):
 
 @_inlined
 def _crossing(left, right, near, weight, step, inverse, lo, hi):
-    """Columns [a, b) among [lo, hi) where the line from `left` to `right` is above 0, or (-1, -1) if too near to tell.
+    """Columns [a, b) of the span [lo, hi) where S - T > 0, or (-1, -1) where some column is too close to 0 to tell.
 
-    `weight` is that of column lo, `step` what it grows by from column to column, `inverse` is 1 / step. The line is
-    linear in the weights; every column must lie farther than `near` from 0 to be told.
+    `left` and `right` are S - T at the two cells, `weight` is the weight of the second cell at column lo, `step` is
+    what the weight grows by from column to column, and `inverse` is 1 / step. Too close to 0 is at most `near`.
     """
     slope = right - left
     if hi - lo == 1:
@@ -162,21 +195,21 @@ def _crossing(left, right, near, weight, step, inverse, lo, hi):
 
 
 @_inlined
-def _overlap(runs, r, a, b, hits):
-    """Add the overlap of active columns [a, b) of row r with every label."""
+def _overlap(runs, r, a, b, intersection):
+    """Add to each concept its pixels in the active columns [a, b) of row r."""
     for p in range(runs.shape[0]):
         c = a
         while c < b:
             run = np.int64(runs[p, r, c])
             stop, index = min(run >> 16, b), run & NO_CONCEPT
             if index != NO_CONCEPT:
-                hits[index] += stop - c
+                intersection[index] += stop - c
             c = stop
 
 
 @_jit
-def _touch(runs, r, a, b, touched, category):
-    """Note the categories of the labels under active columns [a, b) of row r."""
+def _mark_categories(runs, r, a, b, touched, category):
+    """Mark in `touched` the category of every concept in the active columns [a, b) of row r."""
     for p in range(runs.shape[0]):
         c = a
         while c < b:
@@ -187,8 +220,8 @@ def _touch(runs, r, a, b, touched, category):
 
 
 @_jit
-def _load(bits, decode, values):
-    """Write the values of a row of bits: through the table `decode`, or for float32 where it is None, as they are."""
+def _decode_row(bits, decode, values):
+    """Write a row of a map as float64: float16 bits through the table `decode`, float32 as it is (`decode` is None)."""
     for x in range(bits.size):
         if decode is None:
             values[x] = bits[x]
@@ -197,8 +230,11 @@ def _load(bits, decode, values):
 
 
 @_jit
-def _active_cells(values, threshold, spans):
-    """First and last cell above the threshold in each row of a map, into `spans` (y, 2); first > last where none is."""
+def _active_extents(values, threshold, extents):
+    """Largest absolute value of a map; writes the first and last cell above the threshold of each row to `extents`.
+
+    `extents` is (y, 2). In a row without such a cell first > last.
+    """
     largest = 0.0
     for y in range(values.shape[0]):
         row = values[y]
@@ -206,43 +242,47 @@ def _active_cells(values, threshold, spans):
         for x in range(row.size):
             high, low = max(high, row[x]), min(low, row[x])
         largest = max(largest, max(abs(high), abs(low)))
-        spans[y, 0], spans[y, 1] = row.size, -1
+        extents[y, 0], extents[y, 1] = row.size, -1
         if high > threshold:
             first, last = 0, row.size - 1
             while row[first] <= threshold:
                 first += 1
             while row[last] <= threshold:
                 last -= 1
-            spans[y, 0], spans[y, 1] = first, last
+            extents[y, 0], extents[y, 1] = first, last
     return largest
 
 
 @_inlined
-def _add(labels, r, start, stop, hits, touched):
-    """Add active columns [start, stop) of row r; how many they are."""
+def _count_interval(labels, r, start, stop, intersection, touched):
+    """Count the active columns [start, stop) of row r into `intersection`; returns how many they are."""
     runs, category, touching = labels
-    _overlap(runs, r, start, stop, hits)
+    _overlap(runs, r, start, stop, intersection)
     if touching:
-        _touch(runs, r, start, stop, touched, category)
+        _mark_categories(runs, r, start, stop, touched, category)
     return stop - start
 
 
 @_jit
-def _count_mask(values, threshold, rows, cols, spans, labels, hits, touched, scratch):
-    """Active label pixels of one unit in one image; their labels are added to `hits`, categories to `touched`."""
+def _count_mask(values, threshold, rows, cols, spans, labels, intersection, touched, scratch):
+    """Number of active label pixels of one unit in one image.
+
+    Those that carry a concept are added to `intersection`, and in the domain TOUCHED their categories are marked in
+    `touched`.
+    """
     ranges, weights, first_span, last_span = spans
-    line, spans, corners = scratch
-    # The map's largest value stands for the largest corner: more pixels are decided exactly, none fewer.
-    near = NEAR * _active_cells(values, threshold, spans)
+    line, extents, corners = scratch
+    # Relative to the largest value of the map, not of the four cells: a few more pixels are decided exactly.
+    near = NEAR * _active_extents(values, threshold, extents)
     area = 0
     for r in range(labels[0].shape[1]):
         first, second, weight = rows[0][r], rows[1][r], rows[4][r]
-        leftmost, rightmost = min(spans[first, 0], spans[second, 0]), max(spans[first, 1], spans[second, 1])
+        leftmost, rightmost = min(extents[first, 0], extents[second, 0]), max(extents[first, 1], extents[second, 1])
         if leftmost > rightmost:
             continue
         for x in range(max(0, leftmost - 1), min(values.shape[1], rightmost + 2)):
             line[x] = values[first, x] + weight * (values[second, x] - values[first, x]) - threshold
-        # Intervals of neighbouring spans that touch are one, [start, stop).
+        # [start, stop) is the interval so far: intervals that touch are joined.
         start, stop = 0, 0
         for g in range(first_span[leftmost], last_span[rightmost]):
             lo, hi = ranges[g, 0], ranges[g, 1]
@@ -256,45 +296,47 @@ def _count_mask(values, threshold, rows, cols, spans, labels, hits, touched, scr
                 if left * right < 0.0:
                     a, b = _crossing(left, right, near, weights[g, 0], weights[g, 1], weights[g, 2], lo, hi)
                 if a < 0:
-                    a, b = _ends(values, threshold, rows, cols, r, lo, hi, corners)
+                    a, b = _search_interval(values, threshold, rows, cols, r, lo, hi, corners)
                 if a == b:
                     continue
             if a != stop:
                 if stop > start:
-                    area += _add(labels, r, start, stop, hits, touched)
+                    area += _count_interval(labels, r, start, stop, intersection, touched)
                 start = a
             stop = b
         if stop > start:
-            area += _add(labels, r, start, stop, hits, touched)
+            area += _count_interval(labels, r, start, stop, intersection, touched)
     return area
 
 
 @_jit
-def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domain, hits, areas):
-    """Add the overlaps of every unit's mask with every label, for a block of images.
+def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domain, intersection, unit_area):
+    """Add to `intersection` and `unit_area` the active pixels of every unit, for a block of images.
 
     Parameters
     ----------
-    raw : (image, unit, y, x) uint16 bits with `decode` their float32 values, or float32 with `decode` None
+    raw, decode : (image, unit, y, x) float16 bits as uint16 and the (65536,) float32 value of each pattern of bits; or
+        float32 values and None
     peak : (image, unit) float32 largest value of each map
     thresholds : (fraction, unit) float32
-    labels : (planes, whole, annotated, lookup, category): (image, plane, row, col) uint16 and (image, slot) uint16
-        concept numbers, (image, category) bool, (65536,) int32 concept number -> index or -1, (concept,) int64 index
-        of the primary category
-    rows, cols : (first, second, numerator, denominator, weight) of each axis
-    spans : (ranges, weights, first, last): (span, 2) int64 columns between the same two cells; (span, 3) float64 weight
-        of a span's first column, step of weights, its reciprocal; (cell,) int64 the spans [first, last) that a cell
-        takes part in
+    labels : the tuple (planes, whole, annotated, lookup, category)
+        planes : (image, plane, row, col) uint16 concept numbers of pixels
+        whole : (image, slot) uint16 concept numbers of whole images
+        annotated : (image, category) bool
+        lookup : (65536,) int32 concept number -> index, -1 where there is none
+        category : (concept,) int64 index of the concept's primary category
+    rows, cols : (first, second, numerator, denominator, weight) of an `interpolation.Axis`
+    spans : `Axis.spans`, `Axis.span_weights` and the two arrays of `Axis.spans_of_cells`, of the columns
     domain : ANNOTATED, TOUCHED or ALL
-    hits : (fraction, unit, concept) int64, added to
-    areas : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
+    intersection : (fraction, unit, concept) int64, added to
+    unit_area : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
     """
     planes, whole, annotated, lookup, category = labels
     height, width = raw.shape[2], raw.shape[3]
     values = np.empty((height, width))
     scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
     runs = np.empty(planes.shape[1:], np.uint32)
-    touched = np.zeros(areas.shape[2] - 1, np.bool_)
+    touched = np.zeros(unit_area.shape[2] - 1, np.bool_)
     for i in range(raw.shape[0]):
         run_table(planes[i], lookup, runs)
         mine = (runs, category, domain == TOUCHED)
@@ -306,9 +348,9 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
                 if not loaded:
                     loaded = True
                     for y in range(height):
-                        _load(raw[i, u, y], decode, values[y])
+                        _decode_row(raw[i, u, y], decode, values[y])
                 touched[:] = False
-                found = hits[f, u]
+                found = intersection[f, u]
                 area = _count_mask(values, thresholds[f, u], rows, cols, spans, mine, found, touched, scratch)
                 if area == 0:
                     continue
@@ -317,7 +359,7 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
                     if label >= 0:
                         found[label] += area
                         touched[category[label]] = True
-                areas[f, u, areas.shape[2] - 1] += area
+                unit_area[f, u, unit_area.shape[2] - 1] += area
                 for g in range(touched.size):
                     if domain == ALL or (touched[g] if domain == TOUCHED else annotated[i, g]):
-                        areas[f, u, g] += area
+                        unit_area[f, u, g] += area

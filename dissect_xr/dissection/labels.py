@@ -1,7 +1,7 @@
-"""The probe's labels as the counting pass sees them.
+"""The probe's labels as pass 2 reads them.
 
-Knows: `probe.zarr`, read through `storage`.
-Does not know: where the images came from, or any activation.
+Knows: what `probe.zarr` holds, read through the room `store`.
+Does not know: where the images came from, or anything of activations.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class ProbeLabels:
     shape: tuple[int, int, int, int]
     """(image, plane, row, col)"""
     slots: int
-    """whole-image labels of an image, at most"""
+    """whole-image labels that an image can have"""
     chunk: int
-    """images of a chunk of label maps"""
+    """images in a chunk of label maps"""
     shard: int
-    """images of a shard of label maps, or of a chunk where there are no shards"""
+    """images in a shard of label maps, or in a chunk where there are no shards"""
     concepts: NDArray[np.int64]
-    """(concept,) numbers, ascending"""
+    """(concept,) concept numbers, ascending"""
     category: NDArray[np.int64]
-    """(concept,) index of the primary category"""
+    """(concept,) index of the concept's primary category in `categories`"""
     categories: tuple[str, ...]
     fingerprint: str
     images_sha256: str
@@ -47,7 +47,7 @@ class ProbeLabels:
 
     @property
     def lookup(self) -> NDArray[np.int32]:
-        """(65536,) concept number -> index, -1 where there is none."""
+        """(65536,) concept number -> index along `concept`, -1 where no concept has the number."""
         table = np.full(1 << 16, -1, np.int32)
         table[self.concepts] = np.arange(self.concepts.size)
         return table
@@ -58,7 +58,13 @@ LabelBlock = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]
 
 
 def open_labels(url: str) -> ProbeLabels:
-    """The labels of the probe at `url`, which must be complete."""
+    """The labels of the probe at `url`.
+
+    Raises
+    ------
+    DissectError
+        Where there is no complete probe, another version of this package wrote it, or its label maps are too large.
+    """
     done = store.marker(url, "done") if store.exists(url) else None
     if done is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
@@ -68,7 +74,10 @@ def open_labels(url: str) -> ProbeLabels:
     names = store.read(url, "concept_category")[:].tolist()
     array = store.read(url, "annotation")
     if max(array.shape[2:]) > LABEL_SIDE:
-        raise DissectError(f"{url}: label maps of {array.shape[2:]} pixels, expected sides of at most {LABEL_SIDE:,}.")
+        raise DissectError(
+            f"{url}: expected label maps with sides of at most {LABEL_SIDE:,} pixels, got {array.shape[2:]}. "
+            "Make the probe again with a smaller label_size."
+        )
     return ProbeLabels(
         url=url,
         shape=array.shape,

@@ -1,7 +1,7 @@
-"""One layer's activations as the passes see them: where they lie, their shape, how to read a block.
+"""One layer's activations as both passes see them: where they are stored, their shape, and how maps lie on the image.
 
-Knows: the layout of `activations.zarr`, read through `storage`.
-Does not know: thresholds, labels, which pass is reading.
+Knows: how `activations.zarr` is laid out, read through the room `store`.
+Does not know: thresholds, labels, or which pass reads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,21 +33,21 @@ class Layer:
     dtype: str
     """float16 or float32"""
     chunk: tuple[int, int]
-    """images and units of an inner chunk"""
+    """images and units in an inner chunk"""
     fingerprint: str
     input_size: tuple[int, int] | None
     """(height, width) of the model's input in pixels"""
     geometry: Any
-    """{"y": {"start", "jump"}, "x": ...} as fractions in text, or the reason why there is none"""
+    """``{"y": {"start": "35/2", "jump": "16"}, "x": ...}``, or the reason why it is not known"""
 
     @property
     def path(self) -> str:
-        """Its group in either store."""
+        """Its group, of the same name in `activations.zarr` and in `dissection.zarr`."""
         return f"{self.snapshot}/{self.name}"
 
     @property
     def cells(self) -> int:
-        """Cells of a map."""
+        """Number of cells in a map."""
         return self.shape[2] * self.shape[3]
 
     @property
@@ -56,7 +56,7 @@ class Layer:
         return np.dtype(self.dtype).itemsize
 
     def axes(self, anchoring: str, labels: tuple[int, int]) -> tuple[interpolation.Axis, interpolation.Axis]:
-        """Sampling tables of (rows, columns) of a (height, width) label grid."""
+        """How the rows and the columns of a label grid of (height, width) pixels sample a map."""
         tables = []
         for n, name in enumerate(("y", "x")):
             cells = self.shape[2 + n]
@@ -64,26 +64,29 @@ class Layer:
                 tables.append(interpolation.half_pixel(cells, labels[n]))
                 continue
             if self.input_size is None:
-                raise DissectError(f"{self.path}: receptive_field anchoring needs the model's input size.")
+                raise DissectError(
+                    f"{self.path}: receptive_field anchoring needs the model's input size, which is not "
+                    "stored. Dissect with anchoring: half_pixel, or extract the activations again."
+                )
             start, jump = Fraction(self.geometry[name]["start"]), Fraction(self.geometry[name]["jump"])
             tables.append(interpolation.receptive_field(cells, labels[n], start, jump, self.input_size[n]))
         interpolation.check_exact(tables[0], tables[1], self.path)
         return tables[0], tables[1]
 
     def anchored(self, wanted: str) -> tuple[str, str | None]:
-        """The anchoring that will be used, and why it is not the one wanted."""
+        """The anchoring that is used, and why where it is not the one wanted."""
         if wanted == "half_pixel" or isinstance(self.geometry, dict):
             return wanted, None
         return "half_pixel", str(self.geometry or "the activations come without geometry")
 
 
 def open_layer(url: str, snapshot: str, name: str) -> Layer:
-    """The layer `name` of `snapshot`, which must be complete.
+    """The layer `name` of `snapshot`.
 
     Raises
     ------
     DissectError
-        Where its activations are not all written.
+        Where its activations are not complete, or another version of this package wrote them.
     """
     path = f"{snapshot}/{name}"
     done = store.marker(url, f"{path}/done")
@@ -105,8 +108,8 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
     )
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map`, with the next item under way on another thread while the caller works on this one."""
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map`, but the next result is computed on another thread while the caller works on this one."""
     with ThreadPoolExecutor(1) as executor:
         waiting = None
         for item in items:

@@ -1,10 +1,37 @@
-"""Pass 1: the exact activation level T_k that a fraction of a unit's raw activations exceeds.
+"""Pass 1, the parts of it: the exact activation level T_k that a fraction of a unit's raw activations exceeds.
 
-Knows: order statistics by histograms of ordered bits, in one level for float16 and two for float32.
-Does not know: labels, or how tasks are spread.
+Knows: how an order statistic is found in a histogram of floating-point codes, and how a sample bounds it from below.
+Does not know: labels, which searches follow each other (`passes`), or where tasks run.
 
-A histogram holds only codes above a bound taken from a sample; that the bound lies below T is proven afterwards, by the
-count of what lies above it, and units where it does not are counted again from the lowest code.
+Every floating-point value has a *code*, an integer that grows with the value: the bits of a positive value, and the
+negated bits without the sign of a negative one. A histogram of codes therefore holds all order statistics exactly. To
+keep it small, it counts only codes at or above a bound, which is taken from a sample; afterwards the counts prove that
+the bound was low enough.
+
+A worked example. A unit has n = 1,000 values, one for each of 1,000 images, stored in 100 chunks of 10 images. At a
+fraction of 0.005, T is the value with index floor(0.005 * 1,000) = 5 in descending order: the sixth largest.
+
+1. Sample. 6 of the 100 chunks are read, which are 60 values. The bound is the level that a share of
+   3 * 0.005 + 4 / 60 = 0.082 of them exceeds, index 4 in descending order: the fifth largest, say 1.5. This share is
+   far above 0.005 on purpose, so that the bound most likely lies below T.
+2. Count. The histogram counts the values of at least 1.5 only. Say there are 80: 1.5 occurs 70 times, 2.0 6 times,
+   2.5 3 times, and 3.0 once.
+3. Select. From the largest value downwards 1, 4, 10 and 80 values are passed. Index 5 lies between 4 and 10, so
+   T = 2.0, and 4 values lie strictly above it (the exceedance).
+4. Prove. The histogram holds 80 values, more than 5. Every value that was not counted is below 1.5, so the sixth
+   largest of all is the sixth largest of those counted.
+
+Had the bound been 2.75, the histogram would hold one value only. One is not more than 5, so nothing is proven, and the
+unit is searched again, this time over all codes.
+
+>>> values = np.array([1.5, 2.0, 2.5, 3.0], np.float16)
+>>> keys, counts = values.view(np.int16) + np.int64(MIDDLE), np.array([70, 6, 3, 1])
+>>> index = np.array([[rank(0.005, 1000)]])
+>>> found = select((keys, counts), 1, index)
+>>> decode(found.code, 2).item(), found.above.item(), found.proven.item()
+(2.0, 4, True)
+>>> select((keys[3:], counts[3:]), 1, index).proven.item()
+False
 """
 
 from collections.abc import Sequence
@@ -18,40 +45,40 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.histograms import histogram
-from dissect_xr.dissection.layers import Layer, ahead
+from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.floats import bits
 
 BIN_BITS = 16
-"""Bits of a code that one histogram resolves."""
+"""A histogram has at most 2**16 bins per unit: a bin for each code of float16."""
 
 BIN_BYTES = 20
-"""What a bin of a block's histogram may take: its count (4), and its key and count (16) once they are listed."""
+"""Bytes that a bin takes at most: its count (4), and its key and count (16) in the list of bins that are not empty."""
 
 SAMPLE = 1024
-"""Images that the bound is taken from, a sixteenth of small stores: values vary more between images than within one."""
+"""Images in a sample; 1/16 of all images where that is fewer. Values vary more between images than within one."""
 
 SAMPLE_VALUES = 1 << 14
-"""Values of a unit that the bound is taken from."""
+"""Values of a unit in a sample, about."""
 
 SAMPLE_UNITS = 256
-"""Units of one sample."""
+"""Units that one task samples."""
 
 MERGED_UNITS = 16
-"""Units whose histograms are merged together."""
+"""Units whose histograms are merged at a time."""
 
 LEAST_CHUNKS = 8
-"""Chunks of images under which no bound is sampled: all values are counted."""
+"""A layer of fewer chunks of images than this is not sampled: all its values are counted."""
 
-Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""(key, count): key = unit << 32 + code + MIDDLE, ascending."""
+SparseHistogram = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Keys and counts of the bins that are not empty, keys ascending; a key is ``(unit << 32) + code + MIDDLE``."""
 
 MIDDLE = 1 << 31
-"""Makes codes positive inside a key."""
+"""Added to a code in a key, so that negative codes become positive and keep their order."""
 
 
 @dataclass(frozen=True)
 class HistogramTask:
-    """One block's histogram."""
+    """The histogram of one block, to be counted."""
 
     layer: Layer
     block: Block
@@ -64,14 +91,14 @@ class HistogramTask:
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """What the task does, for messages."""
         (first, last), units = self.block.images, self.block.units
-        span = f"images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
-        return f"thresholds of {self.layer.path}, {span}"
+        covered = f"images number {first} to {last - 1}, units {units[0]} to {units[1] - 1}"
+        return f"thresholds of {self.layer.path}, {covered}"
 
 
 def rank(fraction: float, count: int) -> int:
-    """Index of T among `count` values in descending order: floor(fraction * count), the fraction as written in decimal.
+    """Index of T among `count` values in descending order: floor(fraction * count), in exact decimal arithmetic.
 
     >>> rank(0.005, 1000)
     5
@@ -80,24 +107,24 @@ def rank(fraction: float, count: int) -> int:
 
 
 def top_code(itemsize: int) -> int:
-    """The ordered code of +inf, of a float of `itemsize` bytes; that of -inf is its negative."""
+    """The code of +inf for floats of `itemsize` bytes; the code of -inf is its negative."""
     return 0x7C00 if itemsize == 2 else 0x7F800000
 
 
 def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
-    """Values of ordered codes."""
+    """The float32 values whose codes these are, of floats of `itemsize` bytes."""
     sign = 1 << (8 * itemsize - 1)
     raw = np.where(codes >= 0, codes, -codes | sign)
     return raw.astype(f"u{itemsize}").view(f"f{itemsize}").astype(np.float32)
 
 
 def bins(layer: Layer, memory: int) -> int:
-    """Bins that one search may have: 2**16, fewer where those of a chunk's units would not fit an eighth of memory."""
+    """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit an eighth of the memory."""
     return max(2, min(1 << BIN_BITS, memory // 8 // (BIN_BYTES * layer.chunk[1])))
 
 
 def shift(codes: int, most: int) -> int:
-    """Bits dropped from the right of a code, so that so many codes fall into at most so many bins.
+    """How many low bits of a code to drop, so that `codes` successive codes fall into at most `most` bins.
 
     >>> shift(1000, 1000), shift(1001, 1000), shift(1 << 30, 1 << 16)
     (0, 1, 14)
@@ -107,7 +134,7 @@ def shift(codes: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class SampleTask:
-    """Units whose bound is taken from a sample."""
+    """A range of units, whose bounds are to be taken from a sample."""
 
     layer: Layer
     units: tuple[int, int]
@@ -115,19 +142,19 @@ class SampleTask:
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """What the task does, for messages."""
         return f"thresholds of {self.layer.path}, units {self.units[0]} to {self.units[1] - 1}"
 
 
 def sample_tasks(layer: Layer, fraction: float) -> list[SampleTask]:
-    """The layer's units in ranges of whole chunks."""
+    """Tasks that cover the layer's units, each a range of whole chunks."""
     length = layer.chunk[1] * max(1, SAMPLE_UNITS // layer.chunk[1])
     units = layer.shape[1]
     return [SampleTask(layer, (u, min(u + length, units)), fraction) for u in range(0, units, length)]
 
 
 def sample_bound(task: SampleTask) -> NDArray[np.int64]:
-    """(unit of the task,) codes below which T most likely does not lie, from whole chunks spread over the images."""
+    """Codes (unit of the task,) that most likely lie below T, from whole chunks spread evenly over the images."""
     layer, images, chunk = task.layer, task.layer.shape[0], task.layer.chunk[0]
     starts, units = range(0, images, chunk), slice(*task.units)
     wanted = min(max(1, len(starts) // 16), -(-SAMPLE // chunk))
@@ -139,21 +166,22 @@ def sample_bound(task: SampleTask) -> NDArray[np.int64]:
     for n in range(wanted):
         first = starts[n * len(starts) // wanted]
         values = array[first : first + chunk, units]
-        # As signed bits, which order positive values as they are, and integers are partitioned faster.
+        # Partitioned as signed bits, which is faster: positive values have the order of their bits. Where the result is
+        # not positive it is replaced below, so the wrong order of negative values does no harm.
         flat = np.moveaxis(bits(values, "i"), 1, 0).reshape(values.shape[1], -1)
         parts.append(flat[:, n % step :: step].copy())
     sample = np.concatenate(parts, axis=1)
-    # Far below T on purpose: counting a few more values costs less than searching a block again. The worst case is a
-    # unit that fires all over one image in 200: the bound is too high where 20 of 1,024 images, or 5 of 32, are its
-    # own, which happens once in a million.
+    # Far below T on purpose: to count a few more values costs less than to search a unit again. The worst case is a
+    # unit that is active all over one image in 200 and nowhere else. Its bound is too high only where 20 or more of
+    # 1,024 sampled images are such images, or 5 of 32, which happens once in a million.
     share = min(0.5, 3 * task.fraction + 4 / min(images, wanted * chunk))
     kept = sample.shape[1] - 1 - rank(share, sample.shape[1])
     level = np.partition(sample, kept, axis=1)[:, kept]
     return np.where(level > 0, level, -top_code(layer.itemsize)).astype(np.int64)
 
 
-def histogram_block(task: HistogramTask) -> Sparse:
-    """Codes of one block and how often each occurs."""
+def histogram_block(task: HistogramTask) -> SparseHistogram:
+    """The histogram of one block: its codes, `task.shift` bits dropped, and how often each occurs."""
     layer, (first, last) = task.layer, task.block.units
     array = store.read(layer.url, f"{layer.path}/activation")
     peaks = store.read(layer.url, f"{layer.path}/peak")
@@ -163,17 +191,19 @@ def histogram_block(task: HistogramTask) -> Sparse:
     counts = np.zeros(offsets[-1], np.int32)
 
     def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        span = slice(*images), slice(first, last)
-        return array[span], peaks[span]
+        index = slice(*images), slice(first, last)
+        return array[index], peaks[index]
 
-    for values, peak in ahead(read, task.block.reads):
+    for values, peak in prefetch(read, task.block.reads):
         flat = bits(values.reshape(*values.shape[:2], -1), "i")
         histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
     return _listed(counts, offsets, base, task.shift)
 
 
-def _listed(counts: NDArray[np.int32], offsets: NDArray[np.int64], base: NDArray[np.int64], shift: int) -> Sparse:
-    """Bins that are not empty; a unit at a time, so that nothing but the result grows with the units."""
+def _listed(
+    counts: NDArray[np.int32], offsets: NDArray[np.int64], base: NDArray[np.int64], shift: int
+) -> SparseHistogram:
+    """The bins that are not empty; made unit by unit, so that only the result grows with the number of units."""
     keys, found = [], []
     for unit in range(base.size):
         mine = counts[offsets[unit] : offsets[unit + 1]]
@@ -183,8 +213,8 @@ def _listed(counts: NDArray[np.int32], offsets: NDArray[np.int64], base: NDArray
     return np.concatenate(keys), np.concatenate(found)
 
 
-def merge_histograms(*parts: Sparse) -> Sparse:
-    """The histogram of all parts together; some units at a time, since merging takes several times their size."""
+def merge_histograms(*parts: SparseHistogram) -> SparseHistogram:
+    """The histogram of all parts together; merged some units at a time, since that takes several times their memory."""
     last = max((int(key[-1]) >> 32 for key, _ in parts if key.size), default=-1)
     edges = np.arange(0, last + 1 + MERGED_UNITS, MERGED_UNITS) << 32
     cuts = [np.searchsorted(key, edges) for key, _ in parts]
@@ -198,9 +228,9 @@ def merge_histograms(*parts: Sparse) -> Sparse:
     return np.concatenate([k for k, _ in merged] or [empty]), np.concatenate([c for _, c in merged] or [empty])
 
 
-def _merged(parts: Sequence[Sparse]) -> Sparse:
+def _merged(parts: Sequence[SparseHistogram]) -> SparseHistogram:
     keys = np.concatenate([key for key, _ in parts])
-    # Stable sorting merges runs that are sorted already.
+    # The parts are sorted already, and a stable sort only merges sorted runs.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
@@ -211,22 +241,22 @@ def _merged(parts: Sequence[Sparse]) -> Sparse:
 
 @dataclass(frozen=True)
 class Selection:
-    """Where the order statistics lie in a histogram; all (fraction, unit)."""
+    """The bins in which the order statistics lie; all arrays are (fraction, unit)."""
 
     code: NDArray[np.int64]
-    """code of the bin"""
+    """lowest code of the bin"""
     above: NDArray[np.int64]
-    """values in higher bins"""
+    """how many values lie in higher bins"""
     proven: NDArray[np.bool_]
-    """whether the histogram reaches down to it"""
+    """whether the histogram holds so many values that the order statistic is among them"""
 
 
-def select(histogram: Sparse, units: int, ranks: NDArray[np.int64]) -> Selection:
-    """The bin that holds the value of each rank, counted from the largest.
+def select(histogram: SparseHistogram, units: int, ranks: NDArray[np.int64]) -> Selection:
+    """For each unit and fraction, the bin that holds the value of that rank.
 
     Parameters
     ----------
-    ranks : (fraction, unit) int64
+    ranks : (fraction, unit) int64, indices in descending order, from 0
     """
     keys, counts = histogram
     code, above = np.zeros_like(ranks), np.zeros_like(ranks)
@@ -244,6 +274,6 @@ def select(histogram: Sparse, units: int, ranks: NDArray[np.int64]) -> Selection
 
 
 def ranks(layer: Layer, fractions: Sequence[float], units: int) -> NDArray[np.int64]:
-    """(fraction, unit) ranks of T in this layer."""
+    """Ranks of T in this layer for so many units, (fraction, unit)."""
     count = layer.shape[0] * layer.cells
     return np.repeat(np.array([[rank(f, count)] for f in fractions], np.int64), units, axis=1)

@@ -123,8 +123,8 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
             lookup,
             kinds,
         )
-        hits, _ = _counted(values[None, None], threshold, labels, (rows, cols), "all")
-        active[first:stop] = hits[: stop - first] > 0
+        intersection, _ = _counted(values[None, None], threshold, labels, (rows, cols), "all")
+        active[first:stop] = intersection[: stop - first] > 0
     return active.reshape(height, width)
 
 
@@ -141,13 +141,13 @@ def image_counts(
     planes, whole, annotated = read_labels(labels.url, images)
     number = labels.concepts[concept]
     area = (planes == number).sum(axis=(1, 2, 3)) + (whole == number).any(axis=1) * planes[0, 0].size
-    hits, active = np.zeros((2, len(maps)), np.int64)
+    intersection, active = np.zeros((2, len(maps)), np.int64)
     for i in np.flatnonzero(maps.max(axis=(1, 2, 3)) > threshold).tolist():
         one_image = slice(i, i + 1)
         here = (planes[one_image], whole[one_image], annotated[one_image], labels.lookup, labels.category)
         counted, areas = _counted(maps[one_image], threshold, here, (view.rows, view.cols), view.domain)
-        hits[i], active[i] = counted[concept], areas[labels.category[concept]]
-    return hits, active, area.astype(np.int64)
+        intersection[i], active[i] = counted[concept], areas[labels.category[concept]]
+    return intersection, active, area.astype(np.int64)
 
 
 def image_blocks(view: View) -> Iterator[tuple[int, int]]:
@@ -179,8 +179,8 @@ def _counted(
     domain: Domain,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts (concept) and (category) of one map (1, 1, y, x), by the kernel of the counting pass."""
-    hits = np.zeros((1, 1, labels[4].size), np.int64)
+    intersection = np.zeros((1, 1, labels[4].size), np.int64)
     areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
     level = np.array([[threshold]], np.float32)
-    add_counts((hits, areas), maps, maps.max(axis=(2, 3)), level, labels, axes, domain)
-    return hits[0, 0], areas[0, 0, :-1]
+    add_counts((intersection, areas), maps, maps.max(axis=(2, 3)), level, labels, axes, domain)
+    return intersection[0, 0], areas[0, 0, :-1]

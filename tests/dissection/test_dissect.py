@@ -688,7 +688,9 @@ def test_a_count_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     pixels = case.annotation[0].size
     assert min(pixels * concepts // 8, acts.nbytes, case.annotation.nbytes) > bound
     probe = stores.write_probe_case(case, tmp_path)
-    with stores.tiny_chunks(chunk=2**17, shard=2**20, units=units, read=cut.READ, labels=2**19, task=cut.TASK):
+    with stores.tiny_chunks(
+        chunk=2**17, shard=2**20, units=units, read=cut.READ_BYTES, labels=2**19, task=cut.TASK_BYTES
+    ):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
         ((block, *_),) = count_blocks(layer, label_set, 1, (memory, 1))
@@ -743,7 +745,7 @@ def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, 
     sizes = {"unit_bytes": 8 * counts[0] * (counts[1] + 2), "label_bytes": 2 * labels[0] * labels[1] ** 2}
     sizes["memory"] = memory
     blocks = cut.cut(layer, **sizes, workers=workers, split_units=False)
-    units = min(shape[1], cut.counted_units(layer, sizes["unit_bytes"]))
+    units = min(shape[1], cut.count_chunk_units(layer, sizes["unit_bytes"]))
     least = cut.Block((0, units), (0, shape[0]), spec.chunks[0])
     assert cut.projected(layer, blocks[0][0], **sizes).total <= max(memory, cut.projected(layer, least, **sizes).total)
     covered = [(unit, image) for row in blocks for block in row for unit, image in [(block.units, block.images)]]
