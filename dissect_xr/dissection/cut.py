@@ -1,6 +1,6 @@
 """How a layer is cut into tasks: which units and images a task covers, and how many images it reads at a time.
 
-Knows: bytes per unit and per image, how stores are chunked, the memory of a task, the number of workers.
+Knows: bytes per unit and per image, how stores are chunked, the memory of a task, the number of tasks.
 Does not know: what a task computes. The cut never changes a result, since counts are integers.
 
 A worked example: `layer4` of a ResNet, 63,305 images x 2,048 units x 7 x 7 cells in float16, stored in chunks of 256
@@ -17,7 +17,7 @@ images and 64 units, is counted against 1,197 concepts in 6 categories, by 16 wo
 
 >>> layer = Layer("activations.zarr", "20", "layer4", (63305, 2048, 7, 7), "float16", (256, 64), "", None, None)
 >>> sizes = {"unit_bytes": 8 * (1197 + 6 + 1), "memory": 512 * 2**20, "label_bytes": 32 * 2**20}
->>> blocks = cut(layer, workers=16, split_units=False, **sizes)
+>>> blocks = cut(layer, tasks=2 * 16, split_units=False, **sizes)
 >>> len(blocks), len(blocks[0]), blocks[0][0]
 (1, 31, Block(units=(0, 2048), images=(0, 2048), step=256))
 >>> [round(size / 2**20, 1) for _, size in projected(layer, blocks[0][0], **sizes).parts]
@@ -30,6 +30,7 @@ from math import ceil
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.parallel.fold import TREE
+from dissect_xr.parallel.pool import Pool
 from dissect_xr.parallel.resources import Projection
 
 READ_BYTES = 24 * 2**20
@@ -53,6 +54,21 @@ COUNT_CHUNK_BYTES = 8 * 2**20
 
 RESIDENT = 288 * 2**20
 """Bytes of a worker process before it reads anything: interpreter, NumPy, zarr, Dask, kernels (274 MiB measured)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a layer is cut by, besides its own size."""
+
+    memory: int
+    """bytes that a task may use"""
+    tasks: int
+    """tasks that a pass over the layer has at least, where there are enough images or units"""
+
+    @classmethod
+    def of(cls, pool: Pool) -> "Limits":
+        """Two tasks for each worker of the pool, so that one which is faster than the others does not wait long."""
+        return cls(pool.memory, 2 * pool.workers)
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ def count_chunk_units(layer: Layer, unit_bytes: int) -> int:
 
 
 def cut(
-    layer: Layer, *, unit_bytes: int, memory: int, workers: int, split_units: bool, label_bytes: int = 0
+    layer: Layer, *, unit_bytes: int, memory: int, tasks: int, split_units: bool, label_bytes: int = 0
 ) -> list[list[Block]]:
     """The layer's tasks: a list of blocks for each unit block, which together cover all images.
 
@@ -95,10 +111,10 @@ def cut(
         Bytes of a unit's partial result.
     memory
         Bytes that a task may use. A partial result gets an eighth of it, since several wait to be merged.
-    workers
-        Each worker gets two tasks or more, where there are enough images or units.
+    tasks
+        How many there are at least, where there are enough images or units.
     split_units
-        Whether there may be more unit blocks than the memory asks for, to give every worker its tasks, and of fewer
+        Whether there may be more unit blocks than the memory asks for, to make up the number of tasks, and of fewer
         units than a chunk of counts has. Good where only activations are read and no counts are stored.
     label_bytes
         Bytes of labels in one read.
@@ -110,13 +126,13 @@ def cut(
     fit = min(memory // 8 // max(1, unit_bytes), room // per_unit) // chunk_units
     size = chunk_units * max(1, fit)
     if split_units:
-        size = min(size, ceil(ceil(units / (2 * workers)) / chunk_units) * chunk_units)
+        size = min(size, ceil(ceil(units / tasks) / chunk_units) * chunk_units)
     size = min(units, size)
     spans = [(u, min(u + size, units)) for u in range(0, units, size)]
     per_image = size * _map_bytes(layer)
     read = min(READ_BYTES, (room - 2 * unit_bytes * size) // COPIES)
     step = max(1, read // (per_image * chunk_images)) * chunk_images
-    ranges = max(ceil(images * per_image / TASK_BYTES), ceil(2 * workers / len(spans)))
+    ranges = max(ceil(images * per_image / TASK_BYTES), ceil(tasks / len(spans)))
     length = max(step, ceil(ceil(images / ranges) / step) * step)
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
 

@@ -1,4 +1,4 @@
-"""The two passes over all layers of a snapshot: their tasks are run on a pool and partial results are merged.
+"""The two passes over a layer, as steps of folds: tasks whose partial results are merged.
 
 Knows: which tasks make up a pass, which searches for a threshold follow each other, which results are merged.
 Does not know: what is finished already, or where results are stored: the caller hands in a function that writes them.
@@ -24,7 +24,7 @@ and the sixth largest of them as T:
 [2.0, 2.00390625]
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.dissection.counts import CountTask, Domain, count_block, merge_counts
-from dissect_xr.dissection.cut import Block, cut, label_step, merge_width, projected
+from dissect_xr.dissection.cut import Block, Limits, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.thresholds import (
@@ -50,9 +50,7 @@ from dissect_xr.dissection.thresholds import (
     shift,
     top_code,
 )
-from dissect_xr.parallel.fold import Fold, fold_tasks
-from dissect_xr.parallel.pool import Pool, run_blocks
-from dissect_xr.parallel.progress import Bar
+from dissect_xr.parallel.fold import Fold
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ def threshold_sizes(layer: Layer, memory: int, width: int | None = None) -> dict
     return {"memory": memory, "unit_bytes": BIN_BYTES * (width or bins(layer, memory))}
 
 
-def threshold_blocks(layer: Layer, pool: Pool, width: int | None = None) -> list[list[Block]]:
+def threshold_blocks(layer: Layer, limits: Limits, width: int | None = None) -> list[list[Block]]:
     """The blocks of a search of `width` bins per unit; None: as many as the memory allows."""
-    return cut(layer, workers=pool.workers, split_units=True, **threshold_sizes(layer, pool.memory, width))
+    return cut(layer, tasks=limits.tasks, split_units=True, **threshold_sizes(layer, limits.memory, width))
 
 
 def count_sizes(labels: ProbeLabels, fractions: int, memory: int) -> dict[str, int]:
@@ -110,37 +108,32 @@ def count_sizes(labels: ProbeLabels, fractions: int, memory: int) -> dict[str, i
     }
 
 
-def count_blocks(layer: Layer, labels: ProbeLabels, fractions: int, pool: Pool) -> list[list[Block]]:
+def count_blocks(layer: Layer, labels: ProbeLabels, fractions: int, limits: Limits) -> list[list[Block]]:
     """The blocks of counting; raises where the largest task would need more memory than it has."""
-    sizes = count_sizes(labels, fractions, pool.memory)
-    blocks = cut(layer, workers=pool.workers, split_units=False, **sizes)
-    projected(layer, blocks[0][0], **sizes).check(pool.memory, f"counts of {layer.path}")
+    sizes = count_sizes(labels, fractions, limits.memory)
+    blocks = cut(layer, tasks=limits.tasks, split_units=False, **sizes)
+    projected(layer, blocks[0][0], **sizes).check(limits.memory, f"counts of {layer.path}")
     return blocks
 
 
 def find_thresholds(
-    pool: Pool, layers: Sequence[Layer], fractions: Sequence[float], bar: Bar
-) -> dict[str, LayerThresholds]:
-    """Exact thresholds of every layer, by name; computes, and writes nothing.
+    layer: Layer, fractions: Sequence[float], limits: Limits
+) -> Generator[Sequence[Fold], Sequence[Any], LayerThresholds]:
+    """Exact thresholds of a layer, in steps (`parallel.fold.Steps`); nothing is written.
 
     The first search covers codes from a sampled bound upwards. Units whose bound was too high are searched again over
     all codes. Where a bin holds several codes, as for float32, a search inside the bin follows for each fraction.
     """
-    bounds = {layer.name: np.empty(layer.shape[1], np.int64) for layer in layers}
-    samples = [task for layer in layers for task in sample_tasks(layer, max(fractions))]
-    for task, bound in run_blocks(pool, sample_bound, samples):
-        bounds[task.layer.name][slice(*task.units)] = bound
-    searches = []
-    for layer in layers:
-        top, low = np.full(layer.shape[1], top_code(layer.itemsize), np.int64), bounds[layer.name]
-        dropped = shift(int((top - low).max()) + 1, bins(layer, pool.memory))
-        searches.append(Search(layer, dropped, low, top, ranks(layer, fractions, layer.shape[1])))
-    found = _search(pool, searches, bar)
-    missed = [n for n, selection in enumerate(found) if not selection.proven.all()]
-    again = _search(pool, [_from_bottom(searches[n], found[n]) for n in missed], bar)
-    for n, better in zip(missed, again, strict=True):
-        found[n] = _filled_in(found[n], better)
-    return {s.layer.name: _thresholds_inside(pool, s, f, bar) for s, f in zip(searches, found, strict=True)}
+    units = layer.shape[1]
+    top, low = np.full(units, top_code(layer.itemsize), np.int64), np.full(units, -top_code(layer.itemsize), np.int64)
+    if samples := sample_tasks(layer, max(fractions)):
+        low = np.concatenate((yield [Fold(task.units, [task], sample_bound) for task in samples]))
+    dropped = shift(int((top - low).max()) + 1, bins(layer, limits.memory))
+    search = Search(layer, dropped, low, top, ranks(layer, fractions, units))
+    found = yield from _search(search, limits)
+    if not found.proven.all():
+        found = _filled_in(found, (yield from _search(_from_bottom(search, found), limits)))
+    return (yield from _thresholds_inside(search, found, limits))
 
 
 def _from_bottom(search: Search, found: Selection) -> Search:
@@ -158,90 +151,80 @@ def _filled_in(found: Selection, better: Selection) -> Selection:
     )
 
 
-def _thresholds_inside(pool: Pool, search: Search, found: Selection, bar: Bar) -> LayerThresholds:
+def _thresholds_inside(
+    search: Search, found: Selection, limits: Limits
+) -> Generator[Sequence[Fold], Sequence[Any], LayerThresholds]:
     """Thresholds from the bins found; while a bin holds several codes, it is searched first."""
     if not search.shift:
         return LayerThresholds(decode(found.code, search.layer.itemsize), found.above)
-    dropped = shift(1 << search.shift, bins(search.layer, pool.memory))
-    inside = [
-        Search(search.layer, dropped, code, code + (1 << search.shift) - 1, (rank - above)[None])
-        for code, above, rank in zip(found.code, found.above, search.ranks, strict=True)
-    ]
-    levels = [_thresholds_inside(pool, s, f, bar) for s, f in zip(inside, _search(pool, inside, bar), strict=True)]
+    dropped = shift(1 << search.shift, bins(search.layer, limits.memory))
+    parts = []
+    for code, above, rank in zip(found.code, found.above, search.ranks, strict=True):
+        inside = Search(search.layer, dropped, code, code + (1 << search.shift) - 1, (rank - above)[None])
+        selected = yield from _search(inside, limits)
+        parts.append((yield from _thresholds_inside(inside, selected, limits)))
     return LayerThresholds(
-        np.concatenate([level.threshold for level in levels]),
-        found.above + np.concatenate([level.exceedance for level in levels]),
+        np.concatenate([part.threshold for part in parts]),
+        found.above + np.concatenate([part.exceedance for part in parts]),
     )
 
 
-def _search(pool: Pool, searches: Sequence[Search], bar: Bar) -> list[Selection]:
-    """The selection of each search; all run at once."""
-    results = [
-        Selection(np.zeros_like(s.ranks), np.zeros_like(s.ranks), np.zeros(s.ranks.shape, np.bool_)) for s in searches
-    ]
+def _search(search: Search, limits: Limits) -> Generator[Sequence[Fold], Sequence[Any], Selection]:
+    """The selection of a search, from a histogram of each unit block."""
+    ranks, layer = search.ranks, search.layer
+    result = Selection(np.zeros_like(ranks), np.zeros_like(ranks), np.zeros(ranks.shape, np.bool_))
+    width = int(((search.high - search.low) >> search.shift).max()) + 2
     folds = []
-    for n, search in enumerate(searches):
-        width = int(((search.high - search.low) >> search.shift).max()) + 2
-        for blocks in threshold_blocks(search.layer, pool, width):
-            units = slice(*blocks[0].units)
-            if (search.low[units] > search.high[units]).all():
-                continue
-            tasks = [
-                HistogramTask(search.layer, block, search.shift, search.low[units], search.high[units])
-                for block in blocks
-            ]
-            finish = Selector(units.stop - units.start, search.ranks[:, units])
-            merged = merge_width(BIN_BYTES * width * (units.stop - units.start), pool.memory)
-            folds.append(Fold((n, blocks[0].units), tasks, histogram_block, merge_histograms, finish, merged))
-    bar.expect(sum(len(fold.tasks) for fold in folds))
-    for (n, unit_range), part in fold_tasks(pool, folds, on_task=_advancing(bar)):
-        units = slice(*unit_range)
-        results[n].code[:, units], results[n].above[:, units] = part.code, part.above
-        results[n].proven[:, units] = part.proven
-    return results
+    for blocks in threshold_blocks(layer, limits, width):
+        units = slice(*blocks[0].units)
+        if (search.low[units] > search.high[units]).all():
+            continue
+        tasks = [HistogramTask(layer, b, search.shift, search.low[units], search.high[units]) for b in blocks]
+        finish = Selector(units.stop - units.start, ranks[:, units])
+        merged = merge_width(BIN_BYTES * width * (units.stop - units.start), limits.memory)
+        folds.append(Fold(units, tasks, histogram_block, merge_histograms, finish, merged))
+    for fold, part in zip(folds, (yield folds), strict=True):
+        result.code[:, fold.key], result.above[:, fold.key] = part.code, part.above
+        result.proven[:, fold.key] = part.proven
+    return result
 
 
 @dataclass(frozen=True)
 class LayerToCount:
-    """One layer of pass 2, and what is still to be counted in it."""
+    """What to count in one layer."""
 
     layer: Layer
+    labels: ProbeLabels
     thresholds: NDArray[np.float32]
     """(fraction, unit)"""
     anchoring: str
     domain: Domain
-    blocks: Sequence[Sequence[Block]]
-    """a list for each unit block still to be done: its blocks cover all images"""
 
 
-def count(
-    pool: Pool,
-    jobs: Sequence[LayerToCount],
-    labels: ProbeLabels,
-    finish: Callable[[LayerToCount], Callable[[Any, Any], Any]],
-    bar: Bar,
-) -> None:
-    """Count all layers; `finish(job)` gives the function with which a worker stores a unit block's merged counts."""
-    step = label_step(labels, pool.memory)
+def count_folds(
+    wanted: LayerToCount,
+    blocks: Sequence[Sequence[Block]],
+    memory: int,
+    finish: Callable[[Any, Any], Any] | None = None,
+) -> list[Fold]:
+    """A fold for each unit block: the counts of its units, which `finish` takes on a worker.
 
-    def tasks(job: LayerToCount, blocks: Sequence[Block]) -> list[CountTask]:
-        return [
-            CountTask(job.layer, labels, b, job.thresholds[:, slice(*b.units)], job.anchoring, job.domain, step)
-            for b in blocks
+    Parameters
+    ----------
+    blocks
+        A list for each unit block: its blocks cover all images.
+    memory
+        Bytes that a task may use.
+    """
+    labels, levels = wanted.labels, wanted.thresholds
+    step, unit_bytes = label_step(labels, memory), labels.unit_bytes(len(levels))
+    folds = []
+    for row in blocks:
+        first, stop = row[0].units
+        tasks = [
+            CountTask(wanted.layer, labels, b, levels[:, first:stop], wanted.anchoring, wanted.domain, step)
+            for b in row
         ]
-
-    def width(job: LayerToCount, block: Block) -> int:
-        part = labels.unit_bytes(len(job.thresholds)) * (block.units[1] - block.units[0])
-        return merge_width(part, pool.memory)
-
-    folds = [
-        Fold(blocks[0].units, tasks(job, blocks), count_block, merge_counts, finish(job), width(job, blocks[0]))
-        for job in jobs
-        for blocks in job.blocks
-    ]
-    for _ in fold_tasks(pool, folds, on_task=_advancing(bar)):
-        pass
-
-
-def _advancing(bar: Bar) -> Callable[[Any], None]:
-    return lambda task: bar.advance(task.block.images[1] - task.block.images[0])
+        width = merge_width(unit_bytes * (stop - first), memory)
+        folds.append(Fold((first, stop), tasks, count_block, merge_counts, finish, width))
+    return folds

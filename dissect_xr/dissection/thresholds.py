@@ -147,7 +147,9 @@ class SampleTask:
 
 
 def sample_tasks(layer: Layer, fraction: float) -> list[SampleTask]:
-    """Tasks that cover the layer's units, each a range of whole chunks."""
+    """Tasks that cover the layer's units, each a range of whole chunks; none where all values are counted."""
+    if layer.shape[0] <= (LEAST_CHUNKS - 1) * layer.chunk[0]:
+        return []
     length = layer.chunk[1] * max(1, SAMPLE_UNITS // layer.chunk[1])
     units = layer.shape[1]
     return [SampleTask(layer, (u, min(u + length, units)), fraction) for u in range(0, units, length)]
@@ -158,8 +160,6 @@ def sample_bound(task: SampleTask) -> NDArray[np.int64]:
     layer, images, chunk = task.layer, task.layer.shape[0], task.layer.chunk[0]
     starts, units = range(0, images, chunk), slice(*task.units)
     wanted = min(max(1, len(starts) // 16), -(-SAMPLE // chunk))
-    if len(starts) < LEAST_CHUNKS:
-        return np.full(units.stop - units.start, -top_code(layer.itemsize), np.int64)
     array = store.read(layer.url, f"{layer.path}/activation")
     step = ceil(wanted * chunk * layer.cells / SAMPLE_VALUES)
     parts = []
