@@ -32,7 +32,7 @@ allocated (METHOD 1.5). A worked example, of a map with 1 row of 2 cells and an 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,9 @@ from dissect_xr.dissection import kernels
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, read_labels
-from dissect_xr.dissection.layers import Layer, prefetch
+from dissect_xr.dissection.layers import Layer, Peaks, prefetch
+from dissect_xr.dissection.method import Domain
 from dissect_xr.floats import HALF_VALUES, bits
-
-Domain = Literal["annotated", "touched", "all"]
 
 DOMAINS: dict[str, int] = {"annotated": kernels.ANNOTATED, "touched": kernels.TOUCHED, "all": kernels.ALL}
 
@@ -86,7 +85,7 @@ def count_block(task: CountTask) -> Counts:
     """
     layer, (first, last) = task.layer, task.block.units
     array = store.read(layer.url, f"{layer.path}/activation")
-    peaks = store.read(layer.url, f"{layer.path}/peak")
+    peaks = Peaks(layer)
     rows, cols = layer.axes(task.anchoring, task.labels.shape[2:])
     lookup, fractions, units = task.labels.lookup, len(task.thresholds), last - first
     intersection = np.zeros((fractions, units, task.labels.concepts.size), np.int64)

@@ -1,72 +1,49 @@
-"""The dissection of a whole store: runs both passes on the activations and the probe and writes `dissection.zarr`.
+"""The one place that composes the passes: activations + probe -> `dissection.zarr`.
 
-Knows: what is finished already, which parameters make a result, what is written when.
-Does not know: how activations were made, or any score: scores are derived when the store is opened.
+Knows: which layers are finished, that a small layer is one task and a large one steps of many, what is written when.
+Does not know: how activations were made, or any score: those are derived when the store is opened.
+
+A layer whose activations are at most one read (`cut.READ_BYTES`, 24 MiB) is one task, which finds its thresholds,
+counts and writes both. A larger one goes in steps, each of as many tasks as there is work for: its thresholds are
+written as soon as they are found, its counts unit block by unit block. Layers are under way side by side, so a run that
+is killed has lost the tasks that were in flight and nothing else.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dissect_xr import store
-from dissect_xr.dissection.counts import DOMAINS, Counts, Domain
-from dissect_xr.dissection.cut import count_chunk_units
-from dissect_xr.dissection.interpolation import Anchoring
+from dissect_xr.dissection.cut import READ_BYTES, Limits
 from dissect_xr.dissection.labels import ProbeLabels, open_labels
-from dissect_xr.dissection.layers import Layer, open_layer
-from dissect_xr.dissection.passes import LayerToCount, count, count_blocks, find_thresholds
+from dissect_xr.dissection.layers import Layer, Snapshot, complete_snapshots, open_layer
+from dissect_xr.dissection.method import Method
+from dissect_xr.dissection.passes import (
+    LayerThresholds,
+    LayerToCount,
+    count_blocks,
+    count_folds,
+    find_thresholds,
+    tasks_of,
+)
+from dissect_xr.dissection.store import (
+    MEND,
+    LayerToDissect,
+    StoreCounts,
+    create_root,
+    create_snapshot,
+    done_units,
+    finish_snapshot,
+    layer_fingerprint,
+    write_counts,
+)
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.parallel.fold import Fold, Steps, folded_here, run_here, run_steps
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.retry import kept_failures
-from dissect_xr.schema import DISSECTION, FRACTION, SCHEMA_VERSION
-
-CONCEPT_CHUNK = 2048
-"""Concepts in a chunk of `intersection` at most."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """The parameters of a dissection (METHOD 1 and 2)."""
-
-    fractions: tuple[float, ...] = (FRACTION,)
-    """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""
-    anchoring: Anchoring = "receptive_field"
-    """where the cells of a map lie on the image; layers of unknown geometry are anchored `half_pixel`"""
-    domain: Domain = "annotated"
-    """the images whose active pixels are counted into `unit_area`"""
-
-    def __post_init__(self) -> None:
-        for fraction in self.fractions:
-            if not 0 < fraction < 1:
-                raise DissectError(f"fraction {fraction} is not between 0 and 1; the usual one is {FRACTION}.")
-        if not self.fractions or len(set(self.fractions)) < len(self.fractions):
-            raise DissectError(f"fractions must be distinct and at least one, got {list(self.fractions)}.")
-        if self.anchoring not in ("receptive_field", "half_pixel"):
-            raise DissectError(f"anchoring '{self.anchoring}': expected receptive_field or half_pixel.")
-        if self.domain not in DOMAINS:
-            raise DissectError(f"domain '{self.domain}': expected one of {', '.join(DOMAINS)}.")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters, as they are stored in attributes."""
-        return asdict(self) | {"fractions": list(self.fractions), "schema_version": SCHEMA_VERSION}
-
-    def inputs(self, activations: str, probe: str) -> dict[str, Any]:
-        """All that makes one layer's dissection, as stored: the fingerprints of both inputs and the parameters."""
-        return {"activations_sha256": activations, "probe_sha256": probe} | self.parameters
-
-
-@dataclass(frozen=True)
-class _LayerToDissect:
-    """A layer whose dissection is not finished."""
-
-    layer: Layer
-    attrs: dict[str, Any]
-    """attributes of its group, parameters and inputs among them"""
-    fingerprint: str
 
 
 def dissect(
@@ -93,7 +70,7 @@ def dissect(
     pool
         Where tasks run, and the memory each may use; threads of this process by default.
     show
-        Whether to draw a progress bar per stage.
+        Whether to draw a progress bar per snapshot.
 
     Raises
     ------
@@ -106,214 +83,182 @@ def dissect(
     """
     method, pool = method or Method(), pool or Threads()
     labels = open_labels(probe)
-    pairs = list(only) if only is not None else complete_pairs(activations)
+    found = complete_snapshots(activations)
+    pairs = {(snapshot.name, layer) for snapshot in found for layer in snapshot.layers}
+    if missing := sorted(set(only or ()) - pairs):
+        names = ", ".join("/".join(pair) for pair in missing)
+        raise DissectError(
+            f"{activations}: the activations of {names} are not complete. Extract them first: it resumes."
+        )
     if not pairs:
         raise DissectError(f"{activations}: holds no complete layer. Run `dissect-xr extract` first.")
+    check_images(activations, labels)
+    create_root(out, labels, method)
     failures: list[Failed] = []
-    for snapshot in dict.fromkeys(name for name, _ in pairs):
-        layers = [open_layer(activations, snapshot, name) for s, name in pairs if s == snapshot]
-        jobs = [job for layer in layers if (job := _prepare(layer, labels, out, method)) is not None]
-        with kept_failures(failures):
-            _thresholds(jobs, out, method, pool, show)
-        ready = [job for job in jobs if store.marker(out, f"{job.layer.path}/threshold") is not None]
-        with kept_failures(failures):
-            _counts(ready, out, labels, method, pool, show)
-        for job in ready:
-            _finish(job, out)
+    for snapshot in found:
+        layers = [name for name in snapshot.layers if only is None or (snapshot.name, name) in only]
+        if layers:
+            with kept_failures(failures):
+                _dissect_snapshot(activations, out, snapshot, layers, labels, method, pool, show)
     if failures:
         raise BlocksFailed(failures)
 
 
-def _finish(job: _LayerToDissect, out: str) -> None:
-    """Mark the layer as done if all its units are counted."""
-    path, units = job.layer.path, job.layer.shape[1]
-    if _done_units(out, job).issuperset(range(units)):
-        depends_on = store.markers(out, path) - {f"{path}/done"}
-        store.mark(out, f"{path}/done", fingerprint=job.fingerprint, written={}, depends_on=depends_on)
+def _dissect_snapshot(
+    activations: str,
+    out: str,
+    snapshot: Snapshot,
+    layers: Sequence[str],
+    labels: ProbeLabels,
+    method: Method,
+    pool: Pool,
+    show: bool,
+) -> None:
+    """Dissect those of the layers that are not finished, and mark the snapshot."""
+    keys = store.markers(out, snapshot.name)
+    unfinished = [
+        (position, name, fingerprint)
+        for position, (name, fingerprint) in enumerate(snapshot.layers.items())
+        if name in layers and not _is_finished(out, f"{snapshot.name}/{name}", fingerprint, labels, method, keys)
+    ]
+    if not unfinished and f"{snapshot.name}/done" in keys:
+        return
+    create_snapshot(out, snapshot)
+    limits = Limits.of(pool)
+    with track(f"dissection {snapshot.name}", show=show and bool(unfinished)) as bar:
+
+        def works() -> Iterator[Steps]:
+            for position, name, fingerprint in unfinished:
+                layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
+                _check_pixels(layer, labels)
+                wanted = LayerToDissect(out, layer, labels, method, position)
+                if _is_small(layer) and f"{wanted.path}/created" not in keys:
+                    bar.expect(1)
+                    yield _small_layer(wanted, limits)
+                else:
+                    bar.expect(tasks_of(layer, labels, len(method.fractions), limits))
+                    yield _layer_in_steps(wanted, limits)
+
+        for _ in run_steps(pool, works(), on_task=lambda task: bar.advance(_images(task))):
+            pass
+    finish_snapshot(out, snapshot)
 
 
-def complete_pairs(url: str) -> list[tuple[str, str]]:
-    """The (snapshot, layer) pairs that a store of activations or results holds completely, by step and position."""
-    pairs = [tuple(key.split("/")[:2]) for key in store.markers(url) if key.endswith("/done") and key.count("/") == 2]
-    order = {}
-    for snapshot, layer in pairs:
-        attrs = store.read_attrs(url, f"{snapshot}/{layer}")
-        order[snapshot, layer] = (attrs["step"], snapshot, attrs["position"])
-    return sorted(order, key=lambda pair: order[pair])
-
-
-def _prepare(layer: Layer, labels: ProbeLabels, out: str, method: Method) -> _LayerToDissect | None:
-    """What is to be done for the layer, whose group in `out` is created where it is missing; None where it is done."""
-    source = store.read_attrs(layer.url, layer.path)
-    _check_images(layer, labels, source["images_sha256"])
-    anchoring, reason = layer.anchored(method.anchoring)
-    inputs = method.inputs(layer.fingerprint, labels.fingerprint)
-    if is_dissected(out, layer.path, inputs):
-        return None
-    attrs = {name: source[name] for name in ("step", "position", "metrics")} | inputs
-    attrs |= {"anchoring_used": anchoring, "anchoring_reason": reason}
-    attrs["coordinates"] = "layer channel concept_name concept_category"
-    job = _LayerToDissect(layer, attrs, store.fingerprint(inputs))
-    if store.marker(out, f"{layer.path}/created", fingerprint=job.fingerprint) is None:
-        _create(job, labels, out)
-    return job
-
-
-def is_dissected(out: str, path: str, inputs: dict[str, Any]) -> bool:
-    """Whether `out` holds the finished dissection of layer `path` made from `inputs` (`Method.inputs`).
+def _is_finished(
+    out: str, path: str, activations: str, labels: ProbeLabels, method: Method, keys: Iterable[str]
+) -> bool:
+    """Whether the layer is dissected from these inputs.
 
     Raises
     ------
     DissectError
-        Where it holds a dissection from other inputs; the message lists every difference.
+        Where it was dissected, or begun, from other activations.
     """
-    if store.marker(out, f"{path}/created") is None:
-        return False
-    stored = store.read_attrs(out, path)
-    changed = [f"{key} was {stored.get(key)!r}, is {new!r}" for key, new in inputs.items() if stored.get(key) != new]
-    if changed:
-        raise DissectError(
-            f"{out}: holds {path} dissected from other inputs or parameters: {'; '.join(changed)}. "
-            "Use another output directory, or delete this one."
-        )
-    return store.marker(out, f"{path}/done", fingerprint=store.fingerprint(inputs)) is not None
+    wanted = layer_fingerprint(activations, labels, method)
+    for kind in ("done", "created"):
+        if f"{path}/{kind}" in keys and (marker := store.marker(out, f"{path}/{kind}")) is not None:
+            if marker["fingerprint"] != wanted:
+                was = store.read_attrs(out, path).get("activations_sha256")
+                raise DissectError(
+                    f"{out}: holds {path} dissected from other inputs: activations_sha256 was {was!r}, is "
+                    f"{activations!r}. {MEND}"
+                )
+            return kind == "done"
+    return False
 
 
-def _check_images(layer: Layer, labels: ProbeLabels, images_sha256: str | None) -> None:
-    """Raise unless the activations are of the probe's images: names must agree, and pixels where both are known."""
+def check_images(activations: str, labels: ProbeLabels) -> None:
+    """Raise unless a store of activations is of the probe's images, in their order; digests of names are compared."""
+    if store.read_attrs(activations).get("names_sha256") == labels.names_sha256:
+        return
     mend = f"Extract them again for {labels.url}, or dissect with the probe they were made for."
-    if layer.shape[0] != labels.shape[0]:
+    names, probe_names = store.read(activations, "image")[:], store.read(labels.url, "image")[:]
+    if len(names) != len(probe_names):
         raise DissectError(
-            f"{layer.path}: its activations are of {layer.shape[0]} images, the probe has {labels.shape[0]}. {mend}"
+            f"{activations}: its activations are of {len(names)} images, the probe has {len(probe_names)}. {mend}"
         )
-    names, probe_names = store.read(layer.url, f"{layer.path}/image")[:], store.read(labels.url, "image")[:]
-    if len(differ := np.flatnonzero(names != probe_names)):
-        n = differ[0]
+    differ = np.flatnonzero(names != probe_names)
+    n = differ[0]
+    raise DissectError(
+        f"{activations}: its activations are of other images than the probe's: number {n} is '{names[n]}', "
+        f"in the probe '{probe_names[n]}', {len(differ)} differ in all. {mend}"
+    )
+
+
+def _check_pixels(layer: Layer, labels: ProbeLabels) -> None:
+    """Raise where the layer's images have the probe's names, but other pixels; those written elsewhere do not say."""
+    if layer.images_sha256 not in (None, labels.images_sha256):
         raise DissectError(
-            f"{layer.path}: its activations are of other images than the probe's: number {n} is '{names[n]}', "
-            f"in the probe '{probe_names[n]}', {len(differ)} differ in all. {mend}"
-        )
-    if images_sha256 not in (None, labels.images_sha256):
-        raise DissectError(f"{layer.path}: its images have the probe's names, but other pixels. {mend}")
-
-
-def _create(job: _LayerToDissect, labels: ProbeLabels, out: str) -> None:
-    """Create the group of one layer with its coordinates and the concepts' areas, and mark it as created."""
-    layer, units = job.layer, job.layer.shape[1]
-    sizes = {
-        "fraction": (len(job.attrs["fractions"]),) * 2,
-        "unit": (units, min(units, count_chunk_units(layer, labels.unit_bytes(len(job.attrs["fractions"]))))),
-        "concept": (labels.concepts.size, min(labels.concepts.size, CONCEPT_CHUNK)),
-        "category": (len(labels.categories),) * 2,
-    }
-    arrays = []
-    for variable in DISSECTION.values():
-        shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
-        arrays.append(
-            store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, attrs=variable.attrs)
-        )
-    coordinates = [
-        store.coordinate("fraction", "fraction", np.array(job.attrs["fractions"])),
-        store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)]),
-        store.coordinate("layer", "unit", [layer.name] * units),
-        store.coordinate("channel", "unit", np.arange(units)),
-    ]
-    for name, dim in (("concept",) * 2, ("concept_name", "concept"), ("concept_category", "concept")):
-        coordinates.append(store.coordinate(name, dim, store.read(labels.url, name)[:]))
-    coordinates.append(store.coordinate("category", "category", labels.categories))
-    write = store.lay_out if store.markers(out, layer.path) else store.create
-    objects = write(out, layer.path, arrays, job.attrs, coordinates)
-    with store.marked(out, f"{layer.path}/created", fingerprint=job.fingerprint) as (writer, _):
-        for name in ("concept_area", "category_area"):
-            values = store.read(labels.url, name)[:]
-            step = sizes[DISSECTION[name].dims[0]][1]
-            for first in range(0, values.size, step):
-                writer.write(f"{layer.path}/{name}", (first,), values[first : first + step])
-        writer.add(objects)
-
-
-def _thresholds(jobs: Sequence[_LayerToDissect], out: str, method: Method, pool: Pool, show: bool) -> None:
-    """Run pass 1 for the layers that lack thresholds; each layer is written and marked by itself."""
-    todo = [j for j in jobs if store.marker(out, f"{j.layer.path}/threshold", fingerprint=j.fingerprint) is None]
-    if not todo:
-        return
-    layers = [job.layer for job in todo]
-    with track(f"thresholds {layers[0].snapshot}", show=show) as bar:
-        failures: list[Failed] = []
-        try:
-            levels = find_thresholds(pool, layers, method.fractions, bar)
-        except BlocksFailed:
-            # Layer by layer, so that the layers without a failing block finish.
-            levels = {}
-            for layer in layers:
-                with kept_failures(failures):
-                    levels |= find_thresholds(pool, [layer], method.fractions, bar)
-    for job in (job for job in todo if job.layer.name in levels):
-        level, path = levels[job.layer.name], job.layer.path
-        with store.marked(out, f"{path}/threshold", fingerprint=job.fingerprint) as (writer, _):
-            writer.write(f"{path}/threshold", (0, 0), level.threshold)
-            writer.write(f"{path}/exceedance", (0, 0), level.exceedance)
-    if failures:
-        raise BlocksFailed(failures)
-
-
-def _counts(
-    jobs: Sequence[_LayerToDissect], out: str, labels: ProbeLabels, method: Method, pool: Pool, show: bool
-) -> None:
-    """Run pass 2 for the unit blocks that lack counts; each is written by the task that merges its last counts."""
-    counting = []
-    for job in jobs:
-        done = _done_units(out, job)
-        blocks = count_blocks(job.layer, labels, len(method.fractions), pool)
-        todo = [b for b in blocks if not done.issuperset(range(*b[0].units))]
-        threshold = store.read(out, f"{job.layer.path}/threshold")[:]
-        counting.append(LayerToCount(job.layer, threshold, job.attrs["anchoring_used"], method.domain, todo))
-    tasks = sum(len(blocks) for job in counting for blocks in job.blocks)
-    if not tasks:
-        return
-    fingerprints = {job.layer.path: job.fingerprint for job in jobs}
-    with track(f"counts {jobs[0].layer.snapshot}", tasks, show=show) as bar:
-        count(
-            pool,
-            counting,
-            labels,
-            lambda job: StoreCounts(out, job.layer.path, fingerprints[job.layer.path]),
-            bar,
+            f"{layer.path}: its images have the probe's names, but other pixels. Extract them again for {labels.url}, "
+            "or dissect with the probe they were made for."
         )
 
 
-def _done_units(out: str, job: _LayerToDissect) -> set[int]:
-    """Units whose counts are stored, whichever unit blocks they were counted in."""
-    prefix = f"{job.layer.path}/counts/"
-    done = set[int]()
-    for key in store.markers(out, prefix):
-        store.marker(out, key, fingerprint=job.fingerprint)
-        first, last = key[len(prefix) :].split("-")
-        done |= set(range(int(first), int(last)))
-    return done
+def _is_small(layer: Layer) -> bool:
+    return layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize <= READ_BYTES
+
+
+def _images(task: Any) -> int:
+    """Images that a task has read, for the rate that the bar shows."""
+    block = getattr(task, "block", None)
+    return 0 if block is None else int(block.images[1] - block.images[0])
+
+
+def _layer_in_steps(wanted: LayerToDissect, limits: Limits) -> Steps:
+    """The dissection of a large layer: thresholds, which are written once found, then counts by unit block."""
+    path, method, labels = wanted.path, wanted.method, wanted.labels
+    out, fingerprint = wanted.out, wanted.fingerprint
+    if store.marker(out, f"{path}/created", fingerprint=fingerprint) is None:
+        store.mark(out, f"{path}/created", fingerprint=fingerprint, written=wanted.create())
+    if store.marker(out, f"{path}/threshold", fingerprint=fingerprint) is None:
+        found = yield from find_thresholds(wanted.layer, method.fractions, limits)
+        with store.marked(out, f"{path}/threshold", fingerprint=fingerprint) as (writer, _):
+            _write_thresholds(writer, path, found)
+    counted, blocks = done_units(wanted), count_blocks(wanted.layer, labels, len(method.fractions), limits)
+    missing = [row for row in blocks if not counted.issuperset(range(*row[0].units))]
+    levels = store.read(out, f"{path}/threshold")[:]
+    to_count = LayerToCount(wanted.layer, labels, levels, wanted.anchoring, method.domain)
+    yield count_folds(to_count, missing, limits.memory, StoreCounts(out, path, fingerprint))
+    depends_on = store.markers(out, path) - {f"{path}/done"}
+    store.mark(out, f"{path}/done", fingerprint=fingerprint, written={}, note=wanted.summary, depends_on=depends_on)
+
+
+def _write_thresholds(writer: store.Writer, path: str, found: LayerThresholds) -> None:
+    writer.write(f"{path}/threshold", (0, 0), found.threshold)
+    writer.write(f"{path}/exceedance", (0, 0), found.exceedance)
+
+
+def _small_layer(wanted: LayerToDissect, limits: Limits) -> Steps:
+    """The dissection of a small layer: one task."""
+    yield [Fold(wanted.path, [SmallLayer(wanted, limits.memory)], dissect_small)]
 
 
 @dataclass(frozen=True)
-class StoreCounts:
-    """What pass 2 does with the merged counts of a unit block (`Fold.finish`): writes and marks them."""
+class SmallLayer:
+    """A layer that one task dissects whole."""
 
-    out: str
-    path: str
-    fingerprint: str
+    wanted: LayerToDissect
+    memory: int
+    """bytes that the task may use"""
 
     @property
     def what(self) -> str:
-        """What it does, for messages."""
-        return f"counts of {self.path}"
+        """What the task does, for messages."""
+        return f"counts of {self.wanted.path}, images number 0 to {self.wanted.layer.shape[0] - 1}"
 
-    def __call__(self, units: tuple[int, int], counts: Counts) -> None:
-        """Write the counts of units [first, last), unless another worker, lost since, has done so already."""
-        intersection, unit_area = counts
-        first = units[0]
-        key = f"{self.path}/counts/{first}-{units[1]}"
-        if store.marker(self.out, key, fingerprint=self.fingerprint) is not None:
-            return
-        with store.marked(self.out, key, fingerprint=self.fingerprint) as (writer, _):
-            writer.write(f"{self.path}/intersection", (0, first, 0), intersection)
-            writer.write(f"{self.path}/unit_area", (0, first, 0), unit_area[:, :, :-1])
-            writer.write(f"{self.path}/dead", (0, first), unit_area[:, :, -1] == 0)
+
+def dissect_small(task: SmallLayer) -> None:
+    """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked."""
+    wanted, limits = task.wanted, Limits(task.memory, 1)
+    key, method, labels = f"{wanted.path}/done", wanted.method, wanted.labels
+    if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
+        return
+    found = run_here(find_thresholds(wanted.layer, method.fractions, limits))
+    blocks = count_blocks(wanted.layer, labels, len(method.fractions), limits)
+    to_count = LayerToCount(wanted.layer, labels, found.threshold, wanted.anchoring, method.domain)
+    with store.marked(wanted.out, key, fingerprint=wanted.fingerprint) as (writer, note):
+        writer.add(wanted.create())
+        _write_thresholds(writer, wanted.path, found)
+        for fold in count_folds(to_count, blocks, limits.memory):
+            write_counts(writer, wanted.path, fold.key[0], *folded_here(fold))
+        note |= wanted.summary

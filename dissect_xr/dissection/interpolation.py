@@ -23,14 +23,11 @@ outermost anchors, where the value of the edge is held: their two cells are the 
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, lcm
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
-
-Anchoring = Literal["receptive_field", "half_pixel"]
 
 EXACT_BITS = 58
 """Bits that the product of both axes' denominators may have, so that the kernel can split a weight into two pieces."""

@@ -5,6 +5,8 @@ Does not know: where the images came from, or anything of activations.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,12 @@ class ProbeLabels:
     categories: tuple[str, ...]
     fingerprint: str
     images_sha256: str
+    names_sha256: str
+    """of the images' names, in order"""
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        """Workers open the probe themselves, once: a task does not carry tables of 65,000 concepts."""
+        return _labels_of, (self.url, self.fingerprint)
 
     @property
     def image_bytes(self) -> int:
@@ -89,7 +97,17 @@ def open_labels(url: str) -> ProbeLabels:
         categories=categories,
         fingerprint=done["fingerprint"],
         images_sha256=attrs["images_sha256"],
+        names_sha256=attrs["names_sha256"],
     )
+
+
+@lru_cache(maxsize=4)
+def _labels_of(url: str, fingerprint: str) -> ProbeLabels:
+    """The labels at `url`, which this process keeps; `fingerprint` tells them from those of a probe made again."""
+    labels = open_labels(url)
+    if labels.fingerprint != fingerprint:
+        raise DissectError(f"{url}: the probe was made again while it was in use. Give the same command again.")
+    return labels
 
 
 def read_labels(url: str, images: tuple[int, int]) -> LabelBlock:

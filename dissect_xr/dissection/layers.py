@@ -4,13 +4,14 @@ Knows: how `activations.zarr` is laid out, read through the room `store`.
 Does not know: thresholds, labels, or which pass reads.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.dissection import interpolation
@@ -39,6 +40,11 @@ class Layer:
     """(height, width) of the model's input in pixels"""
     geometry: Any
     """``{"y": {"start": "35/2", "jump": "16"}, "x": ...}``, or the reason why it is not known"""
+
+    images_sha256: str | None = None
+    """of the images' names and pixels; None where the activations were made elsewhere"""
+    columns: tuple[int, int] | None = None
+    """its units' columns in the snapshot's `peak` and `mean`; None where the layer has arrays of its own"""
 
     @property
     def path(self) -> str:
@@ -80,8 +86,62 @@ class Layer:
         return "half_pixel", str(self.geometry or "the activations come without geometry")
 
 
-def open_layer(url: str, snapshot: str, name: str) -> Layer:
-    """The layer `name` of `snapshot`.
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot whose activations are complete, or some of whose layers are."""
+
+    name: str
+    step: int
+    metrics: Mapping[str, float]
+    layers: Mapping[str, str]
+    """layer -> fingerprint of its activations, in the order of the model"""
+    request_sha256: str | None
+    """of what was asked for, where the model was not looked at (`activations.request`)"""
+
+
+def complete_snapshots(url: str) -> list[Snapshot]:
+    """The snapshots of a store of activations that have complete layers, ordered by step and name."""
+    keys = sorted(key for key in store.markers(url) if key.endswith("/done"))
+    names = dict.fromkeys(key.split("/")[0] for key in keys)
+    found = [_snapshot(url, name, [key for key in keys if key.startswith(f"{name}/")]) for name in names]
+    return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.name))
+
+
+def open_snapshot(url: str, name: str) -> Snapshot:
+    """The snapshot `name` with its complete layers, which may be none."""
+    return _snapshot(url, name, sorted(key for key in store.markers(url, name) if key.endswith("/done")))
+
+
+def _snapshot(url: str, name: str, keys: Sequence[str]) -> Snapshot:
+    attrs = store.read_attrs(url, name) if keys else {}
+    layers = sorted(found for key in keys for found in _marked_layers(url, name, key))
+    return Snapshot(
+        name,
+        attrs.get("step", 0),
+        attrs.get("metrics", {}),
+        {layer: fingerprint for _, layer, fingerprint in layers},
+        attrs.get("request_sha256"),
+    )
+
+
+def _marked_layers(url: str, snapshot: str, key: str) -> list[tuple[int, str, str]]:
+    """(position, layer, fingerprint) of the layers that a marker `done` is of: all of a snapshot that was extracted, or one."""
+    done = store.marker(url, key)
+    if done is None:
+        return []
+    if key == f"{snapshot}/done":
+        names = done["note"]["layers"]
+        return [(n, layer, layer_fingerprint(done["fingerprint"], layer)) for n, layer in enumerate(names)]
+    return [(done["note"]["position"], key.split("/")[1], done["fingerprint"])]
+
+
+def layer_fingerprint(inputs: str, layer: str) -> str:
+    """Fingerprint of one layer's activations, from the fingerprint of all that makes a snapshot's."""
+    return store.fingerprint({"inputs": inputs, "layer": layer})
+
+
+def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = None) -> Layer:
+    """The layer `name` of `snapshot`; its `fingerprint` is looked up where it is not given.
 
     Raises
     ------
@@ -89,8 +149,8 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
         Where its activations are not complete, or another version of this package wrote them.
     """
     path = f"{snapshot}/{name}"
-    done = store.marker(url, f"{path}/done")
-    if done is None:
+    fingerprint = fingerprint or open_snapshot(url, snapshot).layers.get(name)
+    if fingerprint is None:
         raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")
     array, attrs = store.read(url, f"{path}/activation"), store.read_attrs(url, path)
     check_version(attrs, f"{url}, {path}")
@@ -102,10 +162,25 @@ def open_layer(url: str, snapshot: str, name: str) -> Layer:
         shape=array.shape,
         dtype=str(array.dtype),
         chunk=(array.chunks[0], array.chunks[1]),
-        fingerprint=done["fingerprint"],
+        fingerprint=fingerprint,
         input_size=tuple(size) if size else None,
         geometry=attrs.get("geometry") or attrs.get("geometry_reason"),
+        images_sha256=attrs.get("images_sha256"),
+        columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
     )
+
+
+class Peaks:
+    """`peak[images, units]` of a layer, which stands in its own group or among those of all layers of the snapshot."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._first = 0 if layer.columns is None else layer.columns[0]
+        path = layer.path if layer.columns is None else layer.snapshot
+        self._array = store.read(layer.url, f"{path}/peak")
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.floating]:
+        images, units = key
+        return np.asarray(self._array[images, self._first + units.start : self._first + units.stop])
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -31,10 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.dissection.counts import CountTask, Domain, count_block, merge_counts
+from dissect_xr.dissection.counts import CountTask, count_block, merge_counts
 from dissect_xr.dissection.cut import Block, Limits, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.method import Domain
 from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
     HistogramTask,
@@ -228,3 +229,9 @@ def count_folds(
         width = merge_width(unit_bytes * (stop - first), memory)
         folds.append(Fold((first, stop), tasks, count_block, merge_counts, finish, width))
     return folds
+
+
+def tasks_of(layer: Layer, labels: ProbeLabels, fractions: int, limits: Limits) -> int:
+    """Tasks of both passes over a layer, without the searches that only some layers need; what a progress bar expects."""
+    first, second = threshold_blocks(layer, limits), count_blocks(layer, labels, fractions, limits)
+    return len(sample_tasks(layer, 0.5)) + sum(map(len, first)) + sum(map(len, second))

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.histograms import histogram
-from dissect_xr.dissection.layers import Layer, prefetch
+from dissect_xr.dissection.layers import Layer, Peaks, prefetch
 from dissect_xr.floats import bits
 
 BIN_BITS = 16
@@ -184,7 +184,7 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
     """The histogram of one block: its codes, `task.shift` bits dropped, and how often each occurs."""
     layer, (first, last) = task.layer, task.block.units
     array = store.read(layer.url, f"{layer.path}/activation")
-    peaks = store.read(layer.url, f"{layer.path}/peak")
+    peaks = Peaks(layer)
     base = (task.low >> task.shift) << task.shift
     widths = np.maximum(0, ((task.high - base) >> task.shift) + 1)
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.select import only
-from dissect_xr.dissection.counts import Domain, add_counts
+from dissect_xr.dissection.counts import add_counts
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, open_labels, read_labels
 from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.method import Domain
 from dissect_xr.errors import DissectError
 
 NUMBERS = (1 << 16) - 1

@@ -23,7 +23,7 @@ many such generators at once, so workers compute for other layers while one laye
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from dissect_xr.errors import BlocksFailed, Failed
 from dissect_xr.parallel.pool import Pool, Stream
@@ -52,19 +52,22 @@ class Fold:
 Steps = Generator[Sequence[Fold], Sequence[Any], None]
 """Work in steps: it yields folds, is sent their results in the same order, and may then yield more."""
 
+Result = TypeVar("Result")
 
-def run_here(steps: Steps) -> None:
-    """Run work in steps in this thread, one task after the other: what a worker does with work that is small."""
+
+def run_here(steps: Generator[Sequence[Fold], Sequence[Any], Result]) -> Result:
+    """What work in steps returns, run in this thread one task after the other, as a worker runs work that is small."""
     results: Sequence[Any] | None = None
-    try:
-        while True:
+    while True:
+        try:
             folds = next(steps) if results is None else steps.send(results)
-            results = [_folded_here(fold) for fold in folds]
-    except StopIteration:
-        return
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        results = [folded_here(fold) for fold in folds]
 
 
-def _folded_here(fold: Fold) -> Any:
+def folded_here(fold: Fold) -> Any:
+    """The result of a fold, run in this thread."""
     parts = [fold.function(task) for task in fold.tasks]
     merged = fold.merge(*parts) if len(parts) > 1 and fold.merge is not None else parts[0]
     return merged if fold.finish is None else fold.finish(fold.key, merged)

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError
 from dissect_xr.store import objects
-from dissect_xr.store.markers import drop
+from dissect_xr.store.markers import drop, markers
+from dissect_xr.store.seal import sealed
 from dissect_xr.store.verified import forget
 from dissect_xr.store.verify import Damage, expected, inspect, read_all
 
@@ -81,20 +82,22 @@ def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None,
     Parameters
     ----------
     full
-        Whether to read every byte, rather than only sizes and metadata.
+        Whether to read every byte of the whole store, rather than only sizes and metadata.
     within
-        Keys of objects and paths of groups and arrays: only these, their objects and the markers are checked. None
-        checks the whole store.
+        Keys of objects and paths of groups and arrays: only these, their objects and the markers are checked, and every
+        byte of them. None checks the whole store.
     show
         Whether to draw a progress bar while every byte of the store is read.
     """
-    listed = expected(url)
-    if within is None:
-        damages = list(read_all(listed, show) if full else inspect(listed, full=False))
-    else:
-        prefixes = tuple(f"{key}/" if key else "" for key in within)
+    if within is not None:
+        listed, prefixes = expected(url), tuple(f"{key}/" if key else "" for key in within)
         only = [key for key in listed.objects if f"{key}/".startswith(prefixes)]
-        damages = [*listed.damages, *inspect(listed, full=full, only=only)]
+        damages = [*listed.damages, *inspect(listed, only=only)]
+    elif full:
+        damages = list(read_all(expected(url), show))
+    else:
+        sizes = objects.sizes(url)
+        damages = list(inspect(expected(url, sealed(url, sizes, markers(url))), sizes=sizes))
     if damages:
         drop(url, {key for damage in damages for key in damage.markers})
         for damage in damages:

@@ -49,13 +49,13 @@ class Expected:
     """damage of the markers themselves"""
 
 
-def expected(url: str) -> Expected:
-    """All objects that the markers of the store at `url` list; reads every marker."""
+def expected(url: str, intact: Iterable[str] = ()) -> Expected:
+    """All objects that the markers of the store at `url` list, but for those of groups that are known to be intact."""
     found, existing = Expected(url), markers(url)
+    passed = tuple(f"{prefix}/" for prefix in intact)
+    keys = sorted(key for key in existing if not key.startswith(passed))
     with ThreadPoolExecutor(8) as executor:
-        contents = dict(
-            zip(sorted(existing), executor.map(lambda key: _content(url, key), sorted(existing)), strict=True)
-        )
+        contents = dict(zip(keys, executor.map(lambda key: _content(url, key), keys), strict=True))
     for key, content in contents.items():
         if isinstance(content, str):
             found.damages.append(Damage(url_of(url, key), content, (key,)))
@@ -84,15 +84,19 @@ def _content(url: str, key: str) -> dict[str, dict[str, tuple[int, int]]] | str:
 
 
 def inspect(
-    listed: Expected, *, full: bool, only: Iterable[str] | None = None, bar: Bar | None = None
+    listed: Expected,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    only: Iterable[str] | None = None,
+    bar: Bar | None = None,
 ) -> Iterator[Damage]:
     """The damaged and missing ones among the listed objects.
 
     Parameters
     ----------
-    full
-        Whether to read all objects and compare their checksums; otherwise only metadata is read, and the sizes of all
-        other objects are compared.
+    sizes
+        Key -> bytes of all objects of the store: only metadata is read then, and the sizes of all others are compared.
+        None reads all objects and compares their checksums.
     only
         Keys of the objects to check; None checks all, and yields the damage of the markers as well.
     bar
@@ -101,7 +105,6 @@ def inspect(
     if only is None:
         yield from listed.damages
     keys = list(listed.objects if only is None else only)
-    sizes = objects.sizes(listed.url) if only is None and not full else None
     with ThreadPoolExecutor(8) as executor:
         for damage in executor.map(lambda key: _damage(listed, key, sizes), keys):
             if bar is not None:
@@ -171,4 +174,4 @@ def read_all(listed: Expected, show: bool) -> Iterator[Damage]:
     """The damaged and missing objects; reads every byte, with a progress bar if `show`."""
     name, count = listed.url.rstrip("/").rsplit("/", 1)[-1], len(listed.objects)
     with track(f"verify {name}", count, show=show and count > 0) as bar:
-        yield from inspect(listed, full=True, bar=bar)
+        yield from inspect(listed, bar=bar)

@@ -1,0 +1,215 @@
+"""`dissection.zarr`: how it is laid out, what is finished in it, and how counts are written into it.
+
+Knows: which arrays stand at the root, in a snapshot and in a layer, which markers say what is finished.
+Does not know: how a threshold or a count is computed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import store
+from dissect_xr.dissection.cut import count_chunk_units
+from dissect_xr.dissection.labels import ProbeLabels
+from dissect_xr.dissection.layers import Layer, Snapshot
+from dissect_xr.dissection.method import Method
+from dissect_xr.errors import DissectError
+from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION
+from dissect_xr.store.seal import SEAL, seal
+
+CONCEPT_CHUNK = 2048
+"""Concepts in a chunk of `intersection` at most."""
+
+MEND = "Use another output directory, or delete this one."
+
+
+def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
+    """Create the store with what all layers share, unless it is there.
+
+    Raises
+    ------
+    DissectError
+        Where `out` holds a dissection with another probe or by other parameters; the message lists every difference.
+    """
+    inputs = method.inputs(labels.fingerprint)
+    fingerprint = store.fingerprint(inputs)
+    if (created := store.marker(out, "created")) is not None:
+        if created["fingerprint"] != fingerprint:
+            stored = store.read_attrs(out)
+            raise DissectError(
+                f"{out}: holds a dissection from other inputs or parameters: {differences(stored, inputs)}. {MEND}"
+            )
+        return
+    coordinates = [
+        store.coordinate("fraction", "fraction", np.array(method.fractions)),
+        *(store.coordinate(name, "concept", store.read(labels.url, name)[:]) for name in CONCEPT_COORDINATES),
+        store.coordinate("category", "category", labels.categories),
+    ]
+    arrays = []
+    for name in sorted(set(DISSECTION) - set(PER_UNIT)):
+        variable, values = DISSECTION[name], store.read(labels.url, name)[:]
+        arrays.append(
+            (
+                store.ArraySpec(name, variable.dims, values.shape, variable.dtype, values.shape, attrs=variable.attrs),
+                values,
+            )
+        )
+    lay_out = store.lay_out if store.markers(out) else store.create
+    attrs = inputs | {"coordinates": "concept_name concept_category"}
+    store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
+
+
+CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category")
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between attributes, for a message."""
+    changed = [key for key in wanted if stored.get(key) != wanted[key]]
+    return "; ".join(f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in changed)
+
+
+@dataclass(frozen=True)
+class LayerToDissect:
+    """A layer whose dissection is not finished."""
+
+    out: str
+    layer: Layer
+    labels: ProbeLabels
+    method: Method
+    position: int
+    """in the model"""
+
+    @property
+    def path(self) -> str:
+        """Path of its group, in the store of activations and in that of the dissection."""
+        return self.layer.path
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that makes its dissection."""
+        return layer_fingerprint(self.layer.fingerprint, self.labels, self.method)
+
+    @property
+    def anchoring(self) -> str:
+        """The anchoring that is used."""
+        return self.layer.anchored(self.method.anchoring)[0]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the marker of the finished layer says about it, so that opening a store reads few objects."""
+        units, concepts = self.layer.shape[1], self.labels.concepts.size
+        anchoring, reason = self.layer.anchored(self.method.anchoring)
+        return {
+            "activations_sha256": self.layer.fingerprint,
+            "anchoring_reason": reason,
+            "anchoring_used": anchoring,
+            "chunks": [min(units, self.unit_chunk), min(concepts, CONCEPT_CHUNK)],
+            "position": self.position,
+            "units": units,
+        }
+
+    @property
+    def unit_chunk(self) -> int:
+        """Units of a chunk of counts."""
+        return count_chunk_units(self.layer, self.labels.unit_bytes(len(self.method.fractions)))
+
+    def create(self) -> store.Written:
+        """Create the layer's group with its arrays, keeping counts that are there; the objects written."""
+        units = self.layer.shape[1]
+        sizes = {
+            "fraction": (len(self.method.fractions),) * 2,
+            "unit": (units, min(units, self.unit_chunk)),
+            "concept": (self.labels.concepts.size, min(self.labels.concepts.size, CONCEPT_CHUNK)),
+            "category": (len(self.labels.categories),) * 2,
+        }
+        arrays = []
+        for variable in (DISSECTION[name] for name in PER_UNIT):
+            shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
+            arrays.append(
+                store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, attrs=variable.attrs)
+            )
+        names = [f"{self.layer.name}/{channel}" for channel in range(units)]
+        lay_out = store.lay_out if store.markers(self.out, self.path) else store.create
+        attrs = {name: value for name, value in self.summary.items() if name not in ("chunks", "units")}
+        attrs["schema_version"] = SCHEMA_VERSION
+        return lay_out(self.out, self.path, arrays, attrs, [store.coordinate("unit", "unit", names)])
+
+
+def layer_fingerprint(activations: str, labels: ProbeLabels, method: Method) -> str:
+    """sha256 of all that makes a layer's dissection."""
+    return store.fingerprint(method.inputs(labels.fingerprint) | {"activations_sha256": activations})
+
+
+def create_snapshot(out: str, snapshot: Snapshot) -> None:
+    """Create a snapshot's group, unless it is there."""
+    key = f"{snapshot.name}/created"
+    if store.marker(out, key) is None:
+        attrs = {"step": snapshot.step, "metrics": dict(snapshot.metrics), "schema_version": SCHEMA_VERSION}
+        written = store.lay_out(out, snapshot.name, [], attrs)
+        store.mark(out, key, fingerprint=store.fingerprint({"snapshot": snapshot.name}), written=written)
+
+
+def finish_snapshot(out: str, snapshot: Snapshot) -> None:
+    """Mark a snapshot whose layers are dissected; the marker says what opening the store needs to know of them."""
+    keys = store.markers(out, snapshot.name) - {f"{snapshot.name}/done"}
+    layers = {key.split("/")[1]: store.marker(out, key) for key in keys if key.endswith("/done")}
+    summaries = {name: done["note"] for name, done in layers.items() if done is not None}
+    store.mark(
+        out,
+        f"{snapshot.name}/done",
+        fingerprint=store.fingerprint({name: done["fingerprint"] for name, done in layers.items() if done is not None}),
+        written={},
+        note={
+            "layers": dict(sorted(summaries.items(), key=lambda item: (item[1]["position"], item[0]))),
+            "metrics": dict(snapshot.metrics),
+            "request_sha256": snapshot.request_sha256 if summaries.keys() >= snapshot.layers.keys() else None,
+            SEAL: seal(out, snapshot.name),
+            "step": snapshot.step,
+        },
+        depends_on=keys,
+    )
+
+
+def done_units(wanted: LayerToDissect) -> set[int]:
+    """Units of a layer whose counts are marked, whatever the unit blocks they were counted in."""
+    prefix = f"{wanted.path}/counts/"
+    done = set[int]()
+    for key in store.markers(wanted.out, prefix):
+        store.marker(wanted.out, key, fingerprint=wanted.fingerprint)
+        first, last = key[len(prefix) :].split("-")
+        done |= set(range(int(first), int(last)))
+    return done
+
+
+def write_counts(
+    writer: store.Writer, path: str, first: int, hits: NDArray[np.int64], areas: NDArray[np.int64]
+) -> None:
+    """Write the counts of units from `first` on: (fraction, unit, concept) and (fraction, unit, category + 1)."""
+    writer.write(f"{path}/intersection", (0, first, 0), hits)
+    writer.write(f"{path}/unit_area", (0, first, 0), areas[:, :, :-1])
+    writer.write(f"{path}/dead", (0, first), areas[:, :, -1] == 0)
+
+
+@dataclass(frozen=True)
+class StoreCounts:
+    """`Fold.finish` of a count: writes the counts of a unit block, and marks them."""
+
+    out: str
+    path: str
+    fingerprint: str
+
+    @property
+    def what(self) -> str:
+        """What the task does, for messages."""
+        return f"counts of {self.path}"
+
+    def __call__(self, units: tuple[int, int], counts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
+        """Write the merged counts of units [first, last), unless a worker that died since has done so."""
+        key = f"{self.path}/counts/{units[0]}-{units[1]}"
+        if store.marker(self.out, key, fingerprint=self.fingerprint) is not None:
+            return
+        with store.marked(self.out, key, fingerprint=self.fingerprint) as (writer, _):
+            write_counts(writer, self.path, units[0], *counts)
