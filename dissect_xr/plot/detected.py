@@ -153,7 +153,7 @@ def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
 
 def of_one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
     """`ds` of units, without `dims`, of which it must hold one value each, and with its coordinates in memory."""
-    ds = with_units(only(ds, *dims, of="a figure is of one, the Dataset"))
+    ds = with_units(only(ds, *dims))
     return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
 
 

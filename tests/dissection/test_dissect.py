@@ -362,7 +362,7 @@ def test_threshold_is_exact_for_every_sample(data):
         )
         with track("thresholds", show=False) as bar:
             layers_open = [open_layer(url, "s", "conv")]
-            found = passes.find_thresholds(Threads(1), layers_open, fractions, (2**29, 1), bar)["conv"]
+            found = passes.find_thresholds(Threads(1, memory=2**29), layers_open, fractions, bar)["conv"]
     stores.assert_same(
         {"threshold": found.threshold, "exceedance": found.exceedance},
         {"threshold": wanted, "exceedance": oracle.exceedances(acts.activation, wanted)},
@@ -693,7 +693,7 @@ def test_a_count_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     ):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
-        ((block, *_),) = count_blocks(layer, label_set, 1, (memory, 1))
+        ((block, *_),) = count_blocks(layer, label_set, 1, Threads(1, memory=memory))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
         step = cut.label_step(label_set, memory)
