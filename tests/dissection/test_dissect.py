@@ -474,7 +474,7 @@ def test_activations_made_elsewhere_need_only_the_probes_image_names(tmp_path):
 def test_label_maps_wider_than_can_be_counted_are_refused(tmp_path, monkeypatch):
     probe = stores.write_probe_case(noisy_probe(size=(3, 8)), tmp_path)
     monkeypatch.setattr("dissect_xr.dissection.labels.LABEL_SIDE", 7)
-    with pytest.raises(DissectError, match=r"\(3, 8\) pixels, expected sides of at most 7"):
+    with pytest.raises(DissectError, match=r"sides of at most 7 pixels, got \(3, 8\)"):
         open_labels(probe)
     monkeypatch.setattr("dissect_xr.dissection.labels.LABEL_SIDE", 8)
     assert open_labels(probe).shape[2:] == (3, 8)
