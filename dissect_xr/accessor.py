@@ -1,7 +1,7 @@
-"""`ds.dissect`: the questions one asks of a dissection, in xarray's own words.
+"""`ds.dissect`: the functions of the package as methods of a dissection Dataset.
 
-Knows: which function answers which question. Nothing is computed here.
-Does not know: how it is answered; matplotlib, pandas and Numba are imported by the methods that need them.
+Knows: which function each method calls. Nothing is computed here.
+Does not know: how it is computed; matplotlib, pandas and Numba are imported by the methods that need them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @xr.register_dataset_accessor("dissect")  # type: ignore[no-untyped-call]
 class DissectAccessor:
-    """Answers about a dissection: `ds.dissect.best()`, `ds.dissect.concept("dog")`, `ds.dissect.plot.concept_bars()`.
+    """Methods of a dissection: `ds.dissect.best()`, `ds.dissect.concept("dog")`, `ds.dissect.plot.concept_bars()`.
 
-    It works on any selection of :func:`dissect_xr.open_dissection` that keeps the dimension ``concept``; methods are
-    lazy where nothing else is said.
+    They work on any selection of :func:`dissect_xr.open_dissection` that keeps the dimension ``concept``. Methods that
+    compute say so; the others are lazy.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
@@ -65,21 +65,21 @@ class DissectAccessor:
         return cutoff_curve(self._ds, CUTOFFS if cutoffs is None else cutoffs)
 
     def concept(self, concept: str | int, *, cutoff: float = CUTOFF) -> xr.Dataset:
-        """What every unit says of one concept, lazy; see :func:`dissect_xr.analysis.single.of_concept`."""
-        from dissect_xr.analysis.single import of_concept
+        """Scores of one concept with every unit, lazy; see :func:`dissect_xr.analysis.profiles.of_concept`."""
+        from dissect_xr.analysis.profiles import of_concept
 
         return of_concept(self._ds, concept, cutoff=cutoff)
 
     def unit(self, unit: str, *, top: int = 5) -> xr.Dataset:
-        """The best concepts of one unit with all scores; computes. See :func:`dissect_xr.analysis.single.of_unit`."""
-        from dissect_xr.analysis.single import of_unit
+        """The best concepts of one unit with scores; computes. See :func:`dissect_xr.analysis.profiles.of_unit`."""
+        from dissect_xr.analysis.profiles import of_unit
 
         return of_unit(self._ds, unit, top=top)
 
     def compare(
         self, other: xr.Dataset, *, names: tuple[str, str] = ("this", "other"), cutoff: float = CUTOFF
     ) -> xr.Dataset:
-        """Concepts detected here and there; computes. See :func:`dissect_xr.analysis.compare.compare`."""
+        """Concepts that one or both detect; computes. See :func:`dissect_xr.analysis.compare.compare`."""
         from dissect_xr.analysis.compare import compare
 
         return compare(self._ds, other, names=names, cutoff=cutoff)
@@ -91,13 +91,13 @@ class DissectAccessor:
         return trajectories(self._ds, cutoff=cutoff)
 
     def events(self, *, cutoff: float = CUTOFF) -> pd.DataFrame:
-        """Births, deaths and switches as a table; computes. See :func:`dissect_xr.analysis.snapshots.events`."""
+        """Every change of a unit's concept, a table; computes. See :func:`dissect_xr.analysis.snapshots.events`."""
         from dissect_xr.analysis.snapshots import events
 
         return events(self._ds, cutoff=cutoff).to_dataframe().reset_index(drop=True)
 
     def transitions(self, *, cutoff: float = CUTOFF) -> xr.DataArray:
-        """Units by category before and after, lazy; see :func:`dissect_xr.analysis.snapshots.transitions`."""
+        """Units by category in pairs of snapshots, lazy; see :func:`dissect_xr.analysis.snapshots.transitions`."""
         from dissect_xr.analysis.snapshots import transitions
 
         return transitions(self._ds, cutoff=cutoff)
@@ -109,13 +109,16 @@ class DissectAccessor:
         return emergence(self._ds, count=count, cutoff=cutoff)
 
     def changed(self, before: str, after: str, *, cutoff: float = CUTOFF) -> xr.Dataset:
-        """What became of each unit between two snapshots; computes."""
+        """What happened to units between two snapshots; computes. See :func:`dissect_xr.analysis.snapshots.changed`."""
         from dissect_xr.analysis.snapshots import changed
 
         return changed(self._ds, before, after, cutoff=cutoff)
 
     def convergence(self, *, cutoff: float = CUTOFF) -> xr.Dataset:
-        """From which step on each unit keeps its concept; computes."""
+        """The step from which on each unit keeps its concept; computes.
+
+        See :func:`dissect_xr.analysis.snapshots.convergence`.
+        """
         from dissect_xr.analysis.snapshots import convergence
 
         return convergence(self._ds, cutoff=cutoff)
@@ -150,7 +153,7 @@ class DissectAccessor:
         return f"<table>{rows}</table>"
 
     def _lines(self) -> Iterator[tuple[str, str]]:
-        """What the Dataset holds, from coordinates alone."""
+        """What the Dataset holds, as pairs of a name and a text, read from coordinates alone."""
         ds = self._ds
         if "concept" not in ds.variables or "intersection" not in ds:
             yield "", "no dissection: expected counts of units and concepts, as open_dissection gives them"
@@ -177,11 +180,11 @@ class DissectAccessor:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """How many names there are, and the names."""
+    """The number of names, and the names."""
     return f"{len(names)}: {_shortened(names)}" if names else "none"
 
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:
-    """The names in a line, the middle left out where there are many."""
+    """The names in one line; of more than `most` those before the last are left out."""
     shown = list(map(str, names))
     return ", ".join(shown if len(shown) <= most else [*shown[: most - 2], "…", shown[-1]])

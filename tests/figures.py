@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pictured import pictured
 from trained import CUTOFF, dissection
 
-from dissect_xr.plot import compare, detected, units
+from dissect_xr.plot import compare, concepts, units
 
 BASELINE = TESTS / "baseline"
 DPI = 60
@@ -46,8 +46,8 @@ def _before_after() -> Axes:
 
 
 FIGURES: dict[str, Callable[[], Axes]] = {
-    "concept_bars": lambda: _of_one(detected.concept_bars),
-    "emergence": lambda: detected.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
+    "concept_bars": lambda: _of_one(concepts.concept_bars),
+    "emergence": lambda: concepts.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
     "iou_histogram": lambda: _of_one(units.iou_histogram),
     "cutoff_curve": lambda: units.cutoff_curve(_fainter(dissection(units=40).isel(snapshot=3))),
     "evolution": lambda: units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),

@@ -206,7 +206,7 @@ def test_compare_counts_concepts_by_name_and_category() -> None:
         here, there = (got["units"].sel(concept=concept) > 0).values.tolist()
         wanted = {(True, True): "both", (True, False): "A", (False, True): "B", (False, False): "neither"}
         assert got["only"].sel(concept=concept) == wanted[here, there]
-    with pytest.raises(DissectError, match="'other' has 5 values of snapshot"):
+    with pytest.raises(DissectError, match="expected one snapshot, 'other' has 5: select with"):
         a.dissect.compare(dissection())
     with pytest.raises(DissectError, match="give two names"):
         a.dissect.compare(b, names=("A", "A"))

@@ -26,5 +26,5 @@ def test_examples(name: str) -> None:
 
 def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    found = [finder.find(importlib.import_module(f"dissect_xr.analysis.{name}")) for name in ("score", "detect")]
+    found = [finder.find(importlib.import_module(f"dissect_xr.analysis.{name}")) for name in ("scores", "detectors")]
     assert sum(bool(test.examples) for tests in found for test in tests) > 10

@@ -1,1 +1,1 @@
-"""Answers, from the counts."""
+"""Scores, labels, detectors and comparisons, computed from the counts of a dissection."""

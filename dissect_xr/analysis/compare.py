@@ -1,7 +1,7 @@
-"""Two dissections side by side: what each detects, and what only one does.
+"""Compares two dissections: which concepts each of them detects, and which only one of them.
 
-Knows: that concepts are the same where name and category are, whatever their numbers.
-Does not know: what the two are: networks, layers or snapshots.
+Knows: that two concepts are the same if their names and categories are, whatever their numbers.
+Does not know: whether the two are networks, layers or snapshots.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from dissect_xr.schema import CUTOFF
 def compare(
     a: xr.Dataset, b: xr.Dataset, *, names: tuple[str, str] = ("this", "other"), cutoff: float = CUTOFF
 ) -> xr.Dataset:
-    """Concepts that two dissections detect; computes the labels of both.
+    """The concepts that two dissections detect; computes the labels of both.
 
-    Variables ``units(network, concept)``, the units that detect each concept as their label;
-    ``unique_detectors(network, category)``, concepts with such a unit; ``only(concept)``, the one network that detects
-    it, "both" or "neither".
+    Variables: ``units(network, concept)``, how many units detect each concept as their label;
+    ``unique_detectors(network, category)``, how many concepts have such a unit; ``only(concept)``, the name of the
+    dissection that alone detects the concept, "both" or "neither".
 
     Parameters
     ----------
     a, b
         Dissection Datasets of one snapshot and fraction each.
     names
-        What the two are called.
+        The names of the two in the result.
     cutoff
         IoU that a detector exceeds.
 
     Raises
     ------
     DissectError
-        If one holds several snapshots or fractions, or both have one name.
+        If one holds several snapshots or fractions, or both have the same name.
 
     Examples
     --------
@@ -46,18 +46,18 @@ def compare(
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
     ...      "concept_category": ("concept", ["object", "object"])},
     ... )
-    >>> compare(ds, ds.isel(unit=[0])).only.to_series().to_dict()  # units are at their best on sky and on car
+    >>> compare(ds, ds.isel(unit=[0])).only.to_series().to_dict()  # the best concepts of the units are sky and car
     {'car': 'this', 'sky': 'both'}
     """
     if names[0] == names[1]:
-        raise DissectError(f"both are called '{names[0]}': give two names.")
+        raise DissectError(f"expected two different names, got '{names[0]}' for both: give two names.")
     units = [_units(ds, name, cutoff) for ds, name in zip((a, b), names, strict=True)]
     keys = list(dict.fromkeys([*units[0], *units[1]]))
     table = np.array([[found.get(key, 0) for key in keys] for found in units], np.int64).reshape(2, len(keys))
     categories = list(dict.fromkeys(category for category, _ in keys))
-    kinds = np.array([category for category, _ in keys], dtype=str)
+    concept_category = np.array([category for category, _ in keys], dtype=str)
     detected = table > 0
-    unique = [[int(row[kinds == category].sum()) for category in categories] for row in detected]
+    unique = [[int(row[concept_category == category].sum()) for category in categories] for row in detected]
     sides = np.select([detected.all(axis=0), detected[0], detected[1]], ["both", *names], "neither")
     return xr.Dataset(
         {
@@ -68,7 +68,7 @@ def compare(
         coords={
             "network": list(names),
             "concept": np.array([name for _, name in keys], dtype=str),
-            "concept_category": ("concept", kinds),
+            "concept_category": ("concept", concept_category),
             "category": categories,
         },
         attrs={"cutoff": cutoff},
@@ -76,7 +76,7 @@ def compare(
 
 
 def _units(ds: xr.Dataset, name: str, cutoff: float) -> dict[tuple[str, str], int]:
-    """(category, concept name) -> units that detect it."""
+    """(category, concept name) -> number of units that detect the concept."""
     units = concept_histogram(only(ds, "snapshot", "fraction", of=f"'{name}'"), cutoff=cutoff).compute()
     keys = zip(units["concept_category"].values.tolist(), units["concept_name"].values.tolist(), strict=True)
     return dict(zip(keys, units.values.tolist(), strict=True))

@@ -1,7 +1,7 @@
-"""How many detectors and unique detectors there are at every cutoff: counts near one cutoff are fragile.
+"""The numbers of detectors and of unique detectors at many cutoffs, since a number at one cutoff is fragile.
 
-Knows: that a concept is detected at every cutoff below the best IoU of its detectors.
-Does not know: how a label is found, figures.
+Knows: that a concept is detected at every cutoff below the highest IoU of the units whose label it is.
+Does not know: how a label is found, or how a curve is drawn.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from dissect_xr.analysis.detectors import best_concept
 
 CUTOFFS = np.round(np.arange(0.0, 0.5001, 0.005), 3)
-"""IoUs from 0 to 0.5: few units reach more."""
+"""IoUs from 0 to 0.5 in steps of 0.005; few units reach more."""
 
 
 def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
-    """Detectors and unique detectors at each cutoff, (…, cutoff) int64; computes the labels of all units once.
+    """The numbers of detectors and unique detectors at each cutoff, (…, cutoff) int64; computes all labels once.
 
-    Variables ``detectors``, ``unique_by_unit`` and ``unique_by_category`` of the units in `ds` together, as
+    Variables ``detectors``, ``unique_by_unit`` and ``unique_by_category``, each of all units in `ds` together, as
     :func:`dissect_xr.detectors` and :func:`dissect_xr.unique_detectors` count them. Memory: the labels, and one number
-    per concept; whatever the number of cutoffs.
+    per concept, however many cutoffs there are.
 
     Raises
     ------
@@ -68,7 +68,7 @@ _LONG_NAMES = {
 
 
 def _unique(best: xr.Dataset, levels: xr.DataArray) -> xr.DataArray:
-    """Distinct labels whose highest IoU exceeds each level."""
+    """Number of distinct labels with a unit whose IoU exceeds each of the cutoffs `levels`."""
     best = best if "unit" in best.dims else best.expand_dims("unit")
     number: xr.DataArray = xr.apply_ufunc(
         _count,
@@ -83,7 +83,7 @@ def _unique(best: xr.Dataset, levels: xr.DataArray) -> xr.DataArray:
 
 
 def _count(concept: NDArray[np.int64], iou: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Distinct concepts of one layer above each level."""
+    """Number of distinct concepts whose highest IoU exceeds each of the cutoffs `levels`."""
     labelled = concept > 0
     numbers, index = np.unique(concept[labelled], return_inverse=True)
     highest = np.full(numbers.size, -1.0)

@@ -1,11 +1,35 @@
-"""Which concept a unit stands for, which units detect one, and how many concepts a layer detects.
+"""The label of each unit, which units are detectors, and how many concepts a layer detects.
 
-Knows: the label rule (highest IoU, ties to the lowest concept number, none for dead units) and the two counts of unique
-detectors.
-Does not know: how an IoU is computed, where the counts come from, whether they are in memory.
+Knows: how a unit gets its label (highest IoU; at equal IoUs the lowest concept number; none for a dead unit), and the
+two ways to count unique detectors.
+Does not know: how an IoU is computed, where the counts come from, or whether they are in memory.
 
-Every function is lazy where the counts are lazy and reduces them block by block, whichever dimensions are chunked: a
-task holds its block of counts, its IoUs, and afterwards a few numbers per unit or per concept.
+Every function is lazy where the counts are lazy, and reduces them block by block, whichever dimensions are chunked. A
+task holds its block of counts and their IoUs, and returns a few numbers per unit or per concept.
+
+A worked example of the two counts of unique detectors. Sky and car are objects, blue is a color; the IoUs are
+
+    unit    sky     car     blue      label     best object    best color
+    u/0     0.30    0.02    0.10      sky       sky            blue
+    u/1     0.25    0.05    0.03      sky       sky            none above 0.04
+    u/2     0.01    0.08    0.09      blue      car            blue
+    u/3     0.03    0.02    0.01      none      none           none
+
+- ``by_unit`` counts distinct labels above the cutoff of 0.04: sky and blue, 2.
+- ``by_category`` gives each unit a label in each category and counts those: sky and car among objects, blue among
+  colors, 3 in all. That u/1 reaches 0.05 with car counts in neither way, since sky is its better object.
+
+>>> intersection = [[46, 4, 18], [40, 10, 6], [2, 15, 16], [6, 4, 2]]  # all areas are 100 pixels: i / (200 - i)
+>>> ds = xr.Dataset(
+...     {"intersection": (("unit", "concept"), intersection), "concept_area": ("concept", [100, 100, 100]),
+...      "unit_area": (("unit", "category"), np.full((4, 2), 100))},
+...     {"concept": [1, 2, 3], "concept_name": ("concept", ["sky", "car", "blue"]), "category": ["object", "color"],
+...      "concept_category": ("concept", ["object", "object", "color"])},
+... )
+>>> int(detectors(ds).sum()), unique_detectors(ds, count="by_unit").item()
+(3, 2)
+>>> unique_detectors(ds, count="by_category").item()
+3
 
 References
 ----------
@@ -22,25 +46,25 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.highest import highest_iou
+from dissect_xr.analysis.highest_iou import highest_iou
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
 Count = Literal["by_unit", "by_category"]
-"""How detected concepts are counted: each unit's one best label, or its best label within each category."""
+"""How detected concepts are counted: by each unit's label, or by its best concept in every category."""
 
 
 def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     """Each unit's concept of highest IoU: ``concept`` number, ``concept_name``, ``category`` and ``iou``, (…, unit).
 
-    Ties go to the lowest concept number. A dead unit, and a unit without counts, has none: 0, "", "" and NaN.
+    At equal IoUs the lowest concept number wins. Dead units and units without counts have none: 0, "", "" and NaN.
 
     Parameters
     ----------
     ds
         A dissection Dataset, or a selection that keeps the dimension ``concept``.
     within
-        Let only the concepts of this category compete.
+        A category; only its concepts compete.
 
     Raises
     ------
@@ -60,10 +84,10 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     (['sky', ''], [5, 0], [0.5, nan])
     """
     ds = _competing(ds, within)
-    index, highest = highest_iou(ds)  # the first of equals, and concepts ascend
+    index, highest = highest_iou(ds)  # the first of equals: concepts are sorted by number
     found = highest >= 0
     if "dead" in ds:
-        found &= ds["dead"] == 0  # not `~`: where a layer is missing, `dead` may be NaN
+        found &= ds["dead"] == 0  # not `~`: `dead` is NaN where a snapshot lacks the layer
     index = index.where(found, -1)
     best = {
         "concept": _look_up(index, np.append(ds["concept"].values, 0)),
@@ -86,7 +110,7 @@ def detectors(ds: xr.Dataset, *, cutoff: float | xr.DataArray = CUTOFF) -> xr.Da
     ds
         A dissection Dataset, or a selection that keeps the dimension ``concept``.
     cutoff
-        IoU to exceed (open: a unit at the cutoff is none). A DataArray of cutoffs adds its dimension to the result.
+        IoU that a detector exceeds; one that equals it is not enough. A DataArray adds its dimension to the result.
 
     Examples
     --------
@@ -109,9 +133,9 @@ def detected_concepts(
     over: str | Sequence[str] = "unit",
     cutoff: float | xr.DataArray = CUTOFF,
 ) -> xr.DataArray:
-    """Whether any unit detects the concept, (…, concept) bool; what :func:`unique_detectors` counts.
+    """Whether any unit detects the concept, (…, concept) bool; :func:`unique_detectors` counts these concepts.
 
-    Parameters and errors are those of :func:`unique_detectors`.
+    It takes the parameters of :func:`unique_detectors` and raises the same errors.
 
     Examples
     --------
@@ -143,7 +167,7 @@ def unique_detectors(
     over: str | Sequence[str] = "unit",
     cutoff: float | xr.DataArray = CUTOFF,
 ) -> xr.DataArray:
-    """Number of distinct concepts detected, (…) int64: the dimensions of `ds` less ``concept`` and `over`.
+    """Number of distinct concepts detected, (…) int64: the dimensions of `ds` without ``concept`` and `over`.
 
     Units without counts detect nothing. Layer by layer: ``ds.groupby("layer").map(unique_detectors, count="by_unit")``.
 
@@ -152,10 +176,10 @@ def unique_detectors(
     ds
         A dissection Dataset, or a selection that keeps the dimension ``concept``.
     count
-        ``by_unit``: each unit's one best label counts, as in published HTML reports. ``by_category``: in each category
-        apart, a unit's best label within it counts, and the categories are added up, as in published figures.
+        ``by_unit``: the distinct labels of detectors, as in published HTML reports. ``by_category``: in each category
+        the distinct best concepts of units, added up over categories, as in published figures.
     over
-        Dimensions whose detectors are pooled, such as ``("snapshot", "unit")`` for concepts detected at any time.
+        Dimensions whose units are counted together: ``("snapshot", "unit")`` for concepts detected in any snapshot.
     cutoff
         IoU to exceed (open). A DataArray of cutoffs adds its dimension to the result.
 
@@ -166,7 +190,7 @@ def unique_detectors(
 
     Examples
     --------
-    Two units are at their best on sky; in the category of colours both detect blue as well.
+    The label of both units is sky; in the category of colors both detect blue as well.
 
     >>> ds = xr.Dataset(
     ...     {"intersection": (("unit", "concept"), [[4, 3], [4, 3]]), "concept_area": ("concept", [8, 8]),
@@ -215,10 +239,10 @@ _LONG_NAMES = {
 
 
 def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
-    """`ds` with the concepts that compete, ascending by number."""
+    """`ds` with the concepts that compete, sorted by number."""
     if "concept" not in ds.dims or "concept_name" not in ds.variables or "concept_category" not in ds.variables:
         raise DissectError(
-            "concepts compete along the dimension concept with concept_name and concept_category; the Dataset lacks "
+            "expected the dimension concept with the coordinates concept_name and concept_category; the Dataset lacks "
             "one of these. Select concepts with a list, such as ds.sel(concept=[number]), which keeps the dimension."
         )
     categories = ds["concept_category"].values
@@ -231,7 +255,7 @@ def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
 
 
 def _look_up(index: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
-    """`table` at each index. Index -1, a unit without a label, is the table's last entry."""
+    """The entry of `table` at each index; the last entry for index -1, a unit without a label."""
     found: xr.DataArray = xr.apply_ufunc(
         _entries, index, kwargs={"table": table}, dask="parallelized", output_dtypes=[table.dtype]
     )
@@ -244,16 +268,16 @@ def _entries(index: NDArray[np.int64], table: NDArray[Any]) -> NDArray[Any]:
 
 
 def _labelled(ds: xr.Dataset, best: xr.Dataset, cutoff: float | xr.DataArray) -> xr.DataArray:
-    """Whether the unit's label is the concept and passes the cutoff, (…, unit, concept) bool, chunked as the counts."""
+    """Whether the concept is the unit's label, above the cutoff: (…, unit, concept) bool, chunked as the counts."""
     numbers = xr.DataArray(ds["concept"].values, dims="concept")
     if "concept" in ds["intersection"].chunksizes:
         numbers = numbers.chunk(concept=ds["intersection"].chunksizes["concept"])
-    hits = best["concept"].where(best["iou"] > cutoff, 0) == numbers
-    return hits.assign_coords({name: values for name, values in ds.coords.items() if values.dims == ("concept",)})
+    labelled = best["concept"].where(best["iou"] > cutoff, 0) == numbers
+    return labelled.assign_coords({name: values for name, values in ds.coords.items() if values.dims == ("concept",)})
 
 
 def _pooled(ds: xr.Dataset, over: str | Sequence[str]) -> list[str]:
-    """The dimensions of `over` that a selection has left."""
+    """The dimensions of `over` that the Dataset still has."""
     names = [over] if isinstance(over, str) else list(over)
     allowed = {"snapshot", "fraction", "unit", *map(str, ds["intersection"].dims)} - {"concept"}
     if unknown := [name for name in names if name not in allowed]:

@@ -1,7 +1,7 @@
 """Opens a dissection store as one lazy Dataset.
 
-Knows: how layers join along `unit` and snapshots along `snapshot`, and what is missing.
-Does not know: how counts were made; what is derived comes from `score`.
+Knows: how layers are joined along `unit` and snapshots along `snapshot`, and what is missing.
+Does not know: how the counts were made, or how a score is derived from them (`scores`).
 """
 
 import json
@@ -18,7 +18,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT
 
 BLOCK = 32 * 2**20
-"""Bytes of intersections in one lazy block: several stored chunks, for a tenth of the tasks."""
+"""Bytes of intersections in one lazy block: several stored chunks, so that there are ten times fewer tasks."""
 
 SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
 """Attributes in which all layers of a dissection must agree."""
@@ -27,8 +27,8 @@ SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
 def open_dissection(url: str) -> xr.Dataset:
     """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, category).
 
-    Counts stay on disk until they are asked for; coordinates are in memory. `iou` is derived, in float64. Where a
-    snapshot lacks a layer that another one has, its counts are NaN, and `complete(snapshot, layer)` says so.
+    Counts stay on disk until they are computed; coordinates are in memory. `iou` is derived, in float64. Where a
+    snapshot lacks a layer that another one has, the counts are NaN, and `complete(snapshot, layer_name)` is False.
 
     Warns
     -----
@@ -38,7 +38,7 @@ def open_dissection(url: str) -> xr.Dataset:
     Raises
     ------
     DissectError
-        Where there is nothing complete, or the layers do not belong together.
+        Where no layer is finished, or the layers do not belong together.
     """
     keys = store.markers(url) if store.exists(url) else set()
     created = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/created")}
@@ -52,7 +52,10 @@ def open_dissection(url: str) -> xr.Dataset:
     first = next(iter(opened.values()))
     for (snapshot, layer), data in opened.items():
         if differing := [key for key in SAME if data.attrs[key] != first.attrs[key]]:
-            raise DissectError(f"{url}: {snapshot}/{layer} differs from the other layers in {', '.join(differing)}.")
+            raise DissectError(
+                f"{url}: {snapshot}/{layer} differs from the other layers in {', '.join(differing)}. "
+                "Dissect all layers of one output directory with the same probe and parameters."
+            )
     snapshots = sorted({pair[0] for pair in done}, key=lambda name: (_of(opened, name)[0].attrs["step"], name))
     joined = _join(opened, snapshots, _labels(url, "/".join(min(done))))
     joined["iou"] = iou(joined)
@@ -63,7 +66,7 @@ def open_dissection(url: str) -> xr.Dataset:
 
 
 def _ordered(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` with its variables in the schema's order, others after them; a store lists them as the file system does."""
+    """`ds` with its variables in the order of the schema, and others after them: a store lists them in any order."""
     coords, found = (
         sorted(names, key=lambda name, known=list(known): known.index(name) if name in known else len(known))
         for names, known in ((ds.coords, COORDINATES), (ds.data_vars, DISSECTION))
@@ -72,7 +75,7 @@ def _ordered(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _open(url: str, path: str) -> xr.Dataset:
-    """One layer, in lazy blocks of whole stored chunks, with the names of its units alone."""
+    """The variables per unit of one layer, in lazy blocks of whole stored chunks; `unit` is their only coordinate."""
     stored = store.read(url, f"{path}/intersection")
     one = int(np.prod(stored.chunks)) * stored.dtype.itemsize
     chunks = {"unit": stored.chunks[1] * max(1, BLOCK // one)}
@@ -80,7 +83,7 @@ def _open(url: str, path: str) -> xr.Dataset:
 
 
 def _labels(url: str, path: str) -> xr.Dataset:
-    """What does not depend on units: the same for all layers, which were dissected alike."""
+    """The variables without `unit`. They are the same for all layers, whose parameters and probe are the same."""
     one = store.open_lazy(url, path)
     return one.drop_vars([str(name) for name, variable in one.variables.items() if "unit" in variable.dims])
 
@@ -125,7 +128,7 @@ def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str], labels: xr.Da
 
 
 def _extended(part: xr.Dataset, units: list[str]) -> xr.Dataset:
-    """The snapshot with rows of NaN for the units it lacks; `dead` becomes a float that can say so."""
+    """The snapshot with NaN for the units it lacks; `dead` becomes float32, which can be NaN."""
     part = part.assign(dead=part["dead"].astype(np.float32))
     return part.reindex(unit=units)
 

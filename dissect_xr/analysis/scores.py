@@ -1,10 +1,12 @@
-"""Scores of unit-concept pairs, from the counts of a dissection.
+"""Scores of pairs of a unit and a concept, from the counts of a dissection.
 
-Knows: that a concept competes in its primary category, that counts are divided last, that a missing count makes NaN.
-Does not know: where the counts come from, whether they are in memory, which score labels a unit.
+Knows: that a unit's area is taken in the concept's primary category, that integers are counted first and divided last,
+and that the score of a missing count is NaN.
+Does not know: where the counts come from, whether they are in memory, or which score gives a unit its label.
 
-Every function takes a dissection Dataset or a selection and returns one DataArray, lazy where the counts are lazy:
-one task per block of counts, which holds about five arrays of the block's size. Only coordinates are read.
+Every function takes a dissection Dataset or a selection of one and returns one DataArray, which is lazy where the
+counts are lazy: one task per block of counts, which holds about five arrays of the size of the block. Only coordinates
+are read.
 
 References
 ----------
@@ -26,14 +28,14 @@ Counts = NDArray[Any]
 """A block of counts: int64, or float64 where some are missing (NaN)."""
 
 Formula = Callable[..., tuple[Counts, Counts]]
-"""Counts of pairs -> (part, whole); the count of the concept's category comes first."""
+"""Takes the count of the concept's category, then counts of the pair; gives (part, whole), whose ratio is the score."""
 
 
 def iou(ds: xr.Dataset) -> xr.DataArray:
     """Intersection over union of each unit's mask and each concept, (…, unit, concept) float64 in [0, 1].
 
     The union is ``unit_area + concept_area - intersection``, the unit's area in the domain of the concept's primary
-    category. 0 where the union is 0, NaN where a count is missing. Equal ratios of counts give equal bits.
+    category. 0 where the union is 0, NaN where a count is missing. Equal quotients have equal bits.
 
     Raises
     ------
@@ -126,7 +128,8 @@ def share(ds: xr.Dataset) -> xr.DataArray:
 def lift(ds: xr.Dataset) -> xr.DataArray:
     """Precision relative to the concept's share, (…, unit, concept) float64 >= 0.
 
-    A unit blind to the concept has about 1. 0 where precision is 0, NaN where a count is missing.
+    It is about 1 for a unit that has nothing to do with the concept. 0 where precision is 0, NaN where a count is
+    missing.
 
     Examples
     --------
@@ -145,8 +148,8 @@ def lift(ds: xr.Dataset) -> xr.DataArray:
 def ceiling(ds: xr.Dataset) -> xr.DataArray:
     """Highest IoU that a unit of this area can reach with a concept of this area, (…, unit, concept) float64 in [0, 1].
 
-    It is ``min(q, s) / max(q, s)`` with q and s the shares of the domain that unit and concept cover. The domain
-    cancels, so the areas are divided.
+    It is ``min(q, s) / max(q, s)``, where q and s are the shares of the domain that the unit and the concept cover. The
+    area of the domain cancels out, so the two areas are divided.
 
     Examples
     --------
@@ -187,7 +190,7 @@ def _smaller_over_larger(active: Counts, labelled: Counts) -> tuple[Counts, Coun
 
 
 def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) -> xr.DataArray:
-    """What `formula` makes of the count `of_category`, in each concept's primary category, and of other counts."""
+    """The ratio that `formula` makes of the count `of_category` in each concept's primary category and others."""
     score: xr.DataArray = xr.apply_ufunc(
         ratio,
         areas(ds, of_category, *of_pair),
@@ -202,7 +205,7 @@ def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) ->
 
 
 def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
-    """The count `of_category` in one block of categories, after a check that all counts are there."""
+    """The count `of_category`, its categories in one block; raises where one of the counts is not in the Dataset."""
     missing = [name for name in (of_category, *of_pair, "concept_category", "category") if name not in ds.variables]
     if missing:
         raise DissectError(
@@ -216,13 +219,13 @@ def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
         )
     counts = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
     if counts.chunks is not None:
-        # `counts.chunk` would make blocks of the coordinates too, which xarray computes to compare them.
+        # `counts.chunk` would chunk the coordinates too, and xarray would then compute them to compare them.
         counts = counts.copy(data=counts.variable.chunk(category=-1).data)
     return counts
 
 
 def category_indices(ds: xr.Dataset) -> NDArray[np.int64]:
-    """Position of each concept's category along ``category``, -1 for one that is not selected."""
+    """Index along ``category`` of each concept's category, -1 where that is not selected."""
     concepts = ds["concept_category"].values
     indices = {category: index for index, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
     found = [indices.get(category, -1) for category in concepts.ravel().tolist()]
@@ -230,21 +233,21 @@ def category_indices(ds: xr.Dataset) -> NDArray[np.int64]:
 
 
 def _primary_category(ds: xr.Dataset) -> xr.Variable:
-    """`category_indices` in the blocks of the concepts."""
-    positions = xr.Variable(ds["concept_category"].dims, category_indices(ds))
-    # `ceiling` reads no intersection; its concepts are in the same blocks nevertheless, not all in one.
+    """`category_indices`, chunked as the concepts are."""
+    indices = xr.Variable(ds["concept_category"].dims, category_indices(ds))
+    # As the intersection is, even for `ceiling`, which does not read it: its concepts would else be in one block.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
-    return positions if blocks is None else positions.chunk(concept=blocks)
+    return indices if blocks is None else indices.chunk(concept=blocks)
 
 
 def ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
-    """One block of scores (…, concept) from `areas` (…, 1, category), `category` (concept) and more counts."""
-    # `areas` does not vary along concept and `category` along nothing else: the reshape drops an axis of length 1.
+    """One block of scores (…, concept), from `areas` (…, 1, category), `category` (concept) and the counts of pairs."""
+    # `areas` has length 1 along concept and `category` has no other axis: the reshape drops the axis of length 1.
     area = np.take(areas, category, axis=-1).reshape(np.broadcast_shapes(areas.shape[:-1], category.shape))
     if np.any(category < 0):
         area = np.where(category >= 0, area, np.nan)
     part, whole = formula(area, *of_pair)
-    # A part of nothing is nothing: 0 / 1 stands for 0 / 0, and no block warns. Counts are whole numbers.
+    # 0 / 0 becomes 0 / 1, which is 0 and makes no warning; counts are whole numbers, so no other ratio changes.
     return np.asarray(part / np.maximum(whole, 1), dtype=np.float64)
 
 

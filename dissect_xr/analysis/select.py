@@ -1,7 +1,7 @@
-"""Finds a concept or a unit by the name that a person types.
+"""Selects concepts by name or number, units by id, and the only snapshot or fraction of a Dataset.
 
-Knows: names, numbers, what is near.
-Does not know: counts.
+Knows: coordinates, and which names are similar to one that is not there.
+Does not know: what counts mean.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dissect_xr.schema import PER_UNIT
 
 
 def concept_index(ds: xr.Dataset, concept: str | int) -> int:
-    """Index of a concept along ``concept``, by name (case does not count) or number.
+    """Index along ``concept`` of the concept with this name (in upper or lower case) or number.
 
     Raises
     ------
     DissectError
-        If there is none, with near names; or several of that name, with their numbers.
+        If there is none; similar names are listed. If several have the name; their numbers are listed.
 
     Examples
     --------
@@ -46,12 +46,12 @@ def concept_index(ds: xr.Dataset, concept: str | int) -> int:
 
 
 def unit_index(ds: xr.Dataset, unit: str) -> int:
-    """Index of a unit along ``unit``, by its id ``<layer>/<channel>``.
+    """Index along ``unit`` of the unit with this id, ``<layer>/<channel>``.
 
     Raises
     ------
     DissectError
-        If there is none, with near ids.
+        If there is none; similar ids are listed.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def unit_index(ds: xr.Dataset, unit: str) -> int:
 
 
 def with_units(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` with the dimension ``unit``, which ``ds.sel(unit=name)`` drops: one unit is then a list of one.
+    """`ds` with the dimension ``unit``, also after ``ds.sel(unit=name)``, which drops it.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def with_units(ds: xr.Dataset) -> xr.Dataset:
 
 
 def only(ds: xr.Dataset, *dims: str, of: str = "the Dataset") -> xr.Dataset:
-    """`ds` without `dims`, of which it must hold one value each; `of` names it in the message.
+    """`ds` without the dimensions `dims`, along which it must hold one value each; messages call it `of`.
 
     Raises
     ------
@@ -91,12 +91,12 @@ def only(ds: xr.Dataset, *dims: str, of: str = "the Dataset") -> xr.Dataset:
     """
     for dim in dims:
         if ds.sizes.get(dim, 1) != 1:
-            raise DissectError(f"{of} has {ds.sizes[dim]} values of {dim}: select one with ds.isel({dim}=0).")
+            raise DissectError(f"expected one {dim}, {of} has {ds.sizes[dim]}: select with ds.isel({dim}=0).")
     return ds.squeeze([dim for dim in dims if dim in ds.dims])
 
 
 def _near(wanted: str, names: Sequence[str]) -> str:
-    """Names that may be meant, as the end of a sentence."""
+    """Up to five similar names, as the end of an error message."""
     lower = {name.lower(): name for name in names}
     near = [lower[name] for name in get_close_matches(wanted.lower(), lower, n=5)]
     near += [name for name in names if wanted.lower() in name.lower() and name not in near][: 5 - len(near)]

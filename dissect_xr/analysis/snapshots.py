@@ -1,11 +1,11 @@
-"""What training does to units: which concepts they take up, keep, change and lose from snapshot to snapshot.
+"""How units change during training: which concepts they begin to detect, keep, change and lose between snapshots.
 
-Knows: that snapshots are ordered by step, that a unit holds a concept where it is a detector of it, and that a unit
-without counts in a snapshot says nothing there.
-Does not know: how a unit's concept is found (`detect`), tables, figures.
+Knows: that snapshots are ordered by step, and that a snapshot without counts of a unit is skipped for this unit.
+Does not know: how a unit's label is found (`detectors`), or how changes are listed and drawn.
 
-Trajectories, transitions and emergence are lazy where the counts are lazy; the others compute each unit's label first,
-a few numbers per unit and snapshot.
+A unit *detects* a concept in a snapshot where it is a detector and the concept is its label. `trajectories`,
+`transitions` and `emergence` are lazy where the counts are lazy; the other functions first compute the label of every
+unit in every snapshot.
 
 References
 ----------
@@ -27,11 +27,11 @@ from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
 KINDS = ("birth", "death", "switch")
-"""A unit becomes a detector, stops to be one, becomes one of another concept."""
+"""What happens to a unit: it becomes a detector, it is one no longer, it becomes the detector of another concept."""
 
 
 def trajectories(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """Each unit's best concept and IoU over the snapshots, by step: (snapshot, …, unit).
+    """Each unit's best concept and its IoU in every snapshot, (snapshot, …, unit), snapshots in the order of steps.
 
     Variables ``concept``, ``concept_name``, ``category`` and ``iou`` of :func:`dissect_xr.best_concept`; ``detector``
     bool, whether that IoU exceeds `cutoff`; ``counted`` bool, whether the snapshot has counts of the unit.
@@ -48,44 +48,44 @@ def trajectories(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
 
 
 def events(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """Changes of units' concepts between snapshots, along ``event``, by unit and step; computes.
+    """Every change of the concept that a unit detects, along ``event``, ordered by unit and step; computes.
 
-    Variables ``unit``, ``kind`` (birth, death, switch), ``snapshot`` and ``step`` at which the change shows,
+    Variables ``unit``, ``kind`` (birth, death, switch), ``snapshot`` and ``step`` of the first snapshot after it,
     ``from_name``, ``from_category``, ``to_name``, ``to_category`` ("" where the unit detects nothing) and ``iou`` (of
-    the new concept, of the best one after a death). A snapshot without counts of a unit is passed over.
+    the new concept, or of the best one after a death). A snapshot without counts of a unit is skipped for it.
 
     Raises
     ------
     DissectError
         If `ds` has no snapshots with steps, or holds several fractions.
     """
-    path = _in_memory(ds, cutoff)
-    held, counted = _held(path), path["counted"].values
-    before = _previous(held, counted)
-    at, unit = np.nonzero((counted & (before >= 0) & (held != before)).T)[::-1]
+    trajectory = _in_memory(ds, cutoff)
+    detected, counted = _detected(trajectory), trajectory["counted"].values
+    before = _previous(detected, counted)
+    at, unit = np.nonzero((counted & (before >= 0) & (detected != before)).T)[::-1]
     order = np.lexsort((at, unit))
     at, unit = at[order], unit[order]
-    old, new = before[at, unit], held[at, unit]
+    old, new = before[at, unit], detected[at, unit]
     kinds = np.select([old == 0, new == 0], KINDS[:2], KINDS[2])
     names, categories = _names(ds)
     texts = {
         "from_name": names, "from_category": categories, "to_name": names, "to_category": categories,
     }  # fmt: skip
     found: dict[str, Any] = {
-        "unit": path["unit"].values[unit],
+        "unit": trajectory["unit"].values[unit],
         "kind": kinds,
-        "snapshot": path["snapshot"].values[at],
-        "step": path["step"].values[at],
+        "snapshot": trajectory["snapshot"].values[at],
+        "step": trajectory["step"].values[at],
     }
     for name, table in texts.items():
         numbers = old if name.startswith("from") else new
         found[name] = np.array([table[number] for number in numbers.tolist()], dtype=str)
-    found["iou"] = path["iou"].values[at, unit]
+    found["iou"] = trajectory["iou"].values[at, unit]
     return xr.Dataset({name: ("event", values) for name, values in found.items()}, attrs={"cutoff": cutoff})
 
 
 def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
-    """Units by category before and after, for each pair of snapshots.
+    """Number of units by the category they detect in one snapshot and in another, for each pair of snapshots.
 
     The result is (snapshot, category, to_snapshot, to_category) int64, with ``fraction`` where `ds` has several.
     The category "" stands for units that detect nothing. Units that lack counts in one of the two snapshots are left
@@ -96,14 +96,14 @@ def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
     DissectError
         If `ds` has no snapshots with steps.
     """
-    path = trajectories(with_units(ds), cutoff=cutoff)
+    trajectory = trajectories(with_units(ds), cutoff=cutoff)
     kinds = xr.DataArray([*ds["category"].values.tolist(), ""], dims="category", name="category")
     kinds = kinds.assign_coords(category=kinds)
-    held = path["category"].where(path["detector"], "")
+    detected = trajectory["category"].where(trajectory["detector"], "")
     # float64 counts exactly up to 2**53 and multiplies matrices much faster than int64
-    member = ((held == kinds) & path["counted"]).astype(np.float64)
+    member = ((detected == kinds) & trajectory["counted"]).astype(np.float64)
     if member.chunks is not None:
-        # One block of snapshots: pairs of them would be a block each. `member.chunk` would cut the coordinates too.
+        # One block for all snapshots: else each pair would make a block. `member.chunk` would chunk coordinates too.
         member = member.copy(data=member.variable.chunk(snapshot=-1, category=-1).data)
     after = member.rename(snapshot="to_snapshot", category="to_category")
     after = after.drop_vars([name for name in after.coords if name not in after.dims and name != "fraction"])
@@ -113,9 +113,9 @@ def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
 
 
 def emergence(ds: xr.Dataset, *, count: Count = "by_unit", cutoff: float = CUTOFF) -> xr.DataArray:
-    """Unique detectors per category over the snapshots, by step: (snapshot, …, category) float64.
+    """Number of unique detectors in every snapshot and category, (snapshot, …, category) float64, ordered by step.
 
-    NaN where a snapshot lacks counts of some unit of `ds`: its number would be too small.
+    NaN where a snapshot lacks the counts of some unit of `ds`, since the number would be too small.
 
     Raises
     ------
@@ -135,11 +135,11 @@ def emergence(ds: xr.Dataset, *, count: Count = "by_unit", cutoff: float = CUTOF
 
 
 def changed(ds: xr.Dataset, before: str, after: str, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """What became of each unit between two snapshots, such as before and after fine-tuning; computes.
+    """What happened to each unit between two snapshots, such as before and after fine-tuning; computes.
 
-    Variables (unit): ``from_name``, ``from_category``, ``from_iou``, ``to_name``, ``to_category``, ``to_iou`` (names
-    are "" and the IoU the best one where it detects nothing) and ``kind``: birth, death, switch, same, none (detects
-    nothing in either) or "" (no counts in one of them).
+    Variables (unit): ``from_name``, ``from_category``, ``from_iou``, ``to_name``, ``to_category``, ``to_iou`` (where
+    the unit detects nothing, names are "" and the IoU is its highest), and ``kind``: birth, death, switch, same, none
+    (detects nothing in both) or "" (one of the snapshots has no counts of the unit).
 
     Raises
     ------
@@ -154,13 +154,13 @@ def changed(ds: xr.Dataset, before: str, after: str, *, cutoff: float = CUTOFF) 
         if "snapshot" not in ds.dims or name not in ds["snapshot"].values:
             there = ", ".join(map(str, np.atleast_1d(ds["snapshot"].values))) if "snapshot" in ds.variables else "none"
             raise DissectError(f"snapshot '{name}' is not in the Dataset; there are: {there}.")
-    path = _in_memory(ds.sel(snapshot=[before, after]).assign_coords(step=("snapshot", [0, 1])), cutoff)
-    old, new = _held(path)
+    trajectory = _in_memory(ds.sel(snapshot=[before, after]).assign_coords(step=("snapshot", [0, 1])), cutoff)
+    old, new = _detected(trajectory)
     kinds = np.select([(old == 0) & (new == 0), old == new, old == 0, new == 0], ["none", "same", *KINDS[:2]], KINDS[2])
-    kinds = np.where(path["counted"].values.all(axis=0), kinds, "")
-    result = xr.Dataset(coords={name: c for name, c in path.coords.items() if c.dims == ("unit",)})
+    kinds = np.where(trajectory["counted"].values.all(axis=0), kinds, "")
+    result = xr.Dataset(coords={name: c for name, c in trajectory.coords.items() if c.dims == ("unit",)})
     for index, side in enumerate(("from", "to")):
-        one = path.isel(snapshot=index, drop=True)
+        one = trajectory.isel(snapshot=index, drop=True)
         for name, variable in (("name", "concept_name"), ("category", "category")):
             result[f"{side}_{name}"] = ("unit", np.where(one["detector"], one[variable], ""))
         result[f"{side}_iou"] = ("unit", one["iou"].values)
@@ -169,23 +169,23 @@ def changed(ds: xr.Dataset, before: str, after: str, *, cutoff: float = CUTOFF) 
 
 
 def convergence(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """From which step on each unit's concept stays the same until the end; computes.
+    """The step from which on each unit detects the same concept until the end; computes.
 
-    Variables (unit): ``concept_name`` and ``category`` at the end, ``step`` float64 from which every snapshot shows
-    that concept, NaN for units that detect nothing at the end. A snapshot without counts of a unit is passed over.
+    Variables (unit): ``concept_name`` and ``category`` at the end, and ``step`` float64, from which on the unit detects
+    that concept; NaN for units that detect nothing at the end. A snapshot without counts of a unit is skipped for it.
 
     Raises
     ------
     DissectError
         If `ds` has no snapshots with steps, or holds several fractions.
     """
-    path = _in_memory(ds, cutoff)
-    held, counted = _held(path), path["counted"].values
-    last = _previous(np.vstack([held, held[:1]]), np.vstack([counted, counted[:1]]))[-1]
-    # A snapshot that differs ends the run of equal ones, read from the end; one without counts does not.
-    same = np.where(counted, held == last, True)
+    trajectory = _in_memory(ds, cutoff)
+    detected, counted = _detected(trajectory), trajectory["counted"].values
+    last = _previous(np.vstack([detected, detected[:1]]), np.vstack([counted, counted[:1]]))[-1]
+    # From the last snapshot backwards: the run ends at the first snapshot that differs, not at one without counts.
+    same = np.where(counted, detected == last, True)
     run = np.logical_and.accumulate(same[::-1], axis=0)[::-1] & counted
-    steps = np.where(run.any(axis=0) & (last > 0), path["step"].values[run.argmax(axis=0)], np.nan)
+    steps = np.where(run.any(axis=0) & (last > 0), trajectory["step"].values[run.argmax(axis=0)], np.nan)
     names, categories = _names(ds)
     result = xr.Dataset(
         {
@@ -193,7 +193,7 @@ def convergence(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
             "category": ("unit", np.array([categories[max(n, 0)] for n in last.tolist()], dtype=str)),
             "step": ("unit", steps),
         },
-        coords={name: c for name, c in path.coords.items() if c.dims == ("unit",)},
+        coords={name: c for name, c in trajectory.coords.items() if c.dims == ("unit",)},
         attrs={"cutoff": cutoff},
     )
     result["step"].attrs = {"long_name": "step from which the concept stays the same"}
@@ -210,7 +210,7 @@ def by_step(ds: xr.Dataset) -> xr.Dataset:
     """
     if "snapshot" not in ds.dims or "step" not in ds.variables:
         raise DissectError(
-            "this is asked over the dimension snapshot with its coordinate step; the Dataset lacks them. "
+            "expected snapshots over the dimension snapshot with its coordinate step; the Dataset lacks them. "
             "Select snapshots with a list, such as ds.sel(snapshot=[name]), which keeps the dimension."
         )
     return ds.sortby("step")
@@ -221,25 +221,25 @@ def _in_memory(ds: xr.Dataset, cutoff: float) -> xr.Dataset:
     if ds.sizes.get("fraction", 1) != 1:
         raise DissectError(f"the Dataset has {ds.sizes['fraction']} fractions: select one with ds.isel(fraction=0).")
     one = with_units(ds.squeeze("fraction") if "fraction" in ds.dims else ds)
-    path = trajectories(one, cutoff=cutoff)
-    return path.transpose("snapshot", "unit").compute()
+    trajectory = trajectories(one, cutoff=cutoff)
+    return trajectory.transpose("snapshot", "unit").compute()
 
 
-def _held(path: xr.Dataset) -> NDArray[np.int64]:
-    """Number of the concept that each unit detects, 0 for none, (snapshot, unit)."""
-    return np.where(path["detector"].values, path["concept"].values, 0).astype(np.int64)
+def _detected(trajectory: xr.Dataset) -> NDArray[np.int64]:
+    """Number of the concept that each unit detects, (snapshot, unit), 0 where it detects none."""
+    return np.where(trajectory["detector"].values, trajectory["concept"].values, 0).astype(np.int64)
 
 
-def _previous(held: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """`held` in the last snapshot before that has counts of the unit, -1 where there is none."""
-    previous = np.full(held.shape, -1, np.int64)
-    for at in range(1, len(held)):
-        previous[at] = np.where(counted[at - 1], held[at - 1], previous[at - 1])
+def _previous(detected: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What each unit detected in the last earlier snapshot with counts of it; -1 where there is none."""
+    previous = np.full(detected.shape, -1, np.int64)
+    for at in range(1, len(detected)):
+        previous[at] = np.where(counted[at - 1], detected[at - 1], previous[at - 1])
     return previous
 
 
 def _names(ds: xr.Dataset) -> tuple[dict[int, str], dict[int, str]]:
-    """Concept number -> name and -> category; 0 -> ""."""
+    """Concept number -> name, and concept number -> category; both are empty for 0."""
     numbers = ds["concept"].values.tolist()
     names, categories = (ds[name].values.tolist() for name in ("concept_name", "concept_category"))
     return {0: "", **dict(zip(numbers, names, strict=True))}, {0: "", **dict(zip(numbers, categories, strict=True))}

@@ -1,7 +1,7 @@
-"""Where one unit is active in one image, and on what: the decisions of the counting pass, image by image.
+"""The mask of one unit in one image, and the counts of single images: exactly what pass 2 counted.
 
-Knows: one unit's maps, its threshold, the label grid; that a pixel is decided by the counting kernel and no other code.
-Does not know: which images are worth looking at, pictures.
+Knows: a unit's maps, its threshold and the label grid; that the kernel of pass 2 decides whether a pixel is active.
+Does not know: which images are worth looking at, or how pictures are drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dissect_xr.dissection.method import Domain
 from dissect_xr.errors import DissectError
 
 NUMBERS = (1 << 16) - 1
-"""Label pixels told apart at once: labels are uint16, and 0 is none."""
+"""Label pixels that can have a label of their own at a time: labels are uint16, and 0 is none."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stores:
 
 @dataclass(frozen=True)
 class View:
-    """One layer of one snapshot as its dissection saw it."""
+    """One layer of one snapshot: its activations, and the labels, thresholds and parameters of its dissection."""
 
     layer: Layer
     labels: ProbeLabels
@@ -52,7 +52,7 @@ class View:
 
 
 def open_view(ds: xr.Dataset, stores: Stores, layer: str) -> View:
-    """How `ds`, of one snapshot and fraction, saw a layer; reads the layer's thresholds.
+    """The layer of `ds`, which is of one snapshot and fraction; reads the layer's thresholds.
 
     Raises
     ------
@@ -73,12 +73,12 @@ def open_view(ds: xr.Dataset, stores: Stores, layer: str) -> View:
 
 
 def one(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` without the dimensions snapshot and fraction, of which it must hold one each.
+    """`ds` without the dimensions snapshot and fraction, along which it must hold one value each.
 
     Raises
     ------
     DissectError
-        If it holds several, or says not which snapshot it is.
+        If it holds several, or does not say of which snapshot it is.
     """
     ds = only(ds, "snapshot", "fraction")
     if "snapshot" not in ds.variables:
@@ -102,7 +102,7 @@ def upsampled(values: NDArray[np.floating], rows: Axis, cols: Axis) -> NDArray[n
 def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis) -> NDArray[np.bool_]:
     """Active label pixels of one map (y, x) in float16 or float32: (row, col), decided exactly as counts are.
 
-    Every pixel is given a label of its own, and the labels that the kernel counts are the active pixels.
+    Every pixel gets a label of its own; the pixels whose labels the kernel counts are the active ones.
 
     >>> from dissect_xr.dissection.interpolation import half_pixel
     >>> mask(np.array([[0.0, 4.0]], np.float32), 1.0, half_pixel(1, 1), half_pixel(2, 4))  # strict: 1 is not above 1
@@ -112,7 +112,7 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
     active = np.zeros(height * width, np.bool_)
     if float(values.max()) <= threshold:
         return active.reshape(height, width)
-    lookup, kinds = np.arange(-1, NUMBERS, dtype=np.int32), np.zeros(NUMBERS, np.int64)
+    lookup, category = np.arange(-1, NUMBERS, dtype=np.int32), np.zeros(NUMBERS, np.int64)
     for first in range(0, active.size, NUMBERS):
         stop = min(first + NUMBERS, active.size)
         planes = np.zeros(active.size, np.uint16)
@@ -122,7 +122,7 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
             np.zeros((1, 1), np.uint16),
             np.ones((1, 1), np.bool_),
             lookup,
-            kinds,
+            category,
         )
         intersection, _ = _counted(values[None, None], threshold, labels, (rows, cols), "all")
         active[first:stop] = intersection[: stop - first] > 0
@@ -134,8 +134,8 @@ def image_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Intersection, unit_area (in the concept's category) and concept_area of each image of a half-open range.
 
-    Sums over all images are the stored counts of the unit and the concept, given by its index. Memory: the range's
-    labels, and its maps of one chunk of units.
+    `concept` is an index along ``concept``. The sums over all images are the stored counts. Memory: the labels of these
+    images, and their maps of one chunk of units.
     """
     channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
     maps = store.read(view.layer.url, f"{view.layer.path}/activation")[slice(*images), channel : channel + 1]
@@ -152,7 +152,7 @@ def image_counts(
 
 
 def image_blocks(view: View) -> Iterator[tuple[int, int]]:
-    """Half-open ranges that cover all images: whole stored chunks of about 16 MiB of maps and labels."""
+    """Half-open ranges that cover all images: whole stored chunks, with about 16 MiB of maps and labels each."""
     images, length = view.layer.shape[0], view.layer.chunk[0]
     per_image = view.layer.chunk[1] * view.layer.cells * view.layer.itemsize + view.labels.image_bytes
     step = max(1, (16 << 20) // (per_image * length)) * length
@@ -179,7 +179,7 @@ def _counted(
     axes: tuple[Axis, Axis],
     domain: Domain,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts (concept) and (category) of one map (1, 1, y, x), by the kernel of the counting pass."""
+    """Counts (concept,) and (category,) of one map (1, 1, y, x), by the kernel of pass 2."""
     intersection = np.zeros((1, 1, labels[4].size), np.int64)
     areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
     level = np.array([[threshold]], np.float32)

@@ -1,7 +1,7 @@
-"""Small pictures of an image with a mask in it: inside bright, outside dimmed, a line between.
+"""Small pictures of an image with a mask: pixels inside keep their brightness, others are dimmed, a line divides them.
 
-Knows: pixels (row, col, channel) uint8 and masks on a coarser grid.
-Does not know: units, stores, where a mask comes from.
+Knows: pixels (row, col, channel) uint8, and masks on a coarser grid.
+Does not know: units, stores, or where a mask comes from.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ DIMMED = 0.45
 """Brightness outside the mask."""
 
 OUTLINE = (255, 230, 0)
-"""Yellow: seen on dark and bright ground, by colour-blind readers too."""
+"""Yellow: visible on dark and on bright pixels, to color-blind readers too."""
 
 BESIDE = 128
-"""Grey beside an image that is not square."""
+"""The grey that fills the square beside an image that is not square."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a whole image."""
@@ -42,9 +42,9 @@ def read_picture(root: str, name: str, size: int, *, crop: Crop | None = None) -
 def draw(
     pixels: NDArray[np.uint8], active: NDArray[np.bool_], size: int, *, box: tuple[float, float, float, float] = WHOLE
 ) -> NDArray[np.uint8]:
-    """A square picture (size, size, 3) of the image with its active pixels; the mask's grid covers the whole image.
+    """A square picture (size, size, 3) of an image and the mask `active`, whose grid covers the whole image.
 
-    `box` is the part shown: top, left, bottom and right as shares of the image, in [0, 1].
+    `box` is the part to show: top, left, bottom and right as shares of the image, in [0, 1].
 
     Examples
     --------
@@ -67,9 +67,9 @@ def draw(
 
 
 def around(values: NDArray[np.float64], shape: tuple[int, ...], side: float) -> tuple[float, float, float, float]:
-    """Box of a square around the highest of `values` (row, col), within the image of this (height, width).
+    """Box of a square around the highest of `values` (row, col), inside an image of `shape` (height, width).
 
-    `side` is its side as a share of the image's shorter side, in (0, 1].
+    `side` is the side of the square as a share of the image's shorter side, in (0, 1].
 
     >>> around(np.array([[0.0, 0.0, 0.0, 1.0]]), (100, 200), 0.5)
     (0.25, 0.75, 0.75, 1.0)
@@ -84,17 +84,17 @@ def around(values: NDArray[np.float64], shape: tuple[int, ...], side: float) -> 
 
 
 def _centres(pixels: int, first: float, last: float) -> NDArray[np.float64]:
-    """Centres of so many pixels between two positions."""
+    """Centres of `pixels` pixels that divide [first, last) evenly."""
     return np.asarray(first + (np.arange(pixels) + 0.5) / pixels * (last - first))
 
 
 def _at(rows: NDArray[np.float64], cols: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
-    """Index of the pixels that hold the positions, in [0, 1)."""
+    """Indices of the pixels at these positions, which are in [0, 1)."""
     return np.ix_((rows * shape[0]).astype(np.intp), (cols * shape[1]).astype(np.intp))
 
 
 def _edge(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the mask beside one that is not; the picture's border is none."""
+    """Pixels inside the mask with a neighbour outside it; beyond the border of the picture is no outside."""
     around = np.pad(shown, 1, mode="edge")
     whole = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return np.asarray(shown & ~whole)

@@ -1,7 +1,7 @@
-"""The images that show what a unit or a concept is: where it peaks, where the concept is, what makes up an IoU.
+"""Images that show what a unit detects: where it peaks, where a concept is, and which images make up an IoU.
 
-Knows: stored peaks, `masks`, the probe's image files.
-Does not know: the model (no forward pass), figures, how a threshold was found.
+Knows: stored peaks, `masks`, and the image files of the probe.
+Does not know: the model (there is no forward pass), figures, or how a threshold was found.
 
 References
 ----------
@@ -28,10 +28,10 @@ from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.ingest import image_root
 
 TOP = 9
-"""Images of a unit."""
+"""Top images of a unit."""
 
 PEAKS = 32 << 20
-"""Bytes of peaks in memory at once."""
+"""Bytes of peaks in memory at a time."""
 
 
 def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> xr.Dataset:
@@ -43,10 +43,10 @@ def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> 
     Raises
     ------
     DissectError
-        If the layer's activations are not there, or not complete.
+        If the layer's activations are missing or not complete.
     """
     if k < 1:
-        raise DissectError(f"k is {k}: expected at least one image per unit.")
+        raise DissectError(f"k is {k}: expected 1 or more images per unit.")
     opened = open_layer(activations, snapshot, layer)
     images, units = opened.shape[:2]
     peaks, names = store.read(activations, f"{opened.path}/peak"), store.read(activations, f"{opened.path}/image")
@@ -78,12 +78,12 @@ def exemplars(
     crop: float | None = None,
     show: bool = True,
 ) -> Iterator[xr.Dataset]:
-    """For each unit, its top images with its mask drawn in them; computes a chunk of units at a time.
+    """The top images of each unit with its mask drawn in them, unit by unit; computes a chunk of units at a time.
 
     Yields Datasets ``picture(rank, row, col, channel)`` uint8, ``image(rank)``, ``peak(rank)`` and ``active(rank)``
     (label pixels above the threshold) with the coordinate ``unit``, in the order of layers, then channels. Active
-    pixels keep their brightness, the others are dimmed, and a line runs between them. With several units of a layer,
-    activations are read once per chunk of units; memory is its maps of a chunk of images, and those of its exemplars.
+    pixels keep their brightness, the others are dimmed, and a line runs between them. Activations are read once per
+    chunk of units. Memory: the maps of these units in one chunk of images, and in their top images.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def images_with(probe: xr.Dataset, concept: str | int) -> xr.DataArray:
     Raises
     ------
     DissectError
-        If the probe has no such concept; near names are listed.
+        If the probe has no such concept; similar names are listed.
     """
     number = int(probe["concept"].values[concept_index(probe, concept)])
     pixels = (probe["annotation"] == number).sum(["plane", "row", "col"])
@@ -146,11 +146,12 @@ def images_with(probe: xr.Dataset, concept: str | int) -> xr.DataArray:
 
 
 def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *, show: bool = True) -> xr.Dataset:
-    """Which images make up the IoU of a unit and a concept: ``hit``, ``miss``, ``false_alarm``, int64; computes.
+    """The counts of each image that make up an IoU: ``hit``, ``miss`` and ``false_alarm``, (image) int64; computes.
 
-    Label pixels where the unit is active on the concept, inactive on it, and active elsewhere in the domain of the
-    concept's category. Summed over images, ``hit`` is the stored intersection, ``hit + false_alarm`` the unit_area and
-    ``hit + miss`` the concept_area, exactly. Largest first: ``counts.sortby("miss", ascending=False)``.
+    A label pixel is a hit where the unit is active on the concept, a miss where it is inactive on it, and a false alarm
+    where it is active elsewhere in the domain of the concept's category. Summed over images,
+    ``hit`` is the stored intersection, ``hit + false_alarm`` the unit_area and ``hit + miss`` the concept_area,
+    exactly. To sort: ``counts.sortby("miss", ascending=False)``.
     Memory: some 16 MiB of labels and maps at a time.
 
     Raises
@@ -178,13 +179,13 @@ def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *,
 def _largest(
     values: NDArray[np.float32], indices: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k largest rows of each column, descending; equal ones stay in order."""
+    """The k largest values of each column and their indices, descending; equal values stay in order."""
     order = np.argsort(-values, axis=0, kind="stable")[:k]
     return np.take_along_axis(values, order, axis=0), np.take_along_axis(indices, order, axis=0)
 
 
 def _unit_blocks(view: View, units: Sequence[str]) -> Iterator[list[str]]:
-    """The units that share a chunk of the store."""
+    """The units, in lists of those that lie in the same stored chunk."""
     blocks: dict[int, list[str]] = {}
     for unit in units:
         blocks.setdefault(channel_of(view, unit) // view.layer.chunk[1], []).append(unit)
@@ -192,7 +193,7 @@ def _unit_blocks(view: View, units: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _maps(view: View, top: xr.Dataset) -> dict[tuple[str, int], NDArray[Any]]:
-    """(unit, index) -> map (y, x), reading each chunk once."""
+    """(unit, image index) -> map (y, x); each chunk is read once."""
     array = store.read(view.layer.url, f"{view.layer.path}/activation")
     channels = [channel_of(view, unit) for unit in top["unit"].values.tolist()]
     first, stop, length = min(channels), max(channels) + 1, view.layer.chunk[0]
@@ -208,7 +209,7 @@ def _maps(view: View, top: xr.Dataset) -> dict[tuple[str, int], NDArray[Any]]:
 def _pictures(
     view: View, top: xr.Dataset, maps: dict[tuple[str, int], NDArray[Any]], size: int, crop: float | None
 ) -> xr.Dataset:
-    """The exemplars of one unit."""
+    """The top images of one unit, drawn."""
     unit, root = str(top["unit"].values), image_root(view.labels.url)
     shown = stored_crop(store.read_attrs(view.labels.url)["parameters"])
     drawn, areas = [], []

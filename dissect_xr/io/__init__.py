@@ -1,1 +1,1 @@
-"""Results to and from the files of other programs."""
+"""Reads and writes results as files of other programs."""

@@ -1,6 +1,6 @@
-"""Writes results for other programs, block of units by block of units: memory stays that of a block.
+"""Writes results for other programs, one block of units at a time, so that memory stays that of a block.
 
-Knows: file formats, and how a Dataset is cut so that no stored chunk is read twice.
+Knows: the file formats, and how a Dataset is cut so that no stored chunk is read twice.
 Does not know: how results were computed.
 """
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 FORMATS = ("csv", "netdissect-csv", "parquet", "parquet-pairs")
-"""A row per unit, NetDissect's columns of one layer, a row per unit again, a row per unit and concept that overlap."""
+"""A row per unit; the published tables of one layer; a row per unit; a row per unit and concept that share a pixel."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What only a write fails with."""
+"""Errors of the operating system that only a write can raise: the disk, the quota or the file is full."""
 
 
 def select(
     ds: xr.Dataset, *, snapshot: str | None = None, layer: str | None = None, fraction: float | None = None
 ) -> xr.Dataset:
-    """The part of a dissection Dataset that is wanted; dims stay.
+    """The given snapshot, layer and fraction of a dissection Dataset; None takes all, and all dimensions are kept.
 
     Raises
     ------
     DissectError
-        Where there is no such snapshot, layer or fraction, saying what there is.
+        Where there is no such snapshot, layer or fraction; the message lists those there are.
     """
     for dim, wanted in (("snapshot", snapshot), ("fraction", fraction), ("layer", layer)):
         if wanted is None:
@@ -59,15 +59,16 @@ def write_table(ds: xr.Dataset, path: Path, format: str, *, show: bool = True) -
     """Compute and write a dissection Dataset to `path` in one of `FORMATS`.
 
     Rows of units are those of ``ds.dissect.to_dataframe()``. Rows of pairs hold the three counts and the IoU of every
-    unit and concept that share a pixel; the IoU of any other pair is 0. Rows go by snapshot, block of units, fraction.
+    unit and concept that share a pixel; the IoU of any other pair is 0. Rows are ordered by snapshot, block of units
+    and fraction.
     Memory: one lazy block of `ds` (32 MiB of intersections) and its rows; netdissect-csv: the counts of its layer.
 
     Raises
     ------
     DissectError
-        For an unknown format, where it holds one layer and there are several, or where pyarrow is not installed.
+        For an unknown format, for several layers in a format that holds one, or where pyarrow is not installed.
     WriteError
-        Where `path` cannot be written; what stood there stays.
+        Where `path` cannot be written; a file that is there already stays as it is.
     """
     if format == "csv":
         _write_csv(ds, path, show)
@@ -98,7 +99,9 @@ def _write_parquet(ds: xr.Dataset, path: Path, rows: Callable[[xr.Dataset], Tabl
     try:
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
-        raise DissectError("Parquet needs one more package: pip install 'dissect-xr[parquet]'.") from error
+        raise DissectError(
+            "Parquet needs the package pyarrow, which is not installed: pip install 'dissect-xr[parquet]'."
+        ) from error
     parameters = json.dumps({**ds.attrs, "cutoff": CUTOFF}, default=str)
     with _whole(path) as partial, ExitStack() as opened:
         writer = None
@@ -110,14 +113,14 @@ def _write_parquet(ds: xr.Dataset, path: Path, rows: Callable[[xr.Dataset], Tabl
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file to write that becomes `path` when all is written, and is gone after an error."""
+    """A temporary file that is renamed to `path` when all is written, and deleted after an error."""
     if path.is_dir():
         raise WriteError(f"{path}: expected a file to write, found a folder. Choose another --to.")
     partial = path.with_name(f"{path.name}.partial")
     with _writing(path):
         partial.touch()
     try:
-        with _writing(path, FULL):  # any other may be of reading
+        with _writing(path, FULL):  # other errors may come from reading the store
             yield partial
         with _writing(path):
             partial.replace(path)
@@ -127,18 +130,18 @@ def _whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _writing(path: Path, reasons: Collection[int] = errno.errorcode) -> Iterator[None]:
-    """What the operating system refuses inside, for one of the `reasons`, becomes one message with the path."""
+    """Errors of the operating system with a number among `reasons` become a WriteError that names the path."""
     try:
         yield
     except OSError as error:
         if error.errno not in reasons:
             raise
         reason = error.strerror or error
-        raise WriteError(f"{path}: cannot be written: {reason}. Mend that, or choose another --to.") from error
+        raise WriteError(f"{path}: cannot be written: {reason}. Mend this, or choose another --to.") from error
 
 
 def _blocks(ds: xr.Dataset, path: Path, show: bool) -> Iterator[xr.Dataset]:
-    """Every snapshot and lazy block of units in turn, in memory, without what is derived."""
+    """Every lazy block of units of every snapshot, in memory, without the derived `iou`."""
     ds = ds.drop_vars("iou", errors="ignore")
     lengths = ds["intersection"].chunksizes.get("unit", (ds.sizes["unit"],))
     stops = np.cumsum(lengths).tolist()
@@ -185,7 +188,7 @@ def _pairs(block: xr.Dataset) -> Table:
 
 
 def _names(names: NDArray[Any], indices: Any = slice(None)) -> Any:
-    """`names` at `indices`, each distinct one held once; the type is the same whatever their number."""
+    """`names` at `indices` as a dictionary array, whose type does not depend on how many names are distinct."""
     import pyarrow as pa
 
     distinct, number = np.unique(names.astype(str), return_inverse=True)

@@ -1,10 +1,11 @@
-"""The per-unit result tables that Network Dissection published, as a dissection Dataset and back.
+"""Reads the tables of results per unit that Network Dissection published, and writes tables like them.
 
-Knows: the columns of these files, and that they hold one concept per unit and category, so most pairs are missing.
-Does not know: which concept labels a unit (`analysis.detect` says so), where the Dataset to write comes from.
+Knows: the columns of these files, and that they hold one concept per unit and category, so that most pairs are missing.
+Does not know: which concept is the label of a unit (`detectors` decides), or where the Dataset to write comes from.
 
-A file is one network and layer: ``unit`` (from 1), ``category, label, score`` of the unit's best concept, and in each
-category ``<category>-label, -truth, -activation, -intersect, -iou`` of its best concept there. Rows go by score.
+A file holds one layer of one network. Its columns are ``unit`` (from 1), ``category``, ``label`` and ``score`` of the
+unit's best concept, and for each category ``<category>-label``, ``-truth``, ``-activation``, ``-intersect`` and
+``-iou`` of its best concept there. Rows are ordered by score.
 
 References
 ----------
@@ -26,18 +27,18 @@ from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.errors import DissectError
 
 FIELDS = ("label", "truth", "activation", "intersect", "iou")
-"""What a file says of a unit's best concept within a category: name, concept_area, unit_area, intersection, IoU."""
+"""Columns of a unit's best concept in a category: its name, concept_area, unit_area, intersection and IoU."""
 
 STRING = np.dtypes.StringDType()
 
 
 def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) -> xr.Dataset:
-    """Dissection Dataset of one published table, read into memory, with NaN where the file says nothing.
+    """The dissection Dataset of one published table, in memory, with NaN for counts that are not in the file.
 
     ``intersection(unit, concept)`` and ``unit_area(unit, category)`` are float64 for the NaN; ``concept_area(concept)``
-    is int64, and ``dead(unit)`` a unit without any active pixel. Units count from 0 and ascend. Concepts are the pairs
-    of category and label in the file, numbered from 1 by category in the file's order, then by name. Where the label is
-    empty (the phantom scene of the 2017 program), counts are missing. Scores are not kept: they follow from the counts.
+    is int64; ``dead(unit)`` is True for a unit without an active pixel. Units are numbered from 0 and sorted. Concepts
+    are the pairs of category and label in the file, numbered from 1 by category in the file's order, then by name.
+    Where a label is empty (scene 0 of the 2017 program), counts are missing. Scores are derived from the counts again.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) 
     Raises
     ------
     DissectError
-        If the file is not such a table or contradicts itself; the message names file, line and column.
+        If the file is no such table or contradicts itself; the message names the file, line and column.
 
     Examples
     --------
@@ -70,8 +71,8 @@ def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) 
 
     intersection = np.full((len(channels), len(concepts)), np.nan)
     unit_area = np.full((len(channels), len(categories)), np.nan)
-    unit_of = {channel: position for position, channel in enumerate(channels)}
-    concept_of = {concept: position for position, concept in enumerate(concepts)}
+    unit_of = {channel: index for index, channel in enumerate(channels)}
+    concept_of = {concept: index for index, concept in enumerate(concepts)}
     for cell in cells:
         if cell.label:
             intersection[unit_of[cell.channel], concept_of[cell.category, cell.label]] = cell.intersect
@@ -101,7 +102,7 @@ def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) 
 def write_netdissect_csv(ds: xr.Dataset, path: str | PathLike[str]) -> None:
     """Write a table like the published ones; computes the counts of one layer, (unit, concept), in memory.
 
-    Rows go by score, highest first. A unit without a best concept in a category has empty cells there.
+    Rows are ordered by score, highest first. Cells are empty where a unit has no best concept in a category.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def write_netdissect_csv(ds: xr.Dataset, path: str | PathLike[str]) -> None:
     best = best_concept(ds)
     if (without := (best["concept"] == 0) & (ds["dead"] != 1)).any():
         raise DissectError(
-            f"unit {ds['unit'].values[without][0]} has no counts: was its layer dissected in this snapshot?"
+            f"unit {ds['unit'].values[without][0]} has no counts in this snapshot: select a layer that has."
         )
     columns: dict[str, list[str]] = {
         "unit": [str(channel + 1) for channel in ds["channel"].values.tolist()],
@@ -140,7 +141,7 @@ def write_netdissect_csv(ds: xr.Dataset, path: str | PathLike[str]) -> None:
 
 @dataclass(frozen=True)
 class _Cell:
-    """What one row says of one category."""
+    """The cells of one row for one category."""
 
     line: int
     channel: int
@@ -152,7 +153,7 @@ class _Cell:
 
 
 def _cells(path: Path) -> Iterator[_Cell]:
-    """Every row's cell of every category, checked."""
+    """The cells of every row and category, checked."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -218,13 +219,13 @@ def _number(path: Path, line: int, column: str, text: str) -> float:
 
 def _whole(path: Path, line: int, column: str, text: str) -> int:
     number = _number(path, line, column, text)
-    if not (number.is_integer() and abs(number) < 2**53):  # past 2**53 float64 skips numbers
+    if not (number.is_integer() and abs(number) < 2**53):  # above 2**53 float64 does not hold every integer
         raise DissectError(f"{path}, line {line}, column {column}: expected a whole number, got {text!r}.")
     return int(number)
 
 
 def _concept_areas(path: Path, cells: Sequence[_Cell]) -> dict[tuple[str, str], int]:
-    """Area of each (category, label) named; every row must give the same."""
+    """The area of each (category, label) in the file, which must be the same in all rows."""
     first: dict[tuple[str, str], _Cell] = {}
     for cell in cells:
         other = first.setdefault((cell.category, cell.label), cell)
@@ -237,7 +238,7 @@ def _concept_areas(path: Path, cells: Sequence[_Cell]) -> dict[tuple[str, str], 
 
 
 def _one_layer(ds: xr.Dataset) -> xr.Dataset:
-    """The counts of one snapshot, fraction and layer, loaded: (unit, concept) and (unit, category)."""
+    """The counts of one snapshot, fraction and layer in memory, (unit, concept) and (unit, category)."""
     for dim in ("snapshot", "fraction"):
         if ds.sizes.get(dim, 1) != 1:
             raise DissectError(
@@ -255,7 +256,7 @@ def _one_layer(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _best_within(ds: xr.Dataset, category: str) -> dict[str, list[str]]:
-    """The cells of one category, by field, for each unit."""
+    """Field -> texts of one category, a text per unit."""
     best = best_concept(ds, within=category)
     found = best["concept"] > 0
     number = best["concept"].where(found, ds["concept"].values[0])

@@ -1,7 +1,7 @@
-"""Tables for the terminal and for files: what a store holds, which units detect what.
+"""A table of results as a pandas DataFrame, with a row per unit.
 
-Knows: rich, and that names come from data: they are escaped.
-Does not know: how anything was computed.
+Knows: which columns it has, and their order.
+Does not know: how a label is found (`detectors`), or where the table is written.
 """
 
 import pandas as pd

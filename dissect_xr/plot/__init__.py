@@ -1,1 +1,1 @@
-"""Figures of the answers."""
+"""Figures of a dissection, drawn with matplotlib."""

@@ -1,7 +1,7 @@
-"""`ds.dissect.plot`: the figures of `plot`, `plot_units` and `plot_compare` as methods.
+"""`ds.dissect.plot`: the figures of `concepts`, `units` and `compare` as methods of a dissection Dataset.
 
 Knows: which function draws which figure.
-Does not know: how.
+Does not know: how it is drawn.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from dissect_xr.exemplars.masks import Stores
-from dissect_xr.plot import compare, detected
+from dissect_xr.plot import compare, concepts
 from dissect_xr.plot import units as of_units
 
 
 class PlotAccessor:
-    """Figures of a dissection. Every method takes the options of the function of its name, and returns its Axes."""
+    """Figures of a dissection. Each method takes the options of the function of the same name and returns the Axes."""
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
@@ -28,12 +28,12 @@ class PlotAccessor:
         return f"figures of a dissection: {', '.join(f'{name}()' for name in figures)}"
 
     def concept_bars(self, **options: Any) -> Axes:
-        """Units per concept, grouped by category: :func:`dissect_xr.plot.detected.concept_bars`."""
-        return detected.concept_bars(self._ds, **options)
+        """Units per concept, grouped by category: :func:`dissect_xr.plot.concepts.concept_bars`."""
+        return concepts.concept_bars(self._ds, **options)
 
     def emergence(self, **options: Any) -> Axes:
-        """Unique detectors over training steps: :func:`dissect_xr.plot.detected.emergence`."""
-        return detected.emergence(self._ds, **options)
+        """Unique detectors over training steps: :func:`dissect_xr.plot.concepts.emergence`."""
+        return concepts.emergence(self._ds, **options)
 
     def evolution(self, units: str | Sequence[str], **options: Any) -> Axes:
         """IoU and concepts of units over training steps: :func:`dissect_xr.plot.units.evolution`."""

@@ -1,9 +1,10 @@
-"""Figures that compare: layers, networks, and units before and after fine-tuning.
+"""Figures that compare layers, networks, and units before and after fine-tuning.
 
-Knows: matplotlib Axes, the colours of `plot`.
-Does not know: files, how a detector is found.
+Knows: matplotlib Axes, the colors of `palette`.
+Does not know: files, or how a detector is found.
 
-Every function computes the few numbers it draws, on the Axes given or on those of a new Figure, and returns the Axes.
+Every function computes the few numbers that it draws, draws on the Axes given or on those of a new Figure, and returns
+the Axes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from dissect_xr.analysis.snapshots import by_step, changed
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import exemplars
-from dissect_xr.plot.detected import categories_of, log_steps, new_axes, of_one, ordered_layers
+from dissect_xr.plot.axes import categories_of, log_steps, new_axes, of_one, ordered_layers
 from dissect_xr.plot.palette import category_colors, in_order, ink, on
 from dissect_xr.plot.units import contact_sheet, sheet_axes
 from dissect_xr.schema import CUTOFF
 
 KINDS = {"birth": "#009E73", "switch": "#E69F00", "death": "#D55E00", "same": "#0072B2"}
-"""Colour of what becomes of a unit (Okabe and Ito)."""
+"""Color of each kind of change of a unit (Okabe and Ito)."""
 
 
 def layers_compared(
@@ -82,7 +83,7 @@ def networks_compared(
     Bau et al. 2017, section 3.4.
     """
     if not networks:
-        raise DissectError("networks are compared by name; none were given.")
+        raise DissectError("expected networks to compare, as a dict of name and Dataset; none were given.")
     numbers = {name: _by_category(ds, count, cutoff) for name, ds in networks.items()}
     categories = in_order(list(dict.fromkeys(category for found in numbers.values() for category in found)))
     colors = category_colors(categories)
@@ -109,7 +110,7 @@ def networks_compared(
 
 
 def fine_tuning(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
-    """Lines over steps of units that kept, changed, lost and won a concept since the first snapshot; computes.
+    """Lines over steps: how many units keep, change, lose and gain a concept against the first snapshot; computes.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def before_after(
     snapshots
         (before, after)
     units
-        Unit ids; by default the six of the highest IoU after the change.
+        Unit ids; by default, of the units whose concept changed, the six with the highest IoU afterwards.
     k
         Images of each side.
     cutoff
@@ -195,7 +196,9 @@ def before_after(
     moved = table.isel(unit=np.flatnonzero(table["kind"].values == "switch")).sortby("to_iou", ascending=False)
     chosen = moved["unit"].values.tolist()[:6] if units is None else list(units)
     if not chosen:
-        raise DissectError(f"no unit changed its concept between {snapshots[0]} and {snapshots[1]}; name some units.")
+        raise DissectError(
+            f"no unit changed its concept between {snapshots[0]} and {snapshots[1]}: name the units to show."
+        )
     sides = [
         {
             str(s["unit"].values): s["picture"].values
@@ -217,17 +220,17 @@ def before_after(
 
 
 def _by_category(ds: xr.Dataset, count: Count, cutoff: float) -> dict[str, int]:
-    """Category -> unique detectors."""
+    """Category -> number of unique detectors."""
     found = detected_concepts(of_one(ds, "snapshot", "fraction"), count=count, cutoff=cutoff).compute()
-    kinds = found["concept_category"].values
+    category_of = found["concept_category"].values
     return {
-        category: int(found.values[kinds == category].sum())
+        category: int(found.values[category_of == category].sum())
         for category in np.atleast_1d(ds["category"].values).tolist()
     }
 
 
 def _frame(ax: Axes, labels: list[list[str]], shape: tuple[int, ...], snapshots: tuple[str, str]) -> None:
-    """Labels on both sides, and a line between before and after."""
+    """Write the labels on both sides and draw a line between before and after."""
     height, width, units = shape[0], shape[1], len(labels[0])
     positions = [(n + 0.5) * height / units for n in range(units)]
     ax.axvline(width / 2 - 0.5, color="black", linewidth=2)
@@ -242,7 +245,7 @@ def _frame(ax: Axes, labels: list[list[str]], shape: tuple[int, ...], snapshots:
 
 
 def _side(unit: xr.Dataset, side: str) -> str:
-    """Unit, concept and IoU of one side."""
+    """The label of one side: the unit on the left, and the concept with its IoU."""
     name = str(unit[f"{side}_name"].values) or "no detector"
     head = f"{unit['unit'].values}\n" if side == "from" else ""
     return f"{head}{name} {float(unit[f'{side}_iou']):.3f}"

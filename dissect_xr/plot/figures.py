@@ -1,7 +1,7 @@
-"""The figures that a run leaves in its folder.
+"""The figures that a run writes to its folder.
 
-Knows: which figures, and their file names.
-Does not know: how they are drawn (`plot`).
+Knows: which figures these are, and their file names.
+Does not know: how they are drawn (`concepts`).
 """
 
 import re
@@ -11,13 +11,14 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.axes import Axes
 
-from dissect_xr.plot.detected import concept_bars, emergence
+from dissect_xr.plot.concepts import concept_bars, emergence
 
 
 def save_figures(ds: xr.Dataset, folder: Path) -> Iterator[Path]:
-    """Draw, per fraction, the last snapshot's concepts and, over several snapshots, how detectors emerge.
+    """Write PNG files into `folder` and yield their paths; computes.
 
-    Writes PNG files into `folder` and yields their paths.
+    For each fraction these are the concepts of the last snapshot and, where there are several snapshots, the unique
+    detectors over training steps, by layer and by category.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = str(ds["snapshot"].values[-1])

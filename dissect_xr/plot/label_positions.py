@@ -1,6 +1,6 @@
-"""Where names go beside their points, so that none covers another, a point or more of a line than it must.
+"""Positions of the names beside points, so that they cover no other name or point and little of the lines.
 
-Knows: extents of text and lines of an Axes, as they are drawn.
+Knows: where the text and the lines of an Axes are drawn.
 Does not know: what is named.
 """
 
@@ -17,16 +17,16 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 OFFSETS = [(x, y) for y in (-7, 7, -17, 17, -27, 27) for x in (0, 18, -18)]
-"""Points right of and above the named point, best first: below it, as in the papers."""
+"""Offsets from the named point to the right and upwards, in points, best first: below it, as in the papers."""
 
 RADIUS = 3.5
-"""Of a point's marker, in points."""
+"""Radius of a point's marker, in points."""
 
 
 def spread(names: Sequence[Annotation], fixed: Sequence[Text] = ()) -> None:
-    """Move each name of a point to the position around it that covers least: other names and points weigh most.
+    """Move each name to the position around its point where it covers least; names and points count most.
 
-    The figure is laid out to measure the text; names must be annotations in offset points.
+    The figure is laid out to measure its text. Names must be annotations placed in offset points.
     """
     if not names:
         return
@@ -45,7 +45,7 @@ def spread(names: Sequence[Annotation], fixed: Sequence[Text] = ()) -> None:
 
 
 def _placed(name: Annotation, offset: tuple[int, int]) -> Bbox:
-    """The name's extent at this offset, where it is put."""
+    """Move the name to this offset; the box that it fills there."""
     name.set_position(offset)
     name.set_verticalalignment("top" if offset[1] < 0 else "bottom")
     return name.get_window_extent()
@@ -64,7 +64,7 @@ def _area(one: Bbox, other: Bbox) -> float:
 
 
 def _samples(ax: Axes) -> NDArray[np.float64]:
-    """Points of all lines of the Axes a pixel or two apart, (point, 2) in pixels."""
+    """Points along all lines of the Axes, about two pixels apart, (point, 2) in pixels."""
     found = [np.empty((0, 2))]
     for line in ax.get_lines():
         for start, stop in pairwise(line.get_transform().transform(line.get_xydata())):
@@ -75,7 +75,7 @@ def _samples(ax: Axes) -> NDArray[np.float64]:
 
 
 def step_ticks(ax: Axes, steps: NDArray[np.int64]) -> None:
-    """Ticks at the first and last of these steps, and at those between that leave room for their numbers."""
+    """Put ticks at the first and last of these steps, and at those between whose numbers have room."""
     texts = [f"{step:,}" for step in steps.tolist()]
     positions = ax.xaxis.get_transform().transform(steps.astype(np.float64))
     width = ax.get_figure(root=True).get_size_inches()[0] * ax.get_position().width  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Colours: one for each category, the same in every view, told apart by colour-blind readers, legible as text.
+"""The color of each category: the same in figures and reports, distinct for color-blind readers, legible as text.
 
 Knows: the categories of Broden and their order.
 Does not know: what is drawn.
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#F0E442")
-"""Eight colours that colour-blind readers tell apart (Okabe and Ito 2008); black and pale yellow come last."""
+"""Eight colors that color-blind readers tell apart (Okabe and Ito 2008); black and pale yellow come last."""
 
 BRODEN = ("object", "part", "scene", "material", "texture", "color")
-"""The categories whose colour is fixed: the first six, in the order of the paper's figures."""
+"""The categories whose color is fixed: the first six, in the order of the paper's figures."""
 
 LEGIBLE = 4.5
-"""Contrast of text and what is behind it (WCAG 2, level AA)."""
+"""Least contrast between text and its background (WCAG 2, level AA)."""
 
 
 def category_colors(categories: Sequence[str]) -> dict[str, str]:
-    """Colour of each category: fixed for those of Broden, the colours left over in turn for others.
+    """Color of each category: a fixed one for each of Broden's, and for others, in turn, the colors that are left.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def category_colors(categories: Sequence[str]) -> dict[str, str]:
 
 
 def in_order(categories: Sequence[str]) -> list[str]:
-    """Categories as figures list them: those of Broden as in the paper, then the others as they come.
+    """The categories in the order of figures: those of Broden as in the paper, then the others as they come.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def in_order(categories: Sequence[str]) -> list[str]:
 
 
 def ink(color: str) -> str:
-    """The colour, darkened until it is legible as text on white.
+    """The color, darkened until it is legible as text on white.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def ink(color: str) -> str:
 
 
 def on(color: str) -> str:
-    """Black or white, whichever is read better on the colour.
+    """Black or white, whichever is easier to read on the color.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def on(color: str) -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast of two colours, from 1 to 21 (WCAG 2).
+    """Contrast of two colors, from 1 to 21 (WCAG 2).
 
     Examples
     --------

@@ -1,9 +1,10 @@
-"""Figures of units: IoUs and the cutoff, one unit's way through training, its images.
+"""Figures of units: their IoUs and the cutoff, how their concepts change during training, their top images.
 
-Knows: matplotlib Axes, the colours of `plot`.
-Does not know: files, how a detector or an exemplar is found.
+Knows: matplotlib Axes, the colors of `palette`.
+Does not know: files, or how a detector or a top image is found.
 
-Every function computes the few numbers it draws, on the Axes given or on those of a new Figure, and returns the Axes.
+Every function computes the few numbers that it draws, draws on the Axes given or on those of a new Figure, and returns
+the Axes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dissect_xr.analysis.snapshots import trajectories
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import TOP, exemplars
-from dissect_xr.plot.detected import categories_of, layer_colors, log_steps, new_axes, of_one, ordered_layers
+from dissect_xr.plot.axes import categories_of, layer_colors, log_steps, new_axes, of_one, ordered_layers
 from dissect_xr.plot.label_positions import spread
 from dissect_xr.plot.palette import category_colors, ink
 from dissect_xr.schema import CUTOFF
@@ -71,7 +72,7 @@ def iou_histogram(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = N
 
 
 def cutoff_curve(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
-    """Unique detectors of each layer at every cutoff, both counts; computes the labels of one snapshot.
+    """Lines of the unique detectors of each layer at every cutoff, by both counts; computes one snapshot's labels.
 
     Solid lines count ``by_unit``, dotted ones ``by_category``; the dashed line is the cutoff.
 
@@ -100,9 +101,9 @@ def cutoff_curve(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
 
 
 def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
-    """The best IoU of chosen units over training steps, each new concept named beside it; computes.
+    """Lines of the best IoU of some units over training steps, with the name of each new concept; computes.
 
-    Markers have the colour of the concept's category; those of snapshots in which the unit is no detector are hollow.
+    A marker has the color of the concept's category, and is hollow where the unit is no detector in the snapshot.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def evolution(ds: xr.Dataset, units: str | Sequence[str], *, cutoff: float = CUT
     Raises
     ------
     DissectError
-        If `ds` has no snapshots with steps, holds several fractions, or lacks a unit; near ids are listed.
+        If `ds` has no snapshots with steps, holds several fractions, or lacks a unit; similar ids are listed.
 
     References
     ----------
@@ -164,7 +165,7 @@ def gallery(
     show: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """A contact sheet: a row per unit with its name, concept and IoU, and its top images with its mask; computes.
+    """A row of images per unit: its id, concept and IoU, and its top images with its mask drawn in them; computes.
 
     Parameters are those of :func:`dissect_xr.exemplars.top_images.exemplars`.
 
@@ -174,7 +175,7 @@ def gallery(
         If `ds` holds several snapshots or fractions, a unit is not in it, or an image file is damaged.
     """
     if not units:
-        raise DissectError("a gallery shows units; none were given.")
+        raise DissectError("expected the units to show, such as ['layer5/12']; none were given.")
     best = best_concept(ds.isel(unit=[unit_index(ds, unit) for unit in units])).compute()
     best = best.squeeze([dim for dim in best.dims if dim != "unit"])
     rows = {
@@ -196,7 +197,7 @@ def gallery(
 
 
 def contact_sheet(rows: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
-    """Pictures (picture, row, col, 3) of several rows in one image, with white between; short rows end in white.
+    """One image of several rows of pictures (picture, row, col, 3), with white between them and after short rows.
 
     >>> contact_sheet([np.zeros((2, 3, 3, 3), np.uint8), np.zeros((1, 3, 3, 3), np.uint8)], gap=1).shape
     (8, 8, 3)
@@ -212,8 +213,8 @@ def contact_sheet(rows: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
 
 
 def sheet_axes(columns: int, rows: int, left: Sequence[str], right: Sequence[str] = ()) -> Axes:
-    """Axes of a new Figure for a contact sheet, with room for labels of 8 points beside it and a line above."""
-    # Constrained layout loses labels beside Axes whose aspect is fixed: they grow after it has measured.
+    """Axes of a new Figure for a contact sheet, with room for labels of 8 points on both sides and a line above."""
+    # Not by constrained layout: it measures before Axes of a fixed aspect get their size, and their labels are cut off.
     before, after = (0.1 + max([0.0, *map(_inches, labels)]) for labels in (left, right))
     wide, tall = 0.85 * columns, 0.87 * rows
     width, height = before + wide + after, tall + 0.35
@@ -227,7 +228,7 @@ def _inches(label: str) -> float:
 
 
 def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequence[str]) -> list[Annotation]:
-    """The name of each concept at the step where it comes up."""
+    """Write the name of each new concept at the step where it appears; the annotations."""
     before, made = "", []
     for n, name in enumerate(mine["concept_name"].values.tolist()):
         if name and name != before:

@@ -1,6 +1,6 @@
-"""Numbers of the report: counts of a layer as plain lists, and what is kept of every layer for the overview.
+"""The numbers of the report: the counts of a layer as plain lists, and the labels of all layers for the overview.
 
-Knows: what the pages show of a unit, that the browser derives scores from counts as `analysis.score` does, in float64.
+Knows: which numbers the pages show, and that the browser derives scores from counts in float64, as `scores` does.
 Does not know: files, HTML, images.
 """
 
@@ -21,37 +21,37 @@ TOP = 10
 """Concepts kept per unit, highest IoU first."""
 
 CUTOFFS = tuple(round(0.005 * n, 3) for n in range(61))
-"""Where the overview's curves over the cutoff are known, 0 to 0.3."""
+"""The cutoffs at which the overview's curves are computed, 0 to 0.3."""
 
 COUNTS = ("intersection", "unit_area", "concept_area", "category_area", "dead", "threshold", "exceedance")
-"""What the report reads of a dissection."""
+"""Variables of a dissection that the report reads."""
 
 
 @dataclass(frozen=True)
 class UnitLabels:
-    """The labels of one layer's units in one snapshot: all that the overview keeps of it."""
+    """The labels of one layer's units in one snapshot, and its unique detectors: what the overview needs of a layer."""
 
     channel: NDArray[np.int64]
     """(unit,)"""
     concept: NDArray[np.int32]
-    """(unit,) position of the best concept, -1 where there is none"""
+    """(unit,) index of the best concept, -1 where there is none"""
     iou: NDArray[np.float64]
-    """(unit,) IoU with it, -1 where there is none"""
+    """(unit,) IoU with the best concept, -1 where there is none"""
     by_category: NDArray[np.int64]
     """(cutoff,) unique detectors by category at each of CUTOFFS"""
     at_cutoff: int
-    """the same at the report's cutoff"""
+    """unique detectors by category at the report's cutoff"""
 
     def detectors(self, cutoff: float) -> int:
-        """Units whose IoU exceeds the cutoff."""
+        """Number of units whose IoU exceeds the cutoff."""
         return int((self.iou > cutoff).sum())
 
     def unique(self, cutoff: float) -> int:
-        """Distinct concepts of these units (unique detectors by unit)."""
+        """Number of distinct concepts of these units: unique detectors by unit."""
         return len(self.detected(cutoff))
 
     def detected(self, cutoff: float) -> dict[int, int]:
-        """Units per detected concept position, most first, then by position."""
+        """Index of each detected concept -> its number of units; the largest number first, then by index."""
         concepts, units = np.unique(self.concept[self.iou > cutoff], return_counts=True)
         order = np.lexsort((concepts, -units))
         return {int(concepts[n]): int(units[n]) for n in order}
@@ -66,9 +66,9 @@ class UnitLabels:
 
 
 def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[dict[str, Any], UnitLabels]:
-    """What a layer's page holds, for JSON, and what the overview keeps.
+    """The numbers of a layer's page, as JSON takes them, and the labels for the overview.
 
-    Scores are not written but the counts they are made of, so that the browser's IoUs are these to the last bit.
+    In place of scores the page gets the counts, from which the browser derives the same IoUs, bit for bit.
 
     Parameters
     ----------
@@ -77,12 +77,13 @@ def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[di
     cutoff
         IoU that a detector exceeds.
     top
-        Concepts kept per unit.
+        Concepts on the page per unit.
     """
     scores = iou(one).transpose("unit", "concept").values
     counts = one["intersection"].transpose("unit", "concept").values.astype(np.int64)
     alive = one["dead"].values == 0
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]  # ties to the lowest number, as `best_concept`
+    # Stable: of equal scores the lowest number comes first, as in `best_concept`.
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     groups = [
         np.flatnonzero(one["concept_category"].values == category) for category in one["category"].values.tolist()
     ]
@@ -112,7 +113,7 @@ def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[di
 
 
 def unique_over(concept: NDArray[Any], score: NDArray[np.float64], cutoffs: Sequence[float]) -> NDArray[np.int64]:
-    """Distinct concepts among units whose score exceeds each cutoff, (cutoff,) int64.
+    """Number of distinct concepts of the units whose score exceeds each cutoff, (cutoff,) int64.
 
     >>> unique_over(np.array([3, 3, 5]), np.array([0.2, 0.1, 0.05]), (0.0, 0.05, 0.2)).tolist()
     [2, 1, 0]
@@ -124,7 +125,7 @@ def unique_over(concept: NDArray[Any], score: NDArray[np.float64], cutoffs: Sequ
 
 
 def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
-    """Concepts and categories, with their areas and colours, for JSON."""
+    """Concepts and categories with their areas and colors, as JSON takes them."""
     categories = ds["category"].values.tolist()
     colors = category_colors(categories)
     indices = {category: index for index, category in enumerate(categories)}
@@ -143,7 +144,7 @@ def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def trajectory(snapshots: Sequence[UnitLabels | None]) -> dict[str, Any]:
-    """Each unit's label and IoU in every snapshot, for JSON; None where a snapshot lacks the layer."""
+    """Each unit's label and IoU in every snapshot, as JSON takes them; None where a snapshot lacks the layer."""
     return {
         "channel": [None if one is None else one.channel.tolist() for one in snapshots],
         "concept": [None if one is None else one.concept.tolist() for one in snapshots],
@@ -152,7 +153,7 @@ def trajectory(snapshots: Sequence[UnitLabels | None]) -> dict[str, Any]:
 
 
 def units_of_concepts(layers: Sequence[UnitLabels | None]) -> dict[str, list[list[float]]]:
-    """Per concept position the units labelled with it, [layer, channel, IoU], highest IoU first, for JSON."""
+    """Index of each concept -> units with this label, [layer, channel, IoU], highest IoU first, as JSON takes them."""
     rows = [
         (int(concept), -float(score), layer, int(channel))
         for layer, one in enumerate(layers)
@@ -167,6 +168,6 @@ def units_of_concepts(layers: Sequence[UnitLabels | None]) -> dict[str, list[lis
 
 
 def _pairs(order: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64]) -> list[list[int]]:
-    """[position, intersection] of the unit's best concepts; the first also where nothing overlaps."""
+    """[concept index, intersection] of the unit's best concepts; the first is kept even if its intersection is 0."""
     kept = [index for n, index in enumerate(order.tolist()) if n == 0 or scores[index] > 0]
     return [[index, int(counts[index])] for index in kept]

@@ -1,7 +1,7 @@
-"""What the overview says in tables: parameters, fingerprints, counts of snapshot x layer.
+"""The values of the overview page: parameters, fingerprints, and the detectors of every snapshot and layer.
 
-Knows: which facts of a run a reader needs to trust or repeat it.
-Does not know: how the page looks, how a count is made.
+Knows: which facts a reader needs to trust a run or to repeat it.
+Does not know: how the page looks, or how a detector is counted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dissect_xr.report.numbers import UnitLabels
 from dissect_xr.report.source import Source
 
 NAMED = 3
-"""Concepts named per row."""
+"""Concepts that a row of the table names."""
 
 Table = Sequence[Sequence[UnitLabels | None]]
 """By snapshot and layer; None where a snapshot lacks the layer."""
 
 
 def overview(source: Source, table: Table, without: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Values of the overview's template.
+    """The values that the template of the overview page takes.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def _row(source: Source, names: Sequence[str], index: tuple[int, int], one: Unit
 
 
 def _matrix_row(source: Source, index: int, row: Sequence[UnitLabels | None]) -> dict[str, Any]:
-    """A snapshot's cells: unique detectors by unit and detectors of each layer, and over all its layers."""
+    """One snapshot: unique detectors by unit, and detectors, of each layer and of all its layers together."""
     there = [one for one in row if one is not None]
     metrics = [str(name) for name, values in source.results.coords.items() if values.dims == ("snapshot",)]
     return {
@@ -98,7 +98,7 @@ def _matrix_row(source: Source, index: int, row: Sequence[UnitLabels | None]) ->
 
 
 def _parameters(source: Source) -> list[tuple[str, str, str]]:
-    """Name, value and meaning."""
+    """Name, value and meaning of each parameter."""
     attrs, probe = source.results.attrs, _probe(source)
     fraction = float(source.results["fraction"])
     found = [
@@ -115,7 +115,7 @@ def _parameters(source: Source) -> list[tuple[str, str, str]]:
 
 
 def _fingerprints(source: Source) -> list[tuple[str, str]]:
-    """Name and sha256 of what the results were made from."""
+    """Name and sha256 of everything that the results were made from."""
     found = [("probe: labels and images", str(source.results.attrs["probe_sha256"]))]
     if probe := _probe(source):
         found.append(("probe: images", str(probe["images_sha256"])))
@@ -130,7 +130,7 @@ def _fingerprints(source: Source) -> list[tuple[str, str]]:
 
 
 def _notes(source: Source, without: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a reader should know: anchorings that differ, exemplars that are missing."""
+    """Sentences on what differs from the parameters: anchorings, and layers without exemplars."""
     reasons: dict[str, list[str]] = {}
     for path in source.paths:
         if reason := store.read_attrs(source.dissection, path)["anchoring_reason"]:
@@ -143,7 +143,7 @@ def _notes(source: Source, without: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _probe(source: Source) -> dict[str, Any] | None:
-    """Facts of the probe, None where it is not there."""
+    """Facts about the probe, None where its store is missing."""
     if store.marker(source.probe, "done") is None:
         return None
     attrs = store.read_attrs(source.probe)

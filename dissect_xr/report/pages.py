@@ -1,6 +1,6 @@
-"""Files of the report: HTML from templates, data as scripts, styles; everything relative, nothing from a network.
+"""Files of the report: HTML from templates, data as scripts, styles. All links are relative, none leads to a network.
 
-Knows: Jinja, how data is written so that a browser reads it from file://, file names that any system takes.
+Knows: Jinja, how data is written so that a browser can read it from file://, and file names that every system allows.
 Does not know: what the numbers mean.
 """
 
@@ -19,19 +19,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dissect_xr.errors import DissectError
 
 OURS = ("data", "images", "pages", "static")
-"""Folders of a report; with the pages beside them they are what a new report replaces."""
+"""Folders of a report. A new report replaces them and `PAGES`, and nothing else."""
 
 PAGES = ("index.html", "concepts.html")
 """Pages at the top of a report."""
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder, and empty it of an earlier report.
+    """Make the folder if it is missing, and delete an earlier report in it.
 
     Raises
     ------
     DissectError
-        Where it holds something else, or cannot be written.
+        Where it holds files of no report, or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise DissectError(f"{folder}: expected a folder to write the report to, found a file. Choose another.")
@@ -50,7 +50,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_page(path: Path, template: str, root: str, values: Mapping[str, Any]) -> None:
-    """Render a template; `root` leads from the page to the report's folder."""
+    """Write a page from a template; `root` is the relative path from the page to the report's folder."""
     environment = Environment(
         loader=PackageLoader("dissect_xr", "report/templates"),
         autoescape=True,
@@ -62,7 +62,7 @@ def write_page(path: Path, template: str, root: str, values: Mapping[str, Any]) 
 
 
 def write_data(path: Path, kind: str, key: str, value: Any) -> None:
-    """Write data as a script that hands it to the page: file:// allows scripts, and neither fetch nor modules."""
+    """Write data as a script that hands it to the page: pages from file:// may load scripts, but not fetch data."""
     path.write_text(f"dissect.give({script_json(kind)},{script_json(key)},{script_json(value)});\n", encoding="ascii")
 
 
@@ -77,7 +77,7 @@ def script_json(value: Any) -> str:
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """A file name for each name, distinct also where case does not count.
+    """A file name for each name, distinct also on systems that ignore upper and lower case.
 
     >>> slugs(["layer/1", "layer 1", "LAYER_1"])
     ['layer_1', 'layer_1-2', 'LAYER_1-3']

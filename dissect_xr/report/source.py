@@ -1,7 +1,7 @@
 """What a report is made from: the stores of a run directory, at one fraction.
 
-Knows: where the stores lie, the order of snapshots and layers, which are finished, the file name of each.
-Does not know: what is written of them.
+Knows: where the stores lie, the order of snapshots and layers, which of them are finished, and their file names.
+Does not know: what the report shows of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dissect_xr import store
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
-from dissect_xr.plot.detected import ordered_layers
+from dissect_xr.plot.axes import ordered_layers
 from dissect_xr.report.numbers import COUNTS
 from dissect_xr.report.pages import slugs
 from dissect_xr.schema import CUTOFF
@@ -29,7 +29,7 @@ class Source:
     out: str
     """the run directory"""
     fraction: float | None = None
-    """None: the first one"""
+    """None for the dissection's first fraction"""
     exemplars: int = 6
     cutoff: float = CUTOFF
 
@@ -50,33 +50,33 @@ class Source:
 
     @property
     def stores(self) -> Stores:
-        """Where exemplars come from."""
+        """The two stores that exemplars are made from."""
         return Stores(self.activations, self.probe)
 
     @cached_property
     def results(self) -> xr.Dataset:
-        """The dissection at the fraction, concepts ascending, counts on disk."""
+        """The dissection at this fraction, concepts sorted by number; counts stay on disk."""
         ds = open_dissection(self.dissection)[list(COUNTS)].sortby("concept")
         fractions = ds["fraction"].values.tolist()
         if self.fraction is not None and self.fraction not in fractions:
             known = ", ".join(f"{fraction:g}" for fraction in fractions)
-            raise DissectError(f"fraction {self.fraction:g} was not dissected: there are {known}.")
+            raise DissectError(f"fraction {self.fraction:g} was not dissected; there are {known}. Choose one.")
         ds = ds.sel(fraction=fractions[0] if self.fraction is None else self.fraction)
         return ds.assign(concept_area=ds["concept_area"].load(), category_area=ds["category_area"].load())
 
     @cached_property
     def snapshots(self) -> list[str]:
-        """In the order of steps."""
+        """Names of the snapshots in the order of steps."""
         return [str(name) for name in self.results["snapshot"].values]
 
     @cached_property
     def layers(self) -> list[str]:
-        """In the model's order."""
+        """Names of the layers in the order of the model."""
         return ordered_layers(self.results)
 
     @cached_property
     def slugs(self) -> list[list[str | None]]:
-        """File name of each snapshot's each layer, None where the snapshot lacks it."""
+        """File name for every snapshot and layer, None where the snapshot lacks the layer."""
         done = {key.removesuffix("/done") for key in store.markers(self.dissection) if key.endswith("/done")}
         layers = slugs(self.layers)
         return [
@@ -86,13 +86,13 @@ class Source:
 
     @property
     def cards(self) -> int:
-        """Units of all layers of all snapshots."""
+        """Number of units in all layers of all snapshots: each has a card on a page."""
         units = Counter(self.results["layer"].values.tolist())
         return sum(units[path.partition("/")[2]] for path in self.paths)
 
     @property
     def paths(self) -> list[str]:
-        """snapshot/layer of all that is finished."""
+        """``snapshot/layer`` of every finished layer."""
         return [
             f"{snapshot}/{layer}"
             for snapshot, row in zip(self.snapshots, self.slugs, strict=True)

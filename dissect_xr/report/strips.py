@@ -1,7 +1,7 @@
-"""Exemplar strips of the report: the images on which a unit peaks highest, side by side in one JPEG per unit.
+"""Strips of exemplars for the report: the top images of a unit side by side, in one JPEG per unit.
 
-Knows: whether a layer's exemplars can be had, and why not; strips, JPEG.
-Does not know: which images, where a unit is active (`analysis.exemplars`), pages.
+Knows: whether a layer can have exemplars, and why it cannot; how a strip is made and saved.
+Does not know: which images are shown, where a unit is active in them (`top_images`), or what the pages show.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PIXELS = 160
 """Side of a picture."""
 
 EDGE = 2
-"""White pixels at the left and right of every picture: they part it from the next, also where a browser rounds."""
+"""White pixels left and right of every picture, so that pictures stay apart when a browser rounds their positions."""
 
 
 def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
-    """Why a layer, whose dissection has these attributes, can have no exemplars; empty where it can.
+    """Why a layer cannot have exemplars, or "" where it can; `dissected` are the attributes of its dissection.
 
-    Checks what a person may have dropped or moved: activations, probe, the folder of images.
+    Checks what a person may have deleted or moved: the activations, the probe, the folder of images.
     """
     if not store.exists(stores.activations, path):
         return "the activations were not kept (keep_activations: none)"
@@ -51,7 +51,7 @@ def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
 
 
 def strips(one: xr.Dataset, stores: Stores, count: int) -> Iterator[tuple[str, list[str], NDArray[np.uint8]]]:
-    """Unit, image names and their pictures side by side, for every unit of a layer that is active in any; computes.
+    """Unit, image names and strip of pictures, for every unit of a layer that is active in some image; computes.
 
     A strip is always `count` pictures wide, white where fewer images are active. Memory: that of
     :func:`dissect_xr.exemplars.top_images.exemplars`.

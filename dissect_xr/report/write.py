@@ -1,7 +1,7 @@
-"""The report: a folder of pages that opens from disk, written a layer at a time.
+"""Writes the report, a folder of pages that a browser opens from disk, one layer at a time.
 
-Knows: which pages there are, what each is given, that everything about a run comes from its stores.
-Does not know: how numbers are made (`report_data`), drawn (`templates`) or illustrated (`report_images`).
+Knows: which pages there are and what data each gets, and that everything in them comes from the stores of the run.
+Does not know: how numbers are made (`numbers`) and shown (the folder `templates`), or how strips are made (`strips`).
 
     index.html              parameters, fingerprints, counts of snapshot x layer, curves
     concepts.html           units by concept
@@ -22,7 +22,7 @@ import xarray as xr
 from dissect_xr import store
 from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.parallel.progress import Bar, track
-from dissect_xr.plot.detected import layer_colors
+from dissect_xr.plot.axes import layer_colors
 from dissect_xr.report.numbers import CUTOFFS, UnitLabels, layer_numbers, trajectory, units_of_concepts, vocabulary
 from dissect_xr.report.overview import overview
 from dissect_xr.report.pages import prepare_folder, write_data, write_page
@@ -33,12 +33,12 @@ from dissect_xr.schema import CUTOFF
 
 @dataclass
 class Written:
-    """What is known of a report while it is written."""
+    """What was written of a report so far, as its last pages need it."""
 
     labels: dict[tuple[int, int], UnitLabels] = field(default_factory=dict)
-    """by indices of snapshot and layer"""
+    """(index of the snapshot, index of the layer) -> labels"""
     without: dict[str, list[str]] = field(default_factory=dict)
-    """reason -> snapshot/layer that have no exemplars"""
+    """reason -> ``snapshot/layer`` of the layers that have no exemplars for this reason"""
 
 
 def write_report(
@@ -86,7 +86,7 @@ def write_report(
 
 
 def _write_layer(source: Source, folder: Path, index: tuple[int, ...], written: Written, bar: Bar) -> None:
-    """Data, exemplars and page of one layer of one snapshot."""
+    """Write data, exemplars and the page of one layer of one snapshot."""
     snapshot, layer = source.snapshots[index[0]], source.layers[index[1]]
     slug = source.slugs[index[0]][index[1]]
     if slug is None:
@@ -104,7 +104,7 @@ def _write_layer(source: Source, folder: Path, index: tuple[int, ...], written: 
 
 
 def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dict[str, Any], bar: Bar) -> str:
-    """Write a strip per unit and add to `numbers` which images it shows; the reason where that cannot be."""
+    """Write a strip per unit and add to `numbers` which images it shows; the reason why not, or ""."""
     indices = {unit: index for index, unit in enumerate(one["unit"].values.tolist())}
     images: dict[str, int] = {}
     shown: list[list[int]] = [[] for _ in indices]
@@ -144,7 +144,7 @@ def _navigation(source: Source, index: Sequence[int]) -> dict[str, Any]:
 
 
 def _write_shared(source: Source, folder: Path, written: Written) -> None:
-    """What all pages share, trajectories, units by concept, and the overview."""
+    """Write the data that all pages share, trajectories, units by concept, and the overview."""
     shape = range(len(source.snapshots)), range(len(source.layers))
     table = [[written.labels.get((s, la)) for la in shape[1]] for s in shape[0]]
     site = vocabulary(source.results) | {

@@ -362,7 +362,7 @@ def test_threshold_is_exact_for_every_sample(data):
         )
         with track("thresholds", show=False) as bar:
             layers_open = [open_layer(url, "s", "conv")]
-            found = passes.find_thresholds(Threads(1), layers_open, fractions, (2**29, 1), bar)["conv"]
+            found = passes.find_thresholds(Threads(1, memory=2**29), layers_open, fractions, bar)["conv"]
     stores.assert_same(
         {"threshold": found.threshold, "exceedance": found.exceedance},
         {"threshold": wanted, "exceedance": oracle.exceedances(acts.activation, wanted)},
@@ -474,7 +474,7 @@ def test_activations_made_elsewhere_need_only_the_probes_image_names(tmp_path):
 def test_label_maps_wider_than_can_be_counted_are_refused(tmp_path, monkeypatch):
     probe = stores.write_probe_case(noisy_probe(size=(3, 8)), tmp_path)
     monkeypatch.setattr("dissect_xr.dissection.labels.LABEL_SIDE", 7)
-    with pytest.raises(DissectError, match=r"\(3, 8\) pixels, expected sides of at most 7"):
+    with pytest.raises(DissectError, match=r"sides of at most 7 pixels, got \(3, 8\)"):
         open_labels(probe)
     monkeypatch.setattr("dissect_xr.dissection.labels.LABEL_SIDE", 8)
     assert open_labels(probe).shape[2:] == (3, 8)
@@ -693,7 +693,7 @@ def test_a_count_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     ):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
-        ((block, *_),) = count_blocks(layer, label_set, 1, (memory, 1))
+        ((block, *_),) = count_blocks(layer, label_set, 1, Threads(1, memory=memory))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
         step = cut.label_step(label_set, memory)

@@ -143,7 +143,7 @@ def test_same_for_every_block_of_images(run: Run) -> None:
 
 def test_errors_say_what_came(run: Run, tmp_path: Path) -> None:
     ds = run.ds.isel(snapshot=0, fraction=0)
-    with pytest.raises(DissectError, match="2 values of fraction"):
+    with pytest.raises(DissectError, match="expected one fraction, the Dataset has 2: select with"):
         iou_images(run.ds, run.stores, "conv/0", 2, show=False)
     with pytest.raises(DissectError, match="unit 'conv/9' is not among the 5 units"):
         iou_images(ds, run.stores, "conv/9", 2, show=False)

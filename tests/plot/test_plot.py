@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from dissect_xr.analysis.detectors import concept_histogram, detected_concepts, unique_detectors
 from dissect_xr.errors import DissectError
-from dissect_xr.plot.detected import category_colors, concept_bars, emergence
+from dissect_xr.plot.concepts import concept_bars, emergence
+from dissect_xr.plot.palette import category_colors
 
 CATEGORIES = ["object", "part", "color"]
 
@@ -177,5 +178,5 @@ def test_errors_say_what_to_select() -> None:
 
 
 def test_pyplot_is_not_imported() -> None:
-    program = "import sys, dissect_xr.plot.detected; sys.exit('matplotlib.pyplot' in sys.modules)"
+    program = "import sys, dissect_xr.plot.concepts; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

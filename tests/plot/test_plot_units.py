@@ -21,7 +21,7 @@ from dissect_xr.analysis.snapshots import changed, trajectories
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.top_images import exemplars
 from dissect_xr.plot.compare import before_after, fine_tuning, layers_compared, networks_compared
-from dissect_xr.plot.detected import emergence
+from dissect_xr.plot.concepts import emergence
 from dissect_xr.plot.palette import LEGIBLE, OKABE_ITO, category_colors, contrast, ink, on
 from dissect_xr.plot.units import contact_sheet, cutoff_curve, evolution, gallery, iou_histogram
 

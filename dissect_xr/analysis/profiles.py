@@ -1,7 +1,7 @@
-"""One concept over all units, one unit over its best concepts.
+"""The scores of one concept with all units, and of one unit with its best concepts.
 
-Knows: which scores describe a pair.
-Does not know: how scores are computed, tables, figures.
+Knows: which scores describe a pair of a unit and a concept.
+Does not know: how scores are computed (`scores`) or shown.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from dissect_xr.schema import CUTOFF
 
 
 def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """What every unit says of one concept: ``iou``, ``precision``, ``recall``, ``label``, ``detector``, (…, unit).
+    """Scores of one concept with every unit, (…, unit): ``iou``, ``precision``, ``recall``, ``label``, ``detector``.
 
-    ``label`` is whether the concept is the unit's best one, ``detector`` whether, besides, its IoU exceeds the cutoff.
-    Units for it: ``answer.where(answer.detector.compute(), drop=True)``.
+    ``label`` says whether the concept is the unit's label, ``detector`` whether its IoU also exceeds the cutoff. The
+    detectors alone: ``answer.where(answer.detector.compute(), drop=True)``.
 
     Parameters
     ----------
     ds
         A dissection Dataset, or a selection that keeps the dimension ``concept``.
     concept
-        Its name (case does not count) or number.
+        Its name (in upper or lower case) or number.
     cutoff
         IoU that a detector exceeds.
 
     Raises
     ------
     DissectError
-        If there is no such concept; near names are listed.
+        If there is no such concept; similar names are listed.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) ->
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
     ...      "concept_category": ("concept", ["object", "object"])},
     ... )
-    >>> car = of_concept(ds, "car")  # 1 / 7 and 3 / 5; the first unit is better at sky, 4 / 8
+    >>> car = of_concept(ds, "car")  # 1 / 7 and 3 / 5; the first unit's label is sky, 4 / 8
     >>> car.label.values.tolist(), car.iou.values.round(3).tolist()
     ([False, True], [0.143, 0.6])
     """
@@ -56,15 +56,15 @@ def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) ->
 
 
 def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
-    """The best concepts of one unit, (…, rank), in every snapshot and fraction; computes.
+    """The `top` best concepts of one unit in every snapshot and fraction, (…, rank); computes.
 
     Variables ``concept``, ``concept_name``, ``category`` and the scores ``iou``, ``precision``, ``recall``, ``share``
-    and ``ceiling``. Equal IoUs are in the order of concept numbers. Where there are no counts, all IoUs are NaN.
+    and ``ceiling``. Concepts with equal IoUs are in the order of their numbers. Where counts are missing, IoUs are NaN.
 
     Raises
     ------
     DissectError
-        If there is no such unit; near ids are listed.
+        If there is no such unit; similar ids are listed.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
     (['sky', 'car'], [0.5, 0.143], [0.5, 0.25])
     """
     if top < 1:
-        raise DissectError(f"top is {top}: expected at least one concept.")
+        raise DissectError(f"top is {top}: expected 1 or more concepts.")
     index = unit_index(ds, unit)
     one = (ds.isel(unit=index) if "unit" in ds.dims else ds).sortby("concept")
     names = ("iou", "precision", "recall", "share", "ceiling")

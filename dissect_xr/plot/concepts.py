@@ -1,40 +1,34 @@
-"""Figures of a dissection: which concepts are detected, and when in training.
+"""Figures of detected concepts: how many units detect each, and how many are detected at each step of training.
 
 Knows: matplotlib Axes.
-Does not know: pyplot or any other global state, files, how a detector is found.
+Does not know: pyplot or any other global state, files, or how a detector is found.
 
-Every function computes the few numbers it draws, on the Axes given or on those of a new Figure, and returns the Axes;
-``axes.figure.savefig(path)`` writes it, and a notebook shows ``axes.figure``.
+Every function computes the few numbers that it draws, draws on the Axes given or on those of a new Figure, and returns
+the Axes. ``axes.figure.savefig(path)`` writes the figure to a file, and a notebook shows ``axes.figure``.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from dissect_xr.analysis.detectors import Count, concept_histogram, unique_detectors
-from dissect_xr.analysis.select import only, with_units
 from dissect_xr.analysis.snapshots import by_step
 from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
-from dissect_xr.plot.label_positions import step_ticks
-from dissect_xr.plot.palette import category_colors, in_order, ink
+from dissect_xr.plot.axes import categories_of, layer_colors, log_steps, new_axes, of_one, ordered_layers
+from dissect_xr.plot.palette import category_colors, ink
 from dissect_xr.schema import CUTOFF
 
 
 def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = None) -> Axes:
     """Bars of the number of units that detect each concept; computes the labels of one snapshot and fraction.
 
-    Concepts are grouped and coloured by category, most units first. A new Figure is as tall as the names need.
+    Concepts are grouped and colored by category, most units first. A new Figure is as tall as the names need.
 
     Parameters
     ----------
@@ -95,14 +89,14 @@ def emergence(
     """Lines of unique detectors over training steps, per layer or category; computes the labels of every snapshot.
 
     Where the Dataset has ``accuracy(snapshot)``, a dashed line shows it on a second axis. The scale of steps is
-    logarithmic, and linear up to the first step after 0. A snapshot that lacks counts of a line leaves a gap in it.
+    logarithmic, and linear up to the first step after 0. A line has a gap where a snapshot lacks its counts.
 
     Parameters
     ----------
     ds
         A dissection Dataset of one fraction with the dimension ``snapshot`` and its ``step``.
     per
-        What a line is. Categories pool the units of all layers.
+        Whether there is a line per layer, or a line per category, of the units of all layers together.
     count
         How detected concepts are counted, see :func:`dissect_xr.analysis.detectors.unique_detectors`.
     cutoff
@@ -144,26 +138,8 @@ def emergence(
     return ax
 
 
-def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
-    """A logarithmic scale of steps, linear up to the first step after 0, with ticks at the snapshots."""
-    if (steps > 0).any():
-        ax.set_xscale("symlog", linthresh=steps[steps > 0].min(), linscale=0.5)
-    step_ticks(ax, np.unique(steps))
-
-
-def of_one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
-    """`ds` of units, without `dims`, of which it must hold one value each, and with its coordinates in memory."""
-    ds = with_units(only(ds, *dims, of="a figure is of one, the Dataset"))
-    return ds.assign_coords({name: values.compute() for name, values in ds.coords.items()})
-
-
-def new_axes(width: float, height: float) -> Axes:
-    """Axes of a new Figure of so many inches."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
-
-
 def _descending(units: xr.DataArray, category: str) -> list[tuple[str, int]]:
-    """Detected concepts of the category with their numbers of units, most first, then by name."""
+    """Detected concepts of the category and how many units detect each, the largest number first, then by name."""
     found = units[(units["concept_category"] == category).values & (units > 0).values]
     return sorted(
         zip(found["concept_name"].values.tolist(), found.values.tolist(), strict=True), key=lambda c: (-c[1], c[0])
@@ -176,7 +152,7 @@ def _heading(category: str, group: list[tuple[str, int]]) -> str:
 
 
 def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
-    """Unique detectors, (snapshot, layer) float64 in memory; NaN where the layer has no counts."""
+    """Number of unique detectors, (snapshot, layer) float64 in memory; NaN where the layer has no counts."""
     numbers = ds.groupby("layer").map(lambda part: unique_detectors(part, count=count, cutoff=cutoff).to_dataset())
     return (
         numbers["unique_detectors"].where(_counted(ds).groupby("layer").any()).sel(layer=ordered_layers(ds)).compute()
@@ -187,24 +163,8 @@ def _counted(ds: xr.Dataset) -> xr.DataArray:
     return ds["unit_area"].notnull().any("category")
 
 
-def categories_of(ds: xr.Dataset) -> list[str]:
-    """The Dataset's categories in the order of figures."""
-    return in_order(np.atleast_1d(ds["category"].values).tolist())
-
-
-def ordered_layers(ds: xr.Dataset) -> list[str]:
-    """The layers in the order of the units: as a rule from the input to the output."""
-    return list(dict.fromkeys(ds["layer"].values.tolist()))
-
-
-def layer_colors(ds: xr.Dataset) -> dict[str, str]:
-    """From dark to light along the layers: viridis, which colour-blind readers see in order, less its yellow end."""
-    layers = ordered_layers(ds)
-    return {layer: to_hex(colormaps["viridis"](0.85 * position / len(layers))) for position, layer in enumerate(layers)}
-
-
 def _accuracy(ax: Axes, ds: xr.Dataset) -> list[Line2D]:
-    """The snapshots' accuracy on a second axis."""
+    """Draw the snapshots' accuracy on a second axis; the lines drawn."""
     second = ax.twinx()
     second.set_ylabel("accuracy")
     lines = second.plot(ds["step"].values, ds["accuracy"].values, color="0.5", linestyle="--", label="accuracy")

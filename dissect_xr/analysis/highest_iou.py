@@ -1,7 +1,7 @@
-"""The highest IoU of each unit, from counts, without holding the others.
+"""The highest IoU of each unit, from the counts, without an array of all IoUs.
 
-Knows: that the first of equal IoUs wins, that a missing IoU loses to every other, that IoUs are those of `score.iou`.
-Does not know: what a label is, dead units, names.
+Knows: that the first of equal IoUs wins, that a missing IoU loses to every other, that IoUs are those of `scores.iou`.
+Does not know: what a label or a dead unit is, or the names of concepts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from dissect_xr.analysis.scores import Counts, areas, category_indices, over_union, ratio
 
 CACHED = 1 << 16
-"""Pairs scored at once, 512 KiB of counts: they stay in a processor's cache, twice as fast as a whole block."""
+"""Pairs scored at a time. Their counts, 512 KiB, stay in a processor's cache: twice as fast as a whole block."""
 
 
 def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Index along ``concept`` of the highest IoU, (…, unit) int64, and that IoU, float64; the first of equals.
+    """Index along ``concept`` of each unit's highest IoU, (…, unit) int64, and that IoU, float64; the first of equals.
 
-    IoUs are those of :func:`iou`, bit for bit, and are never held: some thousands at a time. Missing IoUs lose to every
-    other one; where all are missing, the highest is -1. A task holds one block of counts.
+    IoUs are those of :func:`iou`, bit for bit, but only some thousands are in memory at a time. A missing IoU loses to
+    every other; where all are missing, the highest is -1. A task holds one block of counts.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """`highest_iou` of concepts that lie in one block."""
+    """`highest_iou` of a Dataset whose concepts lie in one block."""
     of_pair = ("intersection", "concept_area")
     found: tuple[xr.DataArray, xr.DataArray] = xr.apply_ufunc(
         _highest,
@@ -69,7 +69,7 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 def _highest(
     of_category: Counts, category: NDArray[np.int64], intersection: Counts, labelled: Counts
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Index and value of the highest IoU of (…, category), (concept), (…, concept) and (…, concept)."""
+    """Index and value of the highest IoU: from (…, category), (concept), (…, concept) and (…, concept) to (…) twice."""
     shape = np.broadcast_shapes(of_category.shape[:-1], intersection.shape[:-1], labelled.shape[:-1])
     rows = shape or (1,)
     of_category, intersection, labelled = (
