@@ -16,7 +16,8 @@ max pooling 3, stride 2   4*2 = 8  5.5 + (3 - 1) / 2 * 4 = 9.5     11 + (3 - 1)*
 ========================  =======  ==============================  ===================
 
 Cell 10 of the pooled map has its centre at 9.5 + 10 * 8 = 89.5 and sees the pixels [89.5 - 9.5, 89.5 + 9.5) = [80, 99).
-With a padding of p cells, a window starts p cells of its input earlier: `start` decreases by p times the input's jump.
+With a padding of p cells, a window starts p cells of its input earlier: `start` decreases by p times the jump of the
+input.
 
 >>> axis = PIXELS.window(11, stride=4).window(3, stride=2)
 >>> int(axis.jump), float(axis.start), int(axis.field)
