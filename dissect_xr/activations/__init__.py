@@ -1,1 +1,1 @@
-"""A model's activations of a probe, layer by layer, into `activations.zarr`."""
+"""The activations of a model's layers on the images of a probe, written to `activations.zarr`."""

@@ -1,7 +1,7 @@
-"""The extraction of one snapshot: which layers, which blocks, what is missing, what must fit.
+"""The extraction of one snapshot: its layers and image blocks, its memory and size, which blocks are still missing.
 
-Knows: models through `models`, `taps` and `tracing`; the probe's images; what is done already.
-Does not know: how a block is computed (`extract`).
+Knows: the layers of a model (`sources`, `taps`, `tracing`), the probe's images, the markers of finished blocks.
+Does not know: how the activations of a block are computed (`record`).
 """
 
 import json
@@ -29,10 +29,10 @@ from dissect_xr.probe.ingest import block_length, image_root
 from dissect_xr.schema import SCHEMA_VERSION
 
 AUTOCASTS = ("bfloat16", "float16")
-"""What torch.autocast may compute in."""
+"""The dtypes that torch.autocast may compute in."""
 
 RESIDENT = 400 * 2**20
-"""Bytes of a worker process with torch before it does anything."""
+"""Bytes of memory of a worker process that has imported torch and runs no task."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Recording:
     batch: int = 32
     """images of one forward pass"""
     memory: int = 512 * 2**20
-    """bytes of the maps of one image block, all layers; fixes the blocks, so a run may not change it"""
+    """bytes of one image block's maps of all layers; it determines the blocks, so a resumed run must not change it"""
     budget: int = 500 * 2**30
-    """raw bytes of activations of a snapshot at most"""
+    """largest allowed size of a snapshot's activations, in raw bytes"""
     device: str | None = None
-    """None: cuda where there is one, else cpu"""
+    """None: cuda if there is a GPU, else cpu"""
     threads: int | None = None
-    """torch threads of a task"""
+    """torch threads of a task; None leaves torch's own choice"""
     autocast: str | None = None
-    """dtype of torch.autocast in the forward pass, as `AUTOCASTS` names them; None: as the model computes"""
+    """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
 
     def __post_init__(self) -> None:
         if self.autocast is not None and self.autocast not in AUTOCASTS:
@@ -67,18 +67,18 @@ class Recording:
 
 @dataclass(frozen=True)
 class Described:
-    """What a worker finds out about a snapshot's model."""
+    """The layers, geometry and weights of a snapshot's model, as a worker found them."""
 
     maps: dict[str, tuple[int, int, int]]
     """selected layers in order of execution: (units, height, width)"""
     geometry: dict[str, Any]
-    """attributes of each layer's geometry, or the reason why there is none"""
+    """attributes of each layer's geometry, or the reason why it has none"""
     weights: str
     """sha256"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
-    """Load the model once and look at its layers. Runs where the model will run."""
+    """The layers of the task's model, which is loaded for this; runs on a worker that can run the model."""
     spec, recording = task
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = cached_model(spec, device)
@@ -94,7 +94,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The extraction of one snapshot, before anything is written."""
+    """Everything that determines the extraction of one snapshot."""
 
     url: str
     probe: str
@@ -106,12 +106,12 @@ class Extraction:
 
     @cached_property
     def images_sha256(self) -> str:
-        """Digest of the probe's images."""
+        """sha256 of the probe's images."""
         return str(store.read_attrs(self.probe)["images_sha256"])
 
     @cached_property
     def layers(self) -> tuple[LayerShape, ...]:
-        """The layers with their blocks: the longest, up to the probe's own, whose maps fit the recording's memory."""
+        """The layers. An image block is as long as the recording's memory allows, but not longer than the probe's."""
         dtype, maps = self.recording.dtype, self.described.maps
         per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
         fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
@@ -124,7 +124,7 @@ class Extraction:
         return sum(layer.image_bytes for layer in self.layers) * len(self.images)
 
     def check_budget(self) -> None:
-        """Raise where the layers take more than the recording's budget, naming the largest."""
+        """Raise if the layers take more bytes than the recording's budget, naming the largest layers."""
         if self.nbytes <= self.recording.budget:
             return
         largest = sorted(self.layers, key=lambda layer: -layer.image_bytes)[:5]
@@ -137,7 +137,7 @@ class Extraction:
 
     @property
     def memory(self) -> Projection:
-        """The memory of one task, beside the process itself (`RESIDENT`)."""
+        """The memory of one task, without the process itself (`RESIDENT`)."""
         block = min(self.layers[0].block, len(self.images))
         height, width = self.recording.preprocess.size
         return Projection(
@@ -151,7 +151,7 @@ class Extraction:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All that makes these activations; recorded, and compared when a run is taken up again."""
+        """Everything that determines the activations. It is stored, and compared when a run is resumed."""
         return {
             "factory": self.spec.factory.rpartition("/")[2],
             "kwargs": json.loads(self.spec.kwargs),
@@ -167,7 +167,7 @@ class Extraction:
         }
 
     def layer_fingerprint(self, layer: str) -> str:
-        """sha256 of what makes one layer's activations."""
+        """sha256 of everything that determines the activations of one layer."""
         return store.fingerprint({"inputs": store.fingerprint(self.inputs), "layer": layer})
 
     def tasks(self) -> list[ExtractTask]:
@@ -187,19 +187,21 @@ class Extraction:
 def prepare_extraction(
     url: str, probe: str, snapshot: SnapshotInfo, spec: ModelSpec, recording: Recording, *, pool: Pool | None = None
 ) -> Extraction:
-    """What an extraction from a complete probe will do. Writes nothing.
+    """The extraction of a snapshot from a complete probe. Loads the model once and writes nothing.
 
     Raises
     ------
     DissectError
-        Where the model, its weights or the layers do not fit, or the layers exceed the budget.
+        If the probe is not complete, the model cannot be loaded or has no such layer, or the layers exceed the budget.
     """
     if store.marker(probe, "done") is None:
-        raise DissectError(f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it resumes.")
-    shown, seen = stored_crop(store.read_attrs(probe)["parameters"]), recording.preprocess.crop
-    if shown != seen:
         raise DissectError(
-            f"{probe}: its labels are of {shown or 'whole images'}, the preprocessing shows the model "
+            f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it continues where it stopped."
+        )
+    labelled, seen = stored_crop(store.read_attrs(probe)["parameters"]), recording.preprocess.crop
+    if labelled != seen:
+        raise DissectError(
+            f"{probe}: its labels are of {labelled or 'whole images'}, but the preprocessing gives the model "
             f"{seen or 'whole images'}. Write the probe for this preprocessing (`LabelSet.cropped`), or mend `resize`."
         )
     images = tuple(store.read(probe, "image")[:].tolist())
@@ -210,12 +212,12 @@ def prepare_extraction(
 
 
 def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = True) -> None:
-    """Write the activations of a snapshot; finished blocks are kept.
+    """Write the activations of a snapshot; blocks that are finished are kept.
 
     Raises
     ------
     DissectError
-        Where the store holds this snapshot made from something else, or an activation is not finite.
+        If the store holds this snapshot with other inputs, or an activation is not finite.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
     fingerprint = tasks[0].fingerprint
@@ -240,7 +242,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
 
 
 def check_same(extraction: Extraction) -> None:
-    """Raise where the store holds the snapshot made from something else, with every difference."""
+    """Raise if the store holds this snapshot with other inputs, naming every difference."""
     name = extraction.snapshot.name
     if store.marker(extraction.url, f"{name}/created") is None:
         return
@@ -254,7 +256,7 @@ def check_same(extraction: Extraction) -> None:
 
 
 def _create(extraction: Extraction, *, keep: bool) -> store.Written:
-    """Create the groups of the snapshot and of its layers; `keep` leaves the blocks that are there."""
+    """Create the groups of the snapshot and of its layers; with `keep` the blocks that exist are kept."""
     name, objects = extraction.snapshot.name, store.Written()
     if not store.exists(extraction.url):
         objects |= store.lay_out(extraction.url, "", [], {"schema_version": SCHEMA_VERSION})

@@ -1,7 +1,7 @@
-"""Pixels of an image file, and the tensor a model takes made from them.
+"""Pixels of an image file, and the input tensor of a model computed from them.
 
-Knows: how to decode a file into 8-bit RGB of one size, and the arithmetic before the first layer.
-Does not know: which images there are, which model follows.
+Knows: how to decode a file into 8-bit RGB of a given size, and the arithmetic before the first layer.
+Does not know: which images there are, or which model takes the tensor.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,19 +25,19 @@ class Preprocess:
     """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
 
     size: tuple[int, int]
-    """(H, W) of the input; without `resize` the whole image is resized to it, and nothing is cropped."""
+    """(H, W) of the input. Without `resize` the whole image is resized to it, and nothing is cropped."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Subtracted after `scale`, in the channel order of `channels`."""
+    """Subtracted after dividing by `scale`, in the channel order of `channels`."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divides last, in the channel order of `channels`."""
+    """Divides the result of that, in the channel order of `channels`."""
     scale: float = 255.0
-    """Divides the 0-255 values first; 1.0 keeps them, for means given in 0-255."""
+    """Divides the values 0 to 255 first; use 1.0 for means given in 0 to 255."""
     channels: Literal["RGB", "BGR"] = "RGB"
-    """Channel order that the model takes."""
+    """Channel order that the model expects."""
     callable: str | None = None
-    """Reference to a function used instead of the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
+    """Reference to a function that replaces the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
     resize: int | None = None
-    """Shorter side before the central `size` is cropped, as torchvision's Resize and CenterCrop do."""
+    """The shorter side is resized to this, then the central `size` is cropped, as torchvision does."""
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -54,12 +54,12 @@ class Preprocess:
 
     @property
     def crop(self) -> Crop | None:
-        """The part of an image that is seen, None for all of it."""
+        """The part of an image that the model sees, None for all of it."""
         return None if self.resize is None else Crop(self.resize, self.size)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """As recorded."""
+        """The fields as they are stored with the activations."""
         found = asdict(self) | {"size": list(self.size)}
         return {name: value for name, value in found.items() if name != "resize" or value is not None}
 
@@ -79,14 +79,14 @@ def read_image(
     size
         (H, W) of the result.
     crop
-        The part of the image that is shown, of this size.
+        The part of the image to return, of this size; None resizes the whole image.
     max_pixels
         An image that declares more pixels is refused before it is decoded.
 
     Raises
     ------
     DissectError
-        Names the file: missing, damaged, cut short, too large, or of 32-bit pixels without a fixed range.
+        If the file is missing, damaged, truncated or too large, or its 32-bit pixels have no fixed range.
     """
     try:
         with Image.open(path) as image:
@@ -114,16 +114,16 @@ def read_image(
 def to_input(preprocess: Preprocess, batch: NDArray[np.uint8], *, device: str | torch.device = "cpu") -> Tensor:
     """Input tensor of a batch, float (n, channel, H, W) on the device.
 
-    The arithmetic runs on the device, so that bytes and not floats cross to it; a `callable` runs on the CPU.
+    The arithmetic runs on the device, so that bytes rather than floats are copied to it; a `callable` runs on the CPU.
 
     Parameters
     ----------
     preprocess
-        What to do.
+        The arithmetic, or the function that replaces it.
     batch
         uint8 (n, H, W, 3) RGB, already of ``preprocess.size``.
     device
-        Where the result is wanted.
+        The torch device of the result.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Records the activations of all layers of a snapshot: one forward pass per image block.
+"""Records the activations of all layers for one image block: decode, run the model, write shards.
 
-Knows: one task, from image files to whole shards with decoding, compute and writing overlapped.
-Does not know: which tasks there are (`stage`), thresholds or labels.
+Knows: one task, in which the next images are decoded and finished shards are written while the model runs.
+Does not know: which tasks there are (`extract`), thresholds or labels.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ DECODERS = 2
 """Threads that decode images beside the forward pass."""
 
 WRITERS = 2
-"""Threads that pack and write shards; zarr works in part on one core, and a task's memory counts two shards."""
+"""Threads that compress and write shards: two, since zarr does part of a write on one core. Each holds a shard."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,38 @@ class ExtractTask:
     root: str
     """folder of the images"""
     images: tuple[str, ...]
-    """this block's, relative to the root"""
+    """the block's images, relative to the root"""
     start: int
+    """index of the block's first image"""
     batch: int
+    """images of one forward pass"""
     device: str | None
-    """None: cuda where there is one, else cpu"""
+    """None: cuda if there is a GPU, else cpu"""
     threads: int | None
     """torch threads; None leaves torch's own choice"""
     autocast: str | None
-    """dtype of torch.autocast, None for none"""
+    """dtype of torch.autocast; None: no autocast"""
     fingerprint: str
     weights: str
-    """sha256 of the weights that the fingerprint stands for"""
+    """sha256 of the weights that the fingerprint includes"""
 
     @property
     def key(self) -> str:
-        """Its marker."""
+        """Key of the block's marker."""
         return f"{self.snapshot}/blocks/{self.start}-{self.start + len(self.images)}"
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """The task's name in messages."""
         return f"activations of {self.snapshot}, images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
 
 
 def extract_block(task: ExtractTask) -> None:
-    """Write the activations of one image block, all layers, and mark it, unless a worker that died since has done so.
+    """Write the activations of one image block for all layers, and its marker; does nothing if the marker exists.
 
-    Memory: the block's maps of all layers as stored, two batches of images, and what the model itself needs. On a GPU
-    the maps of one layer at a time; a batch that does not fit is halved.
+    A worker that died later may have finished the block already. Memory: the block's maps of all layers as stored, two
+    batches of images, and what the model itself needs. A GPU holds the maps of one layer at a time; if a batch does not
+    fit into its memory, the batch is halved.
     """
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
@@ -81,13 +84,13 @@ def extract_block(task: ExtractTask) -> None:
         if cached_weights(task.spec, device) != task.weights:
             raise DissectError(
                 f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
-                "Keep a snapshot's weights in a file that is not written again, and run again under another name."
+                "Keep each snapshot's weights in a file of its own, and run again under another name."
             )
         host = HostMaps(task, pinned=device.startswith("cuda"))
         with ThreadPoolExecutor(WRITERS) as background:
             written: list[Future[None]] = []
             for first, pixels in _batches(task):
-                for begin, part in _fitting(model, task, device, first, pixels, host):
+                for begin, part in _run_in_parts(model, task, device, first, pixels, host):
                     host.check(task, begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
             for future in written:
@@ -99,7 +102,7 @@ def extract_block(task: ExtractTask) -> None:
 
 
 class HostMaps:
-    """The block's maps on the host, filled layer by layer as the hooks fire."""
+    """The block's maps in host memory, filled layer by layer during the forward pass."""
 
     def __init__(self, task: ExtractTask, *, pinned: bool) -> None:
         n = len(task.images)
@@ -112,12 +115,12 @@ class HostMaps:
         self.mean = {la.name: torch.empty((n, la.shape[1]), dtype=torch.float32) for la in task.layers}
         self._small: list[tuple[Tensor, Tensor]] = []
         self.filled = 0
-        self._handed = dict.fromkeys(self.maps, 0)
+        self._images_written = dict.fromkeys(self.maps, 0)
 
     def take(self, first: int, layer: str, output: Tensor) -> None:
-        """Cast a layer's output (batch, unit, y, x) and copy it here; nothing of it stays on the device.
+        """Cast a layer's output (batch, unit, y, x) to the stored dtype and copy it to host memory.
 
-        `peak` and `mean` are of the values as stored.
+        `peak` and `mean` are computed from the values after the cast.
         """
         span = slice(first, first + len(output))
         maps, peak, mean = (of[layer][span] for of in (self.maps, self.peak, self.mean))
@@ -132,7 +135,7 @@ class HostMaps:
         self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
 
     def settle(self, device: str) -> None:
-        """Wait for the copies, and bring the small results here."""
+        """Wait until the copies are complete, and copy the peaks and means to host memory."""
         for target, source in self._small:
             target.copy_(source)
         self._small.clear()
@@ -140,32 +143,32 @@ class HostMaps:
             torch.cuda.synchronize()
 
     def drop(self) -> None:
-        """Forget a batch that did not fit."""
+        """Discard the peaks and means of a batch that did not fit into the device's memory."""
         self._small.clear()
 
     def check(self, task: ExtractTask, first: int, count: int) -> None:
-        """Raise where a value of the batch is not finite; then the batch counts as filled."""
+        """Raise if a value of the batch is not finite; otherwise count the batch as filled."""
         span = slice(first, first + count)
         for layer in task.layers:
-            if not self.mean[layer.name][span].isfinite().all():  # as one of any value that is not
+            if not self.mean[layer.name][span].isfinite().all():  # a mean is not finite if one of its values is not
                 check_finite(self.maps[layer.name][span].numpy(), layer.name, task.images[first:], layer.dtype)
         self.filled = first + count
 
     def whole_shards(self, task: ExtractTask) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
-        """(path, start, maps) of the shards that became whole."""
+        """(path, start, maps) of every shard whose images are all filled since the last call."""
         for layer in task.layers:
-            while self._handed[layer.name] < self.filled:
-                first = self._handed[layer.name]
+            while self._images_written[layer.name] < self.filled:
+                first = self._images_written[layer.name]
                 last = min(first + layer.shard_images, len(task.images))
                 if last > self.filled:
                     break
-                self._handed[layer.name] = last
+                self._images_written[layer.name] = last
                 path = f"{task.snapshot}/{layer.name}/activation"
                 yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
 
 
 def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(first image, pixels) of each batch; the next one is decoded while the caller works on this one."""
+    """(index of the first image, pixels) of each batch; the next batch is decoded while the caller uses this one."""
 
     def decode(name: str) -> NDArray[np.uint8]:
         return read_image(inside(task.root, name, name), task.preprocess.size, crop=task.preprocess.crop)
@@ -178,10 +181,10 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
             yield first, np.stack([future.result() for future in ready])
 
 
-def _fitting(
+def _run_in_parts(
     model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
 ) -> Iterator[tuple[int, int]]:
-    """Run a batch in as many parts as fit the device; yields (first image, images) of each part."""
+    """Run a batch in parts that fit the device; yields (index of the first image, number of images) of each part."""
     done, names = 0, [layer.name for layer in task.layers]
     while done < len(pixels):
         part = pixels[done : done + host.batch]

@@ -1,7 +1,7 @@
-"""Functions named in a recipe: "package.module:function" or "path/to/file.py:function".
+"""Functions that a recipe names: "package.module:function" or "path/to/file.py:function".
 
-Knows: how to import either form, and what to say when nothing is there.
-Does not know: what the function is for; a model factory and a preprocessing function look alike here.
+Knows: how either form is imported, and the error for a name that does not exist.
+Does not know: what the function is for: a model factory or preprocessing.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from typing import Any
 
 from dissect_xr.errors import DissectError
 
-# Two threads that load the same file must not see it half executed.
+# Without the lock, one thread could use a module while another thread is still executing its file.
 _LOADING = threading.RLock()
 
 
 def resolve(reference: str) -> Callable[..., Any]:
-    """Function or class that a reference names.
+    """The function or class that a reference names.
 
-    A file is executed once per content: it is loaded under a name made of its path and bytes, so an edited file is
-    loaded anew and two files of one name never meet. Its directory is not put on `sys.path`.
+    A file becomes a module whose name contains a digest of its path and content. So a file is executed once, again only
+    after it was edited, and two files with the same name are two modules. Its folder is not added to `sys.path`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def resolve(reference: str) -> Callable[..., Any]:
     Raises
     ------
     DissectError
-        The module, file or function does not exist, or importing it fails.
+        If the module, file or function does not exist, or importing it fails.
 
     Examples
     --------
@@ -53,17 +53,17 @@ def resolve(reference: str) -> Callable[..., Any]:
         raise DissectError(f"{source} has no {name!r}: there is {shortlist(_public_callables(module))}")
     if not callable(found):
         raise DissectError(f"{reference} is a {type(found).__name__}, expected a function or a class")
-    return found  # type: ignore[no-any-return]  # callable() narrows Any no further
+    return found  # type: ignore[no-any-return]  # callable() does not narrow Any
 
 
 def source_sha256(reference: str | None) -> str | None:
-    """sha256 of the file that a reference names; None for a module's function, or where there is no such file."""
+    """sha256 of the file that a reference names; None for a function of a module, or if the file does not exist."""
     path = Path((reference or "").rpartition(":")[0])
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else None
 
 
 def shortlist(names: Iterable[str], limit: int = 12) -> str:
-    """Names for an error message: the first `limit` and how many more.
+    """Names for an error message: the first `limit` names and the number of the others.
 
     Examples
     --------
@@ -81,9 +81,9 @@ def _file_module(path: Path) -> ModuleType:
     try:
         content = path.read_bytes()
     except OSError as error:
-        beside = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        siblings = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise DissectError(
-            f"{path} cannot be read ({error.strerror}): {path.parent} holds {shortlist(beside)}"
+            f"{path} cannot be read ({error.strerror}): {path.parent} holds {shortlist(siblings)}"
         ) from error
     digest = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
     name = f"_dissect_xr_{path.stem}_{digest}"
@@ -92,9 +92,9 @@ def _file_module(path: Path) -> ModuleType:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise DissectError(f"{path} is no Python file")
+            raise DissectError(f"{path} is not a Python file: expected a name that ends with .py")
         module = importlib.util.module_from_spec(spec)
-        # Dataclasses and pickle look their module up by name while and after it is executed.
+        # Dataclasses and pickle look up a module by its name, during its execution and later.
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
@@ -109,13 +109,13 @@ def _named_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise DissectError(f"module {name} cannot be imported: it needs {error.name}, install that") from error
+            raise DissectError(f"module {name} cannot be imported: it needs {error.name}. Install that.") from error
         parent = sys.modules.get(error.name.rpartition(".")[0])
         if parent is None:
-            there = "install it, put its directory on PYTHONPATH, or name a file: 'path/to/file.py:function'"
+            hint = "install it, put its directory on PYTHONPATH, or name a file: 'path/to/file.py:function'"
         else:
-            there = f"{parent.__name__} has {shortlist(m.name for m in pkgutil.iter_modules(_search_path(parent)))}"
-        raise DissectError(f"there is no module {error.name!r}: {there}") from error
+            hint = f"{parent.__name__} has {shortlist(m.name for m in pkgutil.iter_modules(_search_path(parent)))}"
+        raise DissectError(f"there is no module {error.name!r}: {hint}") from error
     except Exception as error:
         raise DissectError(f"module {name} cannot be imported: {type(error).__name__}: {error}") from error
 

@@ -1,7 +1,7 @@
-"""Models from a small description: a factory, its arguments and a weights file, or a seed.
+"""Builds a model from a small description: a factory, its arguments, and a weights file or a seed.
 
-Knows: how to build a model, and to keep the last two in this process.
-Does not know: what a weights file holds (`weights`), which layers are wanted, where activations go.
+Knows: how a model is built, and how the last two are cached in this process.
+Does not know: what a weights file holds (`weights`), which layers are recorded, where activations are stored.
 """
 
 import functools
@@ -22,13 +22,13 @@ from dissect_xr.activations.references import resolve, source_sha256
 from dissect_xr.activations.weights import detail, file_sha256, fit_weights, read_weights, tensors_sha256
 from dissect_xr.errors import DissectError
 
-# Building draws from the process-wide generators; two builds at once would mix their random weights.
+# A factory draws from the random generators of the process: two builds at once would disturb each other's weights.
 _BUILDING = threading.RLock()
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a worker needs to build the model itself: a few strings, hashable and cheap to pickle."""
+    """What a worker needs to build a model: a few strings, hashable and cheap to pickle."""
 
     factory: str
     """Reference to the function that builds the model on the CPU, see `references.resolve`."""
@@ -62,20 +62,20 @@ class ModelSpec:
 
 
 def load_model(spec: ModelSpec) -> nn.Module:
-    """Model of a spec, on the CPU and in eval mode.
+    """The model of a spec, on the CPU and in eval mode.
 
-    The random generators of Python, NumPy and torch (CPU) are seeded while the factory runs and put back after it, so
+    The random generators of Python, NumPy and torch (CPU) are seeded while the factory runs and restored afterwards, so
     every worker builds the same random weights.
 
     Raises
     ------
     DissectError
-        The factory fails or returns no `nn.Module`; the weights cannot be read safely or do not fit exactly.
+        If the factory fails or returns no `nn.Module`, or the weights cannot be read safely or do not fit the model.
     """
     factory, seed = resolve(spec.factory), spec.seed or 0
     kwargs = json.loads(spec.kwargs)
     if not -(2**63) <= seed < 2**64:
-        raise DissectError(f"seed {seed}: expected one of 64 bits")
+        raise DissectError(f"seed {seed}: expected a whole number that fits 64 bits")
     with _BUILDING, _seeded(seed):
         try:
             model = factory(**kwargs)
@@ -90,16 +90,16 @@ def load_model(spec: ModelSpec) -> nn.Module:
 
 
 def cached_model(spec: ModelSpec, device: str) -> nn.Module:
-    """Model of a spec on a device, kept by this process: at most two, the least recently used goes first.
+    """The model of a spec on a device, from a cache of this process that keeps the two models used last.
 
-    Files, of weights or of code, that were written again are read again. Threads share one model: keep to one forward
-    pass at a time per model, and leave its weights alone.
+    A file of weights or code that has changed is read again. Threads share one model, so run one forward pass at a time
+    per model, and do not change its weights.
     """
     return _cached(spec, device)[0]
 
 
 def cached_weights(spec: ModelSpec, device: str) -> str:
-    """`weights_sha256` of what `cached_model` returns, taken when it was loaded."""
+    """`weights_sha256` of the model that `cached_model` returns, computed when it was loaded."""
     return _cached(spec, device)[1]
 
 
@@ -112,7 +112,7 @@ def _cached(spec: ModelSpec, device: str) -> tuple[nn.Module, str]:
 
 
 def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
-    """Hex sha256 that identifies the weights: of the file, or of every tensor of a randomly initialised model."""
+    """Hex sha256 of the weights file, or of all tensors of a randomly initialised model."""
     return file_sha256(spec.weights) if spec.weights is not None else tensors_sha256(model.state_dict())
 
 
@@ -121,7 +121,7 @@ def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[
     model = load_model(spec)
     digest = weights_sha256(spec, model)
     try:
-        torch.empty(0, device=device)  # a model without weights can be moved anywhere
+        torch.empty(0, device=device)  # fails for a missing device, which moving a model without weights would not
         return model.to(device), digest
     except (RuntimeError, AssertionError) as error:
         raise DissectError(f"the model cannot be moved to device {device!r}: {detail(error)}") from error
@@ -129,9 +129,9 @@ def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the process-wide CPU generators inside the block and put their states back after it."""
+    """Seed the CPU generators of the process in the `with` block and restore their states after it."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # factories draw from it
-    # devices=[] and the generator's own seed: torch.manual_seed would reseed every GPU as well.
+    # Seeds only the CPU generator: torch.manual_seed would also reseed every GPU.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         random.seed(seed)

@@ -1,7 +1,7 @@
-"""`activations.zarr`: how a layer is laid out, and activations made elsewhere written into it.
+"""`activations.zarr`: the arrays of a layer, and how activations computed elsewhere are written into them.
 
-Knows: shards and chunks of a layer, `peak` and `mean`, what is refused as an activation.
-Does not know: models or torch; `extract` fills the same layout from a model.
+Knows: shards and chunks of a layer, `peak` and `mean`, which values are refused as activations.
+Does not know: models or torch. `record` writes the activations of a model into the same arrays.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,21 +19,21 @@ from dissect_xr.parallel.progress import Bar, track
 from dissect_xr.schema import ACTIVATIONS, RESULT, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
-"""Units of an inner chunk."""
+"""Largest number of units in a chunk."""
 
 CHUNK = 2 * 2**20
-"""Raw bytes of an inner chunk at most."""
+"""Largest size of a chunk in raw bytes."""
 
 SHARD = 128 * 2**20
-"""Raw bytes of a shard at most."""
+"""Largest size of a shard in raw bytes."""
 
 DTYPES = ("float16", "float32")
-"""What activations may be stored as."""
+"""The dtypes that activations may be stored as."""
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One layer's maps and how they are cut."""
+    """The shape of one layer's maps, and the chunks and shards they are stored in."""
 
     name: str
     shape: tuple[int, int, int, int]
@@ -49,7 +49,7 @@ class LayerShape:
 
     @property
     def shard_images(self) -> int:
-        """Images of a shard: a power-of-two divisor of the block."""
+        """Images of a shard: a power of two that divides the image block."""
         return _power_of_two(SHARD // self.image_bytes, self.block)
 
     def specs(self) -> list[store.ArraySpec]:
@@ -82,7 +82,7 @@ def _power_of_two(wanted: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class SnapshotInfo:
-    """What is recorded of a snapshot."""
+    """The name, step and metrics of a snapshot."""
 
     name: str
     step: int = 0
@@ -92,12 +92,14 @@ class SnapshotInfo:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith((".", "__")):
             raise DissectError(
-                f"snapshot '{self.name}': a name must not be empty, hold '/', or start with '.' or '__'."
+                f"snapshot '{self.name}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
             )
         if not -(2**63) <= self.step < 2**63:
-            raise DissectError(f"snapshot '{self.name}': step {self.step} does not fit 64 bits.")
+            raise DissectError(f"snapshot '{self.name}': step {self.step} does not fit 64 bits. Use a smaller number.")
         if taken := sorted(RESULT.intersection(self.metrics or ())):
-            raise DissectError(f"snapshot '{self.name}': the results have a '{taken[0]}' already; rename the metric.")
+            raise DissectError(
+                f"snapshot '{self.name}': the results already have a variable '{taken[0]}'. Rename the metric."
+            )
 
 
 def create_layer(
@@ -109,9 +111,10 @@ def create_layer(
     *,
     keep: bool = False,
 ) -> store.Written:
-    """Create the group of one layer with its coordinates; returns the objects written. `keep` leaves its blocks there.
+    """Create the group of one layer with its coordinates, and return the objects written.
 
-    `attrs` must hold `position` (order of the layer) and may hold `images_sha256`, `input_size`, `geometry`.
+    `attrs` must hold `position` (the index of the layer) and may hold `images_sha256`, `input_size` and `geometry`.
+    With `keep` the blocks that exist are kept.
     """
     path, units = f"{snapshot.name}/{layer.name}", layer.shape[1]
     coordinates = [
@@ -132,21 +135,21 @@ def create_layer(
 
 
 def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype: str) -> None:
-    """Raise where `values` (image, ...), as stored, hold NaN or infinity.
+    """Raise if `values` (image, ...), as stored, contain NaN or infinity.
 
     Raises
     ------
     DissectError
-        Naming layer, image and value.
+        Naming the layer, the image and the value.
     """
     finite = np.isfinite(values.reshape(len(values), -1))
     if finite.all():
         return
-    row, column = np.argwhere(~finite)[0]
-    value = values.reshape(len(values), -1)[row, column]
+    image, cell = np.argwhere(~finite)[0]
+    value = values.reshape(len(values), -1)[image, cell]
     mend = "store float32 (dtype: float32)" if np.isinf(value) and dtype == "float16" else "mend the model or the input"
     raise DissectError(
-        f"layer {layer}, image {images[row]}: activation {value} as {dtype}, expected a finite number: {mend}."
+        f"layer {layer}, image {images[image]}: activation {value} as {dtype}, expected a finite number: {mend}."
     )
 
 
@@ -166,19 +169,19 @@ def write_activations(
     attrs: Mapping[str, Mapping[str, Any]] | None = None,
     show: bool = True,
 ) -> None:
-    """Write activations made elsewhere (JAX, TensorFlow, saved .npy), so that they can be dissected.
+    """Write activations computed elsewhere (JAX, TensorFlow, saved .npy), so that they can be dissected.
 
     Parameters
     ----------
     layers
-        Layer name -> array (image, unit, y, x), or an iterator of blocks of images of it, of any length. Memory: one
-        shard of a layer where blocks come from an iterator.
+        Layer name -> array (image, unit, y, x), or an iterator of such arrays that together hold all images, each of
+        any length. With an iterator the memory needed is one shard of a layer.
     images
-        Names as in the probe they will be dissected with, in its order.
+        Names of the images, as in the probe of the dissection and in the same order.
     snapshot
-        Name, or name with step and metrics.
+        Name of the snapshot, or its name, step and metrics.
     dtype
-        float16 or float32, as stored.
+        Stored dtype, float16 or float32.
     attrs
         Per layer, `input_size` [height, width] and `geometry` for receptive_field anchoring.
     show
@@ -187,20 +190,26 @@ def write_activations(
     Raises
     ------
     DissectError
-        For NaN, infinity or overflow, maps that are not 4-d, or a number of images that does not match.
+        If a value is NaN, infinite or too large for the dtype, maps have not 4 dims, or the number of images differs.
     """
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
     info = SnapshotInfo(snapshot) if isinstance(snapshot, str) else snapshot
     if wrong := [name for name in layers if not name or "/" in name or name.startswith((".", "__"))]:
-        raise DissectError(f"layer '{wrong[0]}': a name must not be empty, hold '/', or start with '.' or '__'.")
+        raise DissectError(
+            f"layer '{wrong[0]}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
+        )
     if len(set(images)) < len(images):
-        raise DissectError(f"images: expected distinct names, got {len(images) - len(set(images))} more than once.")
+        raise DissectError(
+            f"images: expected distinct names, but {len(images) - len(set(images))} are repeated. Rename them."
+        )
     if not store.exists(url):
         store.create(url, "", [], {"schema_version": SCHEMA_VERSION})
     for position, (name, values) in enumerate(layers.items()):
         if store.marker(url, f"{info.name}/{name}/done") is not None:
-            raise DissectError(f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or remove it.")
+            raise DissectError(
+                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store."
+            )
         extra = {"position": position, "images_sha256": None} | dict((attrs or {}).get(name, {}))
         with track(f"activations {name}", show=show) as bar:
             _write_layer(url, name, _blocks(name, values), images, info, dtype, extra, bar)
@@ -218,15 +227,15 @@ def _write_layer(
 ) -> None:
     first = next(blocks, None)
     if first is None:
-        raise DissectError(f"layer {name}: no activations came, expected {len(images)} images.")
+        raise DissectError(f"layer {name}: expected activations of {len(images)} images, got none.")
     if 0 in first.shape[1:]:
         raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape}.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=_power_of_two(2 * len(images) - 1, 1024))
     objects = create_layer(url, shape, snapshot, images, attrs)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
     path, start = f"{snapshot.name}/{name}", 0
-    made_of = {"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images), "attrs": dict(attrs)}
-    content = store.fingerprint(made_of)
+    inputs = {"layer": name, "shape": list(shape.shape), "dtype": dtype, "images": list(images), "attrs": dict(attrs)}
+    content = store.fingerprint(inputs)
     writer = store.Writer(url)
     bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
@@ -266,12 +275,14 @@ def _blocks(name: str, values: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterato
 
 
 def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:
-    """The same images in blocks of `length`, the last one shorter."""
+    """The same images in blocks of `length`; the last block may be shorter."""
     held, count = [first], len(first)
     while True:
         while count < length and (block := next(rest, None)) is not None:
             if block.shape[1:] != first.shape[1:]:
-                raise DissectError(f"layer {name}: maps of {block.shape[1:]} after maps of {first.shape[1:]}.")
+                raise DissectError(
+                    f"layer {name}: expected maps of {first.shape[1:]} as in the first block, got {block.shape[1:]}."
+                )
             held.append(block)
             count += len(block)
         joined = np.concatenate(held) if len(held) > 1 else held[0]
@@ -284,7 +295,9 @@ def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], len
 def open_activations(url: str) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`)."""
     if not store.exists(url):
-        raise DissectError(f"{url}: expected a store of activations, found none.")
+        raise DissectError(
+            f"{url}: expected a store of activations, found none. Run `dissect-xr extract RECIPE` first."
+        )
     keys = [key for key in store.markers(url) if key.endswith("/done")]
     paths = ["/".join(key.split("/")[:2]) for key in keys]
     return xr.DataTree.from_dict({path: _open_layer(url, path) for path in paths})
@@ -292,5 +305,5 @@ def open_activations(url: str) -> xr.DataTree:
 
 def _open_layer(url: str, path: str) -> xr.Dataset:
     array = store.read(url, f"{path}/activation")
-    # One Dask chunk per shard: an inner chunk each would make millions of tasks.
+    # One Dask chunk per shard: one per stored chunk would make millions of tasks.
     return store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})

@@ -1,7 +1,7 @@
-"""Which layers a model has, and hooks that hand over their activations as they are computed.
+"""The layers of a model, and hooks that pass on their activations while a forward pass computes them.
 
-Knows: a module's output in one forward pass; that a layer is one whose output is one (batch, unit, y, x) tensor.
-Does not know: where activations go, where a cell looks in the image (tracing.py).
+Knows: what each module returns in a forward pass. A module is a layer if it returns one (batch, unit, y, x) tensor.
+Does not know: where activations are stored, or which pixels of the image a cell sees (`tracing`).
 """
 
 import threading
@@ -19,72 +19,73 @@ from dissect_xr.activations.references import shortlist
 from dissect_xr.errors import DissectError
 
 Sink = Callable[[str, Tensor], None]
-"""Takes a layer and its output (batch, unit, y, x) on the model's device.
+"""A function of a layer's name and its output (batch, unit, y, x) on the model's device.
 
-The tensor must be copied or reduced before returning: the next module may overwrite it in place.
+It must copy or reduce the tensor before it returns: the next module may overwrite the tensor in place.
 """
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Modules of a model by what they returned in one forward pass."""
+    """The modules of a model: those that are layers, and the others."""
 
     maps: Mapping[str, tuple[int, int, int]]
-    """Layers that can be dissected, in order of execution, with (units, height, width)."""
+    """Name of a layer -> (units, height, width), in order of execution."""
     others: Mapping[str, str]
-    """The other modules, with the reason why not."""
+    """Name of another module -> the reason why it is not a layer."""
 
 
 def map_layers(model: nn.Module, example: Tensor) -> Layers:
-    """Layers of a model, found by one forward pass in eval mode. The model is left as it was.
+    """The layers of a model, found by one forward pass in eval mode. The model itself is not changed.
 
-    A layer is a module whose output is one floating tensor (batch, unit, y, x); axis 1 is taken for the units. A module
-    that runs more than once in a pass is none: its outputs could not be told apart. One reachable by several names goes
-    by its first.
+    A layer is a module that returns one floating-point tensor (batch, unit, y, x); axis 1 is taken for the units. A
+    module that runs more than once in a pass is not a layer, since its outputs could not be distinguished. A module
+    with several names is listed under its first name.
 
     Parameters
     ----------
     model
-        On any device. Training flags, buffers and hooks are put back; its buffers are copied meanwhile.
+        On any device. Its training flags, buffers and hooks are restored afterwards; a copy of the buffers is kept for
+        that.
     example
         Input (batch, channel, y, x) on the model's device.
 
     Raises
     ------
     DissectError
-        The model does not take this input.
+        If the model fails on this input.
     """
     names = _names(model)
     outputs: list[tuple[str, object]] = []
 
-    def note(layer: str, output: object) -> None:
+    def collect(layer: str, output: object) -> None:
         outputs.append((layer, _map_shape(output, len(example)) or _description(output)))
 
-    with _evaluating(model), _buffers_kept(model), _hooks(model, names, note):
+    with _evaluating(model), _buffers_kept(model), _hooks(model, names, collect):
         try:
             with torch.inference_mode():
                 model(example)
         except Exception as error:
             shape = "x".join(map(str, example.shape))
             raise DissectError(f"the model fails on an input of {shape}: {type(error).__name__}: {error}") from error
-    return _sorted_out(names, outputs)
+    return _classified(names, outputs)
 
 
 def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]:
-    """Names of the layers that patterns select, in order of execution, each once.
+    """Names of the layers that the patterns select, in order of execution, without repetition.
 
     Parameters
     ----------
     available
         From `map_layers`.
     patterns
-        Module names or globs over them (``*`` also crosses dots), or ``"all"``. A glob selects layers and passes over
-        modules that are none.
+        Module names or globs (``*`` also matches dots), or ``"all"``. A glob selects only layers and skips other
+        modules.
 
     Raises
     ------
     DissectError
-        A pattern selects no layer; the message says what there is.
+        If a pattern selects no layer; the message names the layers of the model.
 
     Examples
     --------
@@ -106,7 +107,7 @@ def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]
 
 
 def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
-    """Raise `DissectError` for a name that is no module of the model."""
+    """Raise `DissectError` if the model has no module of one of these names."""
     names = _names(model)
     unknown = [repr(layer) for layer in layers if layer not in names]
     if unknown:
@@ -115,62 +116,62 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
 
 @contextmanager
 def taps(model: nn.Module, layers: Sequence[str], sink: Sink) -> Iterator[None]:
-    """Hand every output of the layers to a sink while the block runs; the model is in eval mode inside.
+    """Pass every output of the layers to `sink` inside the `with` block, where the model is in eval mode.
 
-    Each output is handed over as it fires and not kept, so memory does not grow with the number of layers. Hooks and
-    training flags are put back at exit, also after an error. Forward passes of other threads on a shared model pass
-    unheard: their images would otherwise mix into this block's.
+    An output is passed on as soon as its layer returns and is not kept, so memory does not grow with the number of
+    layers. Hooks and training flags are restored at the end, also after an error. Forward passes that other threads run
+    on the same model are ignored: their images are not those of this thread.
 
     Raises
     ------
     DissectError
-        The model has no such layer, or its output is not one (batch, unit, y, x) tensor.
+        If the model has no such layer, or the layer does not return one (batch, unit, y, x) tensor.
     """
     check_layers(model, layers)
     thread = threading.get_ident()
 
-    def hand_over(layer: str, output: object) -> None:
+    def pass_on(layer: str, output: object) -> None:
         if threading.get_ident() != thread:
             return
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise DissectError(f"layer {layer} returns {_description(output)}, expected one tensor (batch, unit, y, x)")
         sink(layer, output)
 
-    with _evaluating(model), _hooks(model, layers, hand_over):
+    with _evaluating(model), _hooks(model, layers, pass_on):
         yield
 
 
 def forward(model: nn.Module, batch: Tensor, layers: Sequence[str], sink: Sink) -> Any:
-    """Output of the model for one batch, each layer's activations having gone to the sink exactly once.
+    """The model's output for one batch. The output of each layer is passed to `sink` exactly once.
 
     Runs in eval and inference mode.
 
     Raises
     ------
     DissectError
-        A layer fired twice or not at all.
+        If a layer runs twice or not at all.
     """
-    fired: set[str] = set()
+    seen: set[str] = set()
 
     def once(layer: str, output: Tensor) -> None:
-        if layer in fired:
+        if layer in seen:
             raise DissectError(
-                f"layer {layer} runs more than once in a forward pass: name the module around each use instead"
+                f"layer {layer} runs more than once in a forward pass: name the modules that call it instead"
             )
-        fired.add(layer)
+        seen.add(layer)
         sink(layer, output)
 
     with taps(model, layers, once), torch.inference_mode():
         result = model(batch)
-    silent = [layer for layer in layers if layer not in fired]
-    if silent:
-        raise DissectError(f"layer {shortlist(silent)} did not run in the forward pass")
+    missing = [layer for layer in layers if layer not in seen]
+    if missing:
+        raise DissectError(f"layer {shortlist(missing)} did not run in the forward pass")
     return result
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    # The flags one by one, not model.eval(): models override train(), and sub-modules may differ from the root.
+    # Sets each flag rather than calling model.eval(): models override train(), and modules may have different flags.
     flags = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in flags:
@@ -198,11 +199,11 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooks(model: nn.Module, layers: Sequence[str], react: Callable[[str, object], None]) -> Iterator[None]:
+def _hooks(model: nn.Module, layers: Sequence[str], on_output: Callable[[str, object], None]) -> Iterator[None]:
     modules = dict(model.named_modules())
 
     def hook(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: react(layer, output)
+        return lambda module, args, output: on_output(layer, output)
 
     with ExitStack() as stack:
         for layer in dict.fromkeys(layers):
@@ -214,8 +215,8 @@ def _names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules() if name]
 
 
-def _sorted_out(names: Sequence[str], outputs: Sequence[tuple[str, object]]) -> Layers:
-    """Layers, from each call in order: the module and the shape of its map or what else it returned."""
+def _classified(names: Sequence[str], outputs: Sequence[tuple[str, object]]) -> Layers:
+    """Layers and other modules, from the name of each module called and the shape or description of its output."""
     maps: dict[str, tuple[int, int, int]] = {}
     others = dict.fromkeys(names, "is not called in a forward pass")
     calls = Counter(layer for layer, _ in outputs)
@@ -231,7 +232,7 @@ def _sorted_out(names: Sequence[str], outputs: Sequence[tuple[str, object]]) -> 
 
 
 def _map_shape(output: object, batch: int) -> tuple[int, int, int] | None:
-    """(units, height, width) if the output is an activation map."""
+    """(units, height, width) if the output is a tensor of activation maps, else None."""
     if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
         return None
     if len(output) != batch or output.numel() == 0:
@@ -251,14 +252,14 @@ def _description(output: object) -> str:
 
 def _nothing_selected(available: Layers, pattern: str) -> str:
     reason = available.others.get(pattern)
-    there = f"The layers are {_shapes(available.maps)}"
+    layers = f"The layers are {_shapes(available.maps)}"
     if reason is not None:
-        return f"module {pattern!r} {reason}: expected one (batch, unit, y, x) tensor, once. {there}"
-    passed_over = [name for name in available.others if fnmatchcase(name, pattern)]
-    if passed_over:
-        first = passed_over[0]
-        return f"{pattern!r} matches no layer; {first} {available.others[first]}. {there}"
-    return f"{pattern!r} matches no module. {there}"
+        return f"module {pattern!r} {reason}: expected one (batch, unit, y, x) tensor, once. {layers}"
+    skipped = [name for name in available.others if fnmatchcase(name, pattern)]
+    if skipped:
+        first = skipped[0]
+        return f"{pattern!r} matches no layer; {first} {available.others[first]}. {layers}"
+    return f"{pattern!r} matches no module. {layers}"
 
 
 def _shapes(maps: Mapping[str, tuple[int, int, int]]) -> str:

@@ -1,6 +1,6 @@
-"""Weights files: read without executing anything in them, fitted into a model, told apart by digest.
+"""Weights files: read without executing code from them, loaded into a model, identified by their sha256.
 
-Knows: the files that torch and safetensors write, and what training frameworks put around a state dict.
+Knows: the files that torch and safetensors write, and the keys under which checkpoints hold a state dict.
 Does not know: how a model is built (`sources`).
 """
 
@@ -20,14 +20,14 @@ from dissect_xr.errors import DissectError
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a weights file, on the CPU. Nothing in the file is executed.
+    """The state dict of a weights file, on the CPU. No code in the file is executed.
 
-    A checkpoint that holds the state dict under ``state_dict`` or ``model`` is opened.
+    A checkpoint may hold the state dict under the key ``state_dict`` or ``model``.
 
     Raises
     ------
     DissectError
-        The file is missing, damaged, of another kind, or holds objects that only running code could restore.
+        If the file is missing, damaged, of another format, or holds objects that only executing code could restore.
     """
     path = Path(path)
     if path.suffix.lower() not in (".safetensors", ".pt", ".pth"):
@@ -42,25 +42,27 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:
-        # Without the cause: torch's own message advises to load with weights_only=False.
+        # `from None`, because torch's own message advises to load with weights_only=False.
         raise DissectError(
             f"weights {path}: not plain tensors ({detail(error)}); nothing in it was executed. "
             f"Expected the file of torch.save(model.state_dict(), path), or .safetensors."
         ) from None
     except Exception as error:
-        raise DissectError(f"weights {path}: cannot be read, is the file complete? {detail(error)}") from error
+        raise DissectError(
+            f"weights {path}: cannot be read ({detail(error)}). Check that the file is complete."
+        ) from error
     return _state_dict(content, path)
 
 
 def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Write a state dict into the model, every tensor of both or nothing.
+    """Load a state dict into the model, if both have the same tensors; otherwise nothing is loaded.
 
-    A ``module.`` that `nn.DataParallel` put before every name is taken off.
+    The prefix ``module.`` that `nn.DataParallel` adds to every name is removed.
 
     Raises
     ------
     DissectError
-        Names or shapes differ; the message counts them and shows the first few.
+        If names or shapes differ; the message counts the differences and names the first few.
     """
     own = model.state_dict()
     prefix = "module."
@@ -80,7 +82,7 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str)
         raise DissectError(
             f"weights {source} do not fit {type(model).__name__}: {found}. Check the factory and its arguments."
         )
-    # Not strict: files from before torch 0.4.1 lack num_batches_tracked, which no eval-mode forward pass reads.
+    # Not strict: files written before torch 0.4.1 lack num_batches_tracked, which a forward pass in eval mode ignores.
     model.load_state_dict(weights, strict=False)
 
 
@@ -101,7 +103,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """Dict of tensors itself, or the one under "state_dict" or "model"."""
+    """`content` if it is a dict of tensors, else the dict of tensors under its key "state_dict" or "model"."""
     candidates = [content]
     if isinstance(content, Mapping):
         candidates += [content.get("state_dict"), content.get("model")]
@@ -119,7 +121,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def detail(error: BaseException) -> str:
-    """The one line of an error that says what was wrong; torch wraps it in advice."""
+    """The line of an error message that names the cause, without the advice that torch adds."""
     text = str(error)
     found = re.search(r"WeightsUnpickler error:\s*(.+?)(?: was not an allowed global|\n|$)", text)
     return found[1] if found else (text.splitlines() or [type(error).__name__])[0]

@@ -1,1 +1,1 @@
-"""The command `dissect-xr`."""
+"""The command line, `dissect-xr`."""

@@ -1,6 +1,6 @@
-"""What a run needs, before it starts: tasks, bytes on disk, memory of a task; and whether it fits.
+"""The plan of a run, before it starts: tasks, bytes on disk and memory of every stage, and whether they fit.
 
-Knows: the plans of the stages, this machine's memory and disk.
+Knows: how many tasks a stage has and what they need; the memory and disk of this machine.
 Does not know: how stages run.
 """
 
@@ -27,48 +27,48 @@ from dissect_xr.probe.label_set import LabelSet
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage of a run."""
+    """The plan of one stage."""
 
     name: str
     tasks: int
     disk: int
-    """bytes written at most: as if nothing could be compressed"""
+    """largest number of bytes written, as if nothing could be compressed"""
     memory: Projection
-    """of one task, the worker process included"""
+    """memory of one task, with that of the worker process"""
     at_once: int
-    """tasks that run side by side on this machine"""
+    """number of tasks that run at the same time on this machine"""
 
 
 def plan_run(run: Run) -> list[StagePlan]:
-    """All stages of a run, none of them started. Reads tables, not pixels, and loads every model once.
+    """The plans of all stages of a run; no stage is started. Reads tables but no pixels, and loads every model once.
 
-    The built-in probe's images are composed where they are missing, since its tables come with them.
+    The images of the built-in probe are composed if they are missing, since its tables are written with them.
     """
     probe = run.label_set().check()
     return [_probe_stage(run, probe), *_snapshot_stages(run, probe)]
 
 
 def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
-    """Raise where this machine's memory, or the disk, is too small for the plans.
+    """Raise if the memory or the disk of this machine is too small for the plans.
 
     Raises
     ------
     DissectError
         With what is needed, what there is, and what to change.
     """
-    there = memory_limit()
+    available = memory_limit()
     for plan in plans:
         needed = plan.memory.total * plan.at_once
-        if needed > there:
-            parts = ", ".join(f"{what} {size / 2**20:,.0f} MiB" for what, size in plan.memory.parts)
+        if needed > available:
+            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in plan.memory.parts)
             raise DissectError(
                 f"{plan.name}: {plan.at_once} tasks at once need {needed / 2**30:.1f} GiB ({parts}), this machine has "
-                f"{there / 2**30:.1f} GiB. Use fewer workers, a smaller activations.memory or batch, or fewer layers."
+                f"{available / 2**30:.1f} GiB. Use fewer workers or layers, or a smaller activations.memory or batch."
             )
     free = _free(run.out)
-    kept = run.recipe.keep_activations == "all"
-    needed = sum(plan.disk for plan in plans if kept or not plan.name.startswith("activations"))
-    needed += 0 if kept else max((plan.disk for plan in plans if plan.name.startswith("activations")), default=0)
+    keep_all = run.recipe.keep_activations == "all"
+    needed = sum(plan.disk for plan in plans if keep_all or not plan.name.startswith("activations"))
+    needed += 0 if keep_all else max((plan.disk for plan in plans if plan.name.startswith("activations")), default=0)
     if free is not None and needed > free:
         raise DissectError(
             f"{run.out}: the run may write {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
@@ -76,18 +76,18 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
         )
 
 
-def _probe_stage(run: Run, plan: LabelSet) -> StagePlan:
-    rows, cols = plan.label_size
-    length = block_length(len(plan.rows))
-    image = max(1, len(plan.planes)) * rows * cols * 2
+def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
+    rows, cols = probe.label_size
+    length = block_length(len(probe.rows))
+    image_bytes = max(1, len(probe.planes)) * rows * cols * 2
     memory = Projection(
         (
             ("process", RESIDENT),
-            ("labels of a block, packed and unpacked", 3 * length * image),
+            ("labels of a block, packed and unpacked", 3 * length * image_bytes),
             ("one decoded image and its maps", 64 * 2**20),
         )
     )
-    return StagePlan("probe", -(-len(plan.rows) // length), len(plan.rows) * image, memory, run.pool.workers)
+    return StagePlan("probe", -(-len(probe.rows) // length), len(probe.rows) * image_bytes, memory, run.pool.workers)
 
 
 def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
@@ -96,12 +96,14 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     described: dict[object, Described] = dict(run_tasks(run.pool, describe, tasks, gpu=True))
     labels = _labels(probe)
     for (snapshot, spec), task in zip(run.snapshots, tasks, strict=True):
-        plan = Extraction(run.activations_url, run.probe_url, snapshot, spec, run.recording, described[task], images)
-        plan.check_budget()
-        block = plan.layers[0].block
-        memory = Projection((("process with torch", activations.RESIDENT), *plan.memory.parts))
-        yield StagePlan(f"activations {snapshot.name}", -(-len(images) // block), plan.nbytes, memory, 1)
-        layers = [_layer(run, plan, n) for n in range(len(plan.layers))]
+        extraction = Extraction(
+            run.activations_url, run.probe_url, snapshot, spec, run.recording, described[task], images
+        )
+        extraction.check_budget()
+        block = extraction.layers[0].block
+        memory = Projection((("process with torch", activations.RESIDENT), *extraction.memory.parts))
+        yield StagePlan(f"activations {snapshot.name}", -(-len(images) // block), extraction.nbytes, memory, 1)
+        layers = [_layer(run, extraction, n) for n in range(len(extraction.layers))]
         yield _threshold_stage(run, snapshot.name, layers)
         yield _count_stage(run, snapshot.name, layers, labels)
 
@@ -137,25 +139,25 @@ def _count_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: Probe
     )
 
 
-def _layer(run: Run, plan: Extraction, n: int) -> Layer:
-    """The layer as the passes will find it."""
-    layer = plan.layers[n]
+def _layer(run: Run, extraction: Extraction, n: int) -> Layer:
+    """Layer `n` as it will be stored, for the plans of the later stages."""
+    layer = extraction.layers[n]
     chunks = layer.specs()[0].chunks
     return Layer(
-        url=plan.url,
-        snapshot=plan.snapshot.name,
+        url=extraction.url,
+        snapshot=extraction.snapshot.name,
         name=layer.name,
         shape=layer.shape,
         dtype=layer.dtype,
         chunk=(chunks[0], chunks[1]),
         fingerprint="",
-        input_size=plan.recording.preprocess.size,
-        geometry=plan.described.geometry[layer.name],
+        input_size=extraction.recording.preprocess.size,
+        geometry=extraction.described.geometry[layer.name],
     )
 
 
 def _labels(probe: LabelSet) -> ProbeLabels:
-    """The labels as the passes will find them."""
+    """The labels as they will be stored, for the plans of the later stages."""
     slots = max(1, max(len(row.whole) for row in probe.rows))
     chunk, shard = label_chunks(min(len(probe.rows), block_length(len(probe.rows))))
     return ProbeLabels(
@@ -173,7 +175,7 @@ def _labels(probe: LabelSet) -> ProbeLabels:
 
 
 def _free(out: str) -> int | None:
-    """Bytes free where `out` will lie; None for an object store."""
+    """Free bytes of the disk that `out` will be on; None for an object store."""
     if "://" in out:
         return None
     folder = Path(out).resolve()

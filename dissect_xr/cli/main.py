@@ -1,7 +1,7 @@
 """`dissect-xr`: a recipe's stages from the command line.
 
-Knows: commands, options, exit codes (2: the user can mend it, 3: some blocks failed), what is printed when.
-Does not know: how anything is computed; torch is imported only by the commands that run a model.
+Knows: commands, options, exit codes (2: the user can mend it, 3: some blocks failed), and what is printed.
+Does not know: how anything is computed. Only the commands that run a model import torch.
 """
 
 import sys
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# A file or a pipe has no width; 80 would cut the summary's last column.
+# A file or a pipe has no width, and rich's default of 80 would cut off the last column of the summary.
 console, errors = (
     Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120) for stderr in (False, True)
 )
@@ -40,14 +40,16 @@ Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port.")]
 Memory = Annotated[str, typer.Option(help="Memory a task may use, such as 512MiB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Read all that is finished first; do damaged blocks again.")]
-BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the output directory from a dead run elsewhere.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="First read every finished object; compute damaged blocks again.")
+]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the lock from a dead run of another host.")]
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of a text such as 512MiB.
+    """The number of bytes that a text such as 512MiB means.
 
     >>> parse_bytes("1.5 MiB")
     1572864
@@ -72,7 +74,7 @@ def _start(
 
     with open_run(recipe, out, overrides or (), pool, show=not quiet, safety=safety) as (started, damages):
         for damage in damages:
-            _tell(damage)
+            _print_damage(damage)
         try:
             yield started
         except BlocksFailed as error:
@@ -80,7 +82,7 @@ def _start(
             raise
 
 
-def _tell(damage: object) -> None:
+def _print_damage(damage: object) -> None:
     errors.print(f"damaged, will be done again: {escape(str(damage))}", soft_wrap=True)
 
 
@@ -100,11 +102,9 @@ def run(
     quiet: Quiet = False,
     verify: Verify = False,
     break_lock: BreakLock = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done and whether it fits.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan and check whether it fits.")] = False,
 ) -> None:
-    """Probe, activations and dissection of every snapshot, resuming what is done; then the table and figures."""
+    """Run all stages for every snapshot, continuing after finished blocks; then print tables and draw figures."""
     from dissect_xr.cli.dry_run import check_fits, plan_run
     from dissect_xr.cli.outcome import results
     from dissect_xr.store.repair import mended
@@ -119,11 +119,11 @@ def run(
         if dry_run:
             return
 
-        def finished() -> list[RenderableType]:
+        def all_stages() -> list[RenderableType]:
             started.run()
             return results(out, started.dissection_url)
 
-        _show(mended(finished, _tell))
+        _show(mended(all_stages, _print_damage))
 
 
 @app.command()
@@ -184,7 +184,7 @@ def dissect(
     quiet: Quiet = False,
     break_lock: BreakLock = False,
 ) -> None:
-    """Only compute thresholds and counts of the activations there are, into dissection.zarr."""
+    """Only compute thresholds and counts of the recorded activations into dissection.zarr."""
     from dissect_xr.cli.outcome import results
 
     with _start(
@@ -196,7 +196,7 @@ def dissect(
 
 @app.command()
 def info(path: Annotated[str, typer.Argument(help="A store: probe, activations or dissection.")]) -> None:
-    """What a store holds: a probe's concepts, a model's layers, or what its units detect."""
+    """Print what a store holds: the concepts of a probe, the layers of a model, or what its units detect."""
     from dissect_xr.cli.summary import describe_store
 
     _show(describe_store(path))
@@ -206,7 +206,7 @@ def info(path: Annotated[str, typer.Argument(help="A store: probe, activations o
 def verify(
     path: Annotated[str, typer.Argument(help="A store, or the output directory of a run.")], quiet: Quiet = False
 ) -> None:
-    """Read every byte that is finished and name what is damaged or missing; exit code 2 where anything is."""
+    """Read every finished object and list those that are damaged or missing; exit code 2 if there are any."""
     from dissect_xr.store.verify import verify as verify_stores
 
     damages, objects = verify_stores(path, show=not quiet)
@@ -215,9 +215,9 @@ def verify(
     if damages:
         raise DissectError(
             f"{path}: {len(damages)} of {objects} objects are damaged or missing. "
-            "Give the `run` command again with --verify: it does the blocks concerned again."
+            "Give the `run` command again with --verify: it computes the blocks concerned again."
         )
-    console.print(f"{objects} objects are what was written: {escape(path)}")
+    console.print(f"all {objects} objects are intact: {escape(path)}")
 
 
 @app.command()
@@ -253,7 +253,7 @@ def report(
     exemplars: Annotated[int, typer.Option(min=0, max=24, help="Images shown per unit; 0 for none.")] = 6,
     quiet: Quiet = False,
 ) -> None:
-    """Write the results as pages that open from disk, without a network: a folder to keep or to send."""
+    """Write the results as a folder of pages that open from disk, without a network."""
     from dissect_xr.cli.recipe import load_recipe
     from dissect_xr.report.write import write_report
 
@@ -283,7 +283,7 @@ def _show(parts: Iterable[RenderableType]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one message; exit code 2: the user can mend it, 3: blocks failed; a traceback only with --debug."""
+    """Entry point. An error is one message and an exit code; a traceback is printed only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
@@ -298,11 +298,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if objects.is_transport(error):
             errors.print(f"[bold red]error:[/] a store did not answer: {escape(str(error))}", soft_wrap=True)
-            errors.print("What is finished is kept: give the same command again.")
+            errors.print("Finished blocks are kept: give the same command again.")
             raise SystemExit(2) from None
         errors.print(f"[bold red]internal error:[/] {escape(f'{type(error).__name__}: {error}')}", soft_wrap=True)
-        errors.print("What is finished is kept. Please report this with what --debug prints.")
+        errors.print("Finished blocks are kept. Please report this error with the output of --debug.")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        errors.print("interrupted: what is finished is kept, the same command goes on from there.")
+        errors.print("interrupted: finished blocks are kept, and the same command continues from there.")
         raise SystemExit(130) from None

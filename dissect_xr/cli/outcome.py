@@ -1,6 +1,6 @@
-"""What a run has come to: its results, or what is finished and what is not where blocks failed.
+"""The end of a run: its results or, if blocks failed, a table of what is finished in each stage.
 
-Knows: which markers a run's stages leave, rich.
+Knows: which markers the stages of a run write; rich.
 Does not know: why a block failed, or how a result is computed.
 """
 
@@ -20,11 +20,11 @@ from dissect_xr.probe.ingest import block_length
 from dissect_xr.store import objects
 
 NAMED = 3
-"""Failed blocks whose images are named per row; the error names more."""
+"""How many failed blocks of a stage the table names; the error message names more."""
 
 
 def results(out: str, url: str) -> list[RenderableType]:
-    """The tables of the dissection at `url`, and where its figures lie, which are drawn. Reads all of it."""
+    """The tables of the dissection at `url`, and the paths of its figures, which are drawn. Reads all of it."""
     from dissect_xr.analysis.results import open_dissection
     from dissect_xr.cli.summary import anchoring_notes, summary
     from dissect_xr.plot.figures import save_figures
@@ -40,9 +40,9 @@ def results(out: str, url: str) -> list[RenderableType]:
 
 
 def unfinished(run: Run, failures: Sequence[Failed]) -> Table:
-    """A row per stage of each snapshot: how much is finished, how many blocks failed, which images they are of.
+    """A table with a row for each stage of each snapshot: how much is finished, and which blocks failed.
 
-    A snapshot that is finished has one row, and a layer has one where a block of it failed.
+    A finished snapshot has a single row. A layer has a row of its own if one of its blocks failed.
     """
     failed = {}
     for stage, group in groupby(sorted(failures, key=_stage), key=_stage):
@@ -54,10 +54,10 @@ def unfinished(run: Run, failures: Sequence[Failed]) -> Table:
         table.add_column(name, justify="right" if name == "blocks failed" else "left", no_wrap=name == "stage")
     for stage, finished in _stages(run):
         table.add_row(*map(escape, (stage, finished, *failed.pop(stage, ("", "")))))
-        for part in [key for key in failed if key.startswith(f"{stage}/")]:
-            table.add_row(*map(escape, (f"  {part}", "", *failed.pop(part))))
-    for stage, said in failed.items():
-        table.add_row(*map(escape, (stage, "", *said)))
+        for layer in [key for key in failed if key.startswith(f"{stage}/")]:
+            table.add_row(*map(escape, (f"  {layer}", "", *failed.pop(layer))))
+    for stage, cells in failed.items():
+        table.add_row(*map(escape, (stage, "", *cells)))
     return table
 
 
@@ -70,29 +70,30 @@ def _stages(run: Run) -> Iterator[tuple[str, str]]:
     created = store.marker(run.probe_url, "created")
     images = created["note"]["images"] if created else 0
     blocks = len(store.markers(run.probe_url, "blocks"))
-    yield "labels", _part(blocks, -(-images // block_length(images)) if images else None, "blocks")
+    yield "labels", _progress(blocks, -(-images // block_length(images)) if images else None, "blocks")
     for snapshot, _ in run.snapshots:
-        yield from _of_snapshot(run, snapshot.name, images)
+        yield from _snapshot_stages(run, snapshot.name, images)
 
 
-def _of_snapshot(run: Run, name: str, images: int) -> Iterator[tuple[str, str]]:
+def _snapshot_stages(run: Run, name: str, images: int) -> Iterator[tuple[str, str]]:
+    """(stage, how much of it is finished) of one snapshot."""
     dissected = store.markers(run.dissection_url, name)
-    ends = [key.rsplit("/", 1)[1] for key in dissected]
+    kinds = [key.rsplit("/", 1)[1] for key in dissected]
     created = store.marker(run.activations_url, f"{name}/created")
     if created is None:
-        # With `keep_activations: none` those of a finished snapshot are gone.
-        yield name, "finished" if ends.count("done") == ends.count("created") > 0 else "not begun"
+        # With `keep_activations: none` the activations of a finished snapshot have been deleted.
+        yield name, "finished" if kinds.count("done") == kinds.count("created") > 0 else "not begun"
         return
     layers = store.read_attrs(run.activations_url, name)["inputs"]["layers"]
-    if ends.count("done") == len(layers):
+    if kinds.count("done") == len(layers):
         yield name, "finished"
         return
     block = next(iter(layers.values()))[-1]
     extracted = len(store.markers(run.activations_url, f"{name}/blocks"))
-    yield f"activations of {name}", _part(extracted, -(-images // block), "blocks")
-    yield f"thresholds of {name}", _part(ends.count("threshold"), len(layers), "layers")
-    yield f"counts of {name}", _part(ends.count("done"), len(layers), "layers")
+    yield f"activations of {name}", _progress(extracted, -(-images // block), "blocks")
+    yield f"thresholds of {name}", _progress(kinds.count("threshold"), len(layers), "layers")
+    yield f"counts of {name}", _progress(kinds.count("done"), len(layers), "layers")
 
 
-def _part(done: int, total: int | None, what: str) -> str:
-    return "not begun" if total is None else f"{done} of {total} {what}"
+def _progress(done: int, total: int | None, noun: str) -> str:
+    return "not begun" if total is None else f"{done} of {total} {noun}"

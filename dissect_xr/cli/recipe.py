@@ -1,10 +1,10 @@
-"""A YAML recipe, validated, and what each stage needs from it.
+"""Recipes: YAML files that describe a run, read and validated.
 
-Knows: the fields, their defaults, `${...}` in texts, overrides.
-Does not know: how stages run (`stages`).
+Knows: the fields, their defaults, overrides, and how `${...}` in texts is replaced.
+Does not know: how stages run (`run`).
 
-In any text, `${here}` is the recipe's folder, `${out}` the output directory and `${data}` the field `data`. Other
-relative paths are relative to the working directory, as on any command line.
+In any text, `${here}` stands for the folder of the recipe, `${out}` for the output directory and `${data}` for the
+field `data`. Relative paths are relative to the working directory, as in other commands.
 """
 
 import re
@@ -31,7 +31,7 @@ def _pair(value: Any) -> Any:
 
 
 class Subset(_Part):
-    """Which of the probe's images."""
+    """The images of the probe that are used."""
 
     split: str | list[str] | None = None
     limit: int | None = None
@@ -39,11 +39,11 @@ class Subset(_Part):
 
 class _Probe(_Part):
     label_size: Size | None = None
-    """(rows, columns) of the label grid; one number for both; None takes that of the first label map"""
+    """(rows, columns) of the label grid, or one number for both; None takes the size of the first label map"""
     images: Subset = Subset()
     categories: list[str] | None = None
     colors: bool = False
-    """whether colour concepts are generated from the pixels"""
+    """whether colour concepts are computed from the pixels"""
 
     _square = field_validator("label_size", mode="before")(_pair)
 
@@ -71,7 +71,7 @@ class DigitsProbe(_Probe):
 
     kind: Literal["digits"]
     folder: str | None = None
-    """where the images are composed; None: `digits` in the output directory"""
+    """folder that the images are written to; None: `digits` in the output directory"""
     count: int = Field(default=1200, ge=1)
     size: int = Field(default=96, ge=64)
     seed: int = 0
@@ -81,10 +81,10 @@ Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe, Field(discriminator="k
 
 
 class PreprocessPart(_Part):
-    """Pixels to input: ``(pixel / scale - mean) / std`` per channel, or a callable."""
+    """How pixels become the model's input: ``(pixel / scale - mean) / std`` per channel, or a callable."""
 
     resize: int | None = Field(default=None, ge=1)
-    """shorter side before the centre of the input's size is cropped; None: the whole image is resized to the input"""
+    """the shorter side is resized to this, then the centre is cropped; None: the whole image is resized to the input"""
 
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -108,9 +108,9 @@ class MetricsPart(_Part):
 
     file: str
     step: str = "step"
-    """the record's key that holds the step"""
+    """the key of a record that holds the step"""
     columns: dict[str, str] = {"accuracy": "accuracy", "loss": "loss"}
-    """metric -> the record's key"""
+    """metric -> the key of a record that holds it"""
 
 
 class ModelPart(_Part):
@@ -132,17 +132,17 @@ class ActivationsPart(_Part):
     dtype: Literal["float16", "float32"] = "float16"
     batch: int = Field(default=32, ge=1)
     memory: int = Field(default=512 * 2**20, ge=2**20)
-    """bytes of the maps of one image block, all layers"""
+    """bytes of one image block's maps of all layers"""
     budget: int = 500 * GIB
-    """raw bytes of a snapshot's activations at most"""
+    """largest allowed size of a snapshot's activations, in raw bytes"""
     device: str | None = None
     threads: int | None = Field(default=None, ge=1, le=1024)
     autocast: Literal["bfloat16", "float16"] | None = None
-    """dtype of torch.autocast in the forward pass; null: as the model computes"""
+    """dtype of torch.autocast in the forward pass; null: no autocast"""
 
 
 class DissectPart(_Part):
-    """What makes the dissection."""
+    """The parameters of the dissection."""
 
     fractions: list[float] = [FRACTION]
     anchoring: Literal["receptive_field", "half_pixel"] = "receptive_field"
@@ -159,9 +159,9 @@ class Recipe(_Part):
     layers: Literal["all"] | list[str] = "all"
     activations: ActivationsPart = ActivationsPart()
     skip_bad_images: bool = False
-    """whether images that cannot be read are left out and recorded, rather than ending the run"""
+    """whether images that cannot be read are removed and recorded, rather than ending the run"""
     keep_activations: Literal["all", "none"] = "all"
-    """none: a snapshot's activations are dropped once it is dissected"""
+    """none: the activations of a snapshot are deleted after its dissection"""
     dissect: DissectPart = DissectPart()
 
 
@@ -171,7 +171,7 @@ def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) ->
     Raises
     ------
     DissectError
-        Naming the field, what was expected and what came.
+        With the name of the field, what was expected and what was found.
     """
     raw = read_raw(path, overrides)
     words = {"here": str(Path(path).resolve().parent), "out": out}
@@ -184,7 +184,7 @@ def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) ->
 
 
 def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The recipe's fields as written, overrides applied."""
+    """The fields of the recipe as they are in the file, with overrides applied."""
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -209,26 +209,27 @@ def _override(raw: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     node: Any = raw
     for step in [*parents]:
-        node = _entered(node, step, override)
+        node = _child(node, step, override)
     if isinstance(node, list):
-        node[_position(node, last, override)] = value
+        node[_index(node, last, override)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
         raise DissectError(f"--set {override}: '{'.'.join(parents)}' is no group of fields.")
 
 
-def _entered(node: Any, step: str, override: str) -> Any:
+def _child(node: Any, step: str, override: str) -> Any:
+    """The value at the key or index `step` of a node; a missing key becomes an empty group of fields."""
     if isinstance(node, list):
-        return node[_position(node, step, override)]
+        return node[_index(node, step, override)]
     if isinstance(node, dict):
         return node.setdefault(step, {})
     raise DissectError(f"--set {override}: '{step}' is below a value, not below a group of fields.")
 
 
-def _position(node: list[Any], step: str, override: str) -> int:
+def _index(node: list[Any], step: str, override: str) -> int:
     if not step.isdigit() or int(step) >= len(node):
-        raise DissectError(f"--set {override}: expected a position from 0 to {len(node) - 1}, got '{step}'.")
+        raise DissectError(f"--set {override}: expected an index from 0 to {len(node) - 1}, got '{step}'.")
     return int(step)
 
 

@@ -1,6 +1,6 @@
-"""A recipe's stages, in order: probe, then per snapshot activations and dissection.
+"""Runs the stages of a recipe in order: the probe, then for each snapshot activations and dissection.
 
-Knows: which store each stage reads and writes, what is done already, what a run needs at most.
+Knows: which store each stage reads and writes, and which stages are finished already.
 Does not know: how a stage computes, or how results are shown.
 """
 
@@ -57,7 +57,7 @@ class Run:
 
     @cached_property
     def method(self) -> Method:
-        """What makes the dissection."""
+        """The parameters of the dissection."""
         part = self.recipe.dissect
         return Method(tuple(part.fractions), part.anchoring, part.domain)
 
@@ -73,11 +73,11 @@ class Run:
 
     @cached_property
     def snapshots(self) -> list[tuple[SnapshotInfo, ModelSpec]]:
-        """Every snapshot with its metrics, and how its model is made."""
+        """Every snapshot with its metrics, and the description of its model."""
         model = self.recipe.model
         names = [part.name for part in model.snapshots]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DissectError(f"model.snapshots: the names {twice} occur more than once.")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise DissectError(f"model.snapshots: the names {repeated} occur more than once. Rename the snapshots.")
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | part.metrics),
@@ -88,7 +88,7 @@ class Run:
 
     @cached_property
     def _metrics(self) -> dict[int, dict[str, float]]:
-        """Metrics by step, from the recipe's file."""
+        """Step -> metrics, from the file that the recipe names."""
         part = self.recipe.model.metrics
         if part is None:
             return {}
@@ -99,13 +99,15 @@ class Run:
                 for record in records
             }
         except FileNotFoundError as error:
-            raise DissectError(f"model.metrics.file: {part.file} does not exist.") from error
+            raise DissectError(
+                f"model.metrics.file: expected a JSON file, but {part.file} does not exist. Correct the path."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             wanted = ", ".join([part.step, *part.columns.values()])
             raise DissectError(f"{part.file}: expected a JSON list of records with {wanted}: {error!r}.") from error
 
     def label_set(self) -> LabelSet:
-        """What the probe will hold; composes the built-in images where they are missing."""
+        """The label set of the probe; composes the images of the built-in probe if they are missing."""
         part = self.recipe.probe
         match part:
             case BrodenProbe():
@@ -123,7 +125,9 @@ class Run:
                 )
             case DigitsProbe():
                 if part.folder is None and not objects.is_local(self.out):
-                    raise DissectError(f"probe.folder: give a local folder for the images, since {self.out} is none.")
+                    raise DissectError(
+                        f"probe.folder: give a local folder for the images, since {self.out} is not local."
+                    )
                 folder = Path(part.folder or store.join(self.out, "digits"))
                 if not (folder / "index.csv").exists():
                     write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
@@ -139,7 +143,7 @@ class Run:
         write_probe(found, self.probe_url, pool=self.pool, show=self.show)
 
     def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
-        """What extracting one snapshot will do."""
+        """The extraction of one snapshot; nothing is written yet."""
         return prepare_extraction(self.activations_url, self.probe_url, snapshot, spec, self.recording, pool=self.pool)
 
     def extract(self) -> None:
@@ -148,7 +152,7 @@ class Run:
             extract(self.extraction(snapshot, spec), pool=self.pool, show=self.show)
 
     def dissect(self) -> None:
-        """Dissect all activations there are."""
+        """Dissect all recorded activations."""
         dissect(
             self.activations_url,
             self.probe_url,
@@ -159,12 +163,14 @@ class Run:
         )
 
     def run(self) -> None:
-        """All stages, snapshot by snapshot; `keep_activations: none` removes a snapshot's once it is dissected.
+        """Run all stages, snapshot by snapshot.
+
+        With `keep_activations: none` the activations of a snapshot are deleted after its dissection.
 
         Raises
         ------
         BlocksFailed
-            When all that does not need a failing block is finished.
+            After everything that does not depend on a failed block is finished.
         """
         self.probe()
         failures: list[Failed] = []
@@ -175,7 +181,7 @@ class Run:
             raise BlocksFailed(failures)
 
     def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
-        """Activations and dissection of one snapshot."""
+        """Extract and dissect one snapshot."""
         extraction = self.extraction(snapshot, spec)
         check_same(extraction)
         dissected, keep = self._dissected(extraction), self.recipe.keep_activations == "all"
@@ -195,9 +201,10 @@ class Run:
             store.remove(self.activations_url, snapshot.name)
 
     def repair(self, *, full: bool = False) -> list[Damage]:
-        """Drop damaged blocks of all stores, so that they are done again, and what killed writers left; the damage.
+        """The damage of all stores, after deleting the damaged objects, whose blocks are then computed again.
 
-        Looks at sizes and metadata; with `full` at every byte.
+        Partial files that killed writers left are deleted as well. Compares sizes and metadata; with `full`, every
+        byte.
         """
         damages = []
         for url in (self.probe_url, self.activations_url, self.dissection_url):
@@ -206,7 +213,7 @@ class Run:
         return damages
 
     def _dissected(self, extraction: Extraction) -> bool:
-        """Whether every layer of the snapshot is dissected, from these inputs by this method."""
+        """Whether every layer of the snapshot is dissected, with the same inputs and method."""
         return all(
             is_dissected(
                 self.dissection_url,

@@ -1,7 +1,7 @@
-"""What a command does before it writes.
+"""The user's choices about what a command checks before it writes.
 
-Knows: the choices a user has.
-Does not know: how a run is locked, checked or repaired (`starting`).
+Knows: the choices and their defaults.
+Does not know: how a run is locked, verified or repaired (`start`).
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Safety:
-    """What a command does before it writes."""
+    """What a command checks before it writes."""
 
     verify: bool = False
-    """read every byte of what is finished, not only sizes and metadata"""
+    """whether to read every byte of all finished objects, rather than only sizes and metadata"""
     break_lock: bool = False
-    """take the output directory from a run that cannot be seen to be dead"""
+    """whether to take the lock from a run that may be alive, because it is on another host"""

@@ -1,6 +1,6 @@
-"""Starts a run: its output directory locked, its recipe kept, what is damaged in it dropped.
+"""Starts a run: locks its output directory, stores its recipe there, and deletes damaged objects.
 
-Knows: the order in which that has to happen.
+Knows: the order in which this has to happen.
 Does not know: the stages, or how anything is shown.
 """
 
@@ -26,12 +26,12 @@ from dissect_xr.store.verify import Damage
 def open_run(
     recipe: Path, out: str, overrides: Sequence[str], pool: dict[str, Any], *, show: bool, safety: Safety | None
 ) -> Iterator[tuple[Run, list[Damage]]]:
-    """A run, and what was damaged in its stores and will be done again; `safety` None means that it will not write.
+    """A run, and the damage found in its stores. With `safety` None the run must not write, and nothing is locked.
 
     Raises
     ------
     DissectError
-        Where the recipe is wrong, `out` holds something else, or another run is writing there.
+        If the recipe is wrong, `out` holds other files, or another run is writing there.
     """
     loaded = load_recipe(recipe, out=out, overrides=overrides)
     with ExitStack() as stack:
@@ -45,12 +45,12 @@ def open_run(
 
 
 def prepare(out: str) -> None:
-    """Make the output directory.
+    """Create the output directory.
 
     Raises
     ------
     DissectError
-        Where `out` holds something else.
+        If `out` is a file, holds other files than a run, or cannot be created.
     """
     if not objects.is_local(out):
         return
@@ -69,13 +69,13 @@ def prepare(out: str) -> None:
 
 
 def keep_recipe(out: str, raw: dict[str, Any]) -> None:
-    """Keep the recipe in the output directory, and remove what killed runs were writing there.
+    """Write the recipe to the output directory, and delete partial files that killed runs left there.
 
-    A claim to the lock stays unless its process is gone: it may be of a run that is starting.
+    A claim on the lock is deleted only if its process is gone: otherwise it may belong to a run that is starting.
     """
     objects.write(out, "recipe.yaml", yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
     if objects.is_local(out):
         for path in [*Path(out).glob(f"*{objects.PARTIAL}"), *Path(out, "markers").rglob(f"*{objects.PARTIAL}")]:
-            claim = path.parent == Path(out) and path.name.startswith(KEY)
-            if not claim or left_behind(objects.read(out, path.name) or b""):
+            is_claim = path.parent == Path(out) and path.name.startswith(KEY)
+            if not is_claim or left_behind(objects.read(out, path.name) or b""):
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What a store holds, in a few lines and tables.
+"""Summaries of stores, as a few lines and tables.
 
-Knows: how to tell the three kinds of store apart; rich, and that names come from data: they are escaped.
-Does not know: how anything was computed, or what a run has still to do (`outcome`).
+Knows: how to distinguish the three kinds of stores; rich, and that names from stored data must be escaped.
+Does not know: how anything was computed, or which parts of a run are not finished (`outcome`).
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
 TOP = 3
-"""Concepts named per row of the summary."""
+"""Number of concepts named in a row of the summary."""
 
 
 def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
-    """A table per fraction: snapshot x layer with units, detectors, unique detectors and the most frequent concepts.
+    """A table per fraction, with units, detectors, unique detectors and frequent concepts of each snapshot and layer.
 
-    Computes the IoUs of a layer at a time.
+    Computes the IoUs of one layer at a time.
     """
     for fraction in ds["fraction"].values:
         table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
@@ -58,7 +58,7 @@ def _row(one: xr.Dataset, cutoff: float) -> list[str]:
 
 
 def concepts(probe: xr.Dataset) -> Iterator[Table]:
-    """A table per category of a probe: number, name, images and share of the category's domain."""
+    """A table per category of a probe: number, name, images and share of the category's pixels of each concept."""
     probe = probe[["concept_images", "concept_area", "category_area"]].load()
     for category in probe["category"].values:
         area = int(probe["category_area"].sel(category=category))
@@ -80,7 +80,7 @@ def describe_store(url: str) -> Iterator[str | Table]:
     Raises
     ------
     DissectError
-        Where there is no store of this package.
+        If there is no store of this package.
     """
     if not store.exists(url):
         raise DissectError(f"{url}: expected a store (probe.zarr, activations.zarr or dissection.zarr), found none.")
@@ -93,11 +93,11 @@ def describe_store(url: str) -> Iterator[str | Table]:
     elif any(key.endswith("/done") for key in keys):
         yield _activations(url, keys)
     else:
-        raise DissectError(f"{url}: holds nothing that this package finished.")
+        raise DissectError(f"{url}: expected a store with a finished part, found none. Run its recipe again.")
 
 
 def anchoring_notes(url: str) -> list[str]:
-    """A line for each reason why layers are anchored otherwise than asked for."""
+    """A line for each reason why layers have another anchoring than the recipe asks for."""
     reasons: dict[str, list[str]] = {}
     for key in sorted(store.markers(url)):
         if key.endswith("/done"):
@@ -112,7 +112,7 @@ def anchoring_notes(url: str) -> list[str]:
 
 def _probe(url: str) -> Iterator[str | Table]:
     if store.marker(url, "done") is None:
-        raise DissectError(f"{url}: the probe is not complete. Run the recipe again: it resumes.")
+        raise DissectError(f"{url}: the probe is not complete. Run the recipe again: it continues where it stopped.")
     data = store.open_lazy(url)
     sizes = data.sizes
     yield (

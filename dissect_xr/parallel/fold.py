@@ -13,7 +13,7 @@ in which their tasks finish:
 
 These are 3 merges of 8, 8 and 6 results. Whatever the order, there are 3: each full merge makes 8 results one, 7 fewer.
 At most 7 results of the fold wait for a merge, and 8 are held by each merge that runs, where collecting all results
-first would hold 20. With 2,000 tasks these numbers are the same.
+first would hold 20. Of 2,000 tasks as well, at most 7 results wait.
 
 Steps, an example. The thresholds of a layer are found by a first fold, and only then is it known what a second fold
 counts. The layer is a generator: it yields the first fold, is sent its result, and yields the second. `run_steps` runs

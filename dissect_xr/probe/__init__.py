@@ -1,1 +1,1 @@
-"""Images and their labels, from any layout into `probe.zarr`."""
+"""Images and their labels, read from several formats and written to `probe.zarr`."""

@@ -1,6 +1,6 @@
-"""Generated colour concepts: which of eleven basic colour names a pixel has.
+"""Colour concepts computed from pixels: each pixel has one of eleven basic colour names.
 
-Knows: the eleven names, one prototype for each, and that the nearest prototype in CIELAB names a pixel.
+Knows: the eleven names and one prototype for each. A pixel has the name of the nearest prototype in CIELAB.
 Does not know: label numbers, files, or where the pixels come from.
 """
 
@@ -14,8 +14,9 @@ from dissect_xr.errors import DissectError
 COLOR_NAMES = ("black", "blue", "brown", "grey", "green", "orange", "pink", "purple", "red", "white", "yellow")
 """The basic colour terms of Berlin and Kay, in the order of Broden's colour maps without their `-c`."""
 
-# Everyday instances of each name rather than the corners of the sRGB cube, so that dark grey is still black and a dull
-# brown still brown. On the colour maps of CamVid these agree at 0.82 of the pixels, the CSS named colours at 0.76.
+# Typical colours of objects rather than the corners of the sRGB cube, so that dark grey is black and dull brown is
+# brown.
+# On the colour maps of CamVid these agree at 0.82 of the pixels, the CSS named colours at 0.76.
 PROTOTYPES: NDArray[np.uint8] = np.array(
     [
         (28, 28, 28),
@@ -44,7 +45,7 @@ _WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
 def color_labels(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The colour name of each pixel, as a 1-based index into `COLOR_NAMES`.
 
-    Colours are told apart in steps of 4 levels per channel, through a table of 256 KiB that the first call builds.
+    Colours are distinguished in steps of 4 levels per channel. The first call builds a table of 256 KiB for that.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def color_labels(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns
     -------
     (...) uint8
-        1 to 11; never 0, every pixel has a colour.
+        1 to 11; never 0, since every pixel has a colour.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def _name_table() -> NDArray[np.uint8]:
     centre = (np.arange(2**_BITS) << (8 - _BITS)) + (1 << (7 - _BITS))
     cube = np.stack(np.meshgrid(centre, centre, centre, indexing="ij"), axis=-1).astype(np.uint8)
     colour, prototype = lab(cube.reshape(-1, 3)), lab(PROTOTYPES)
-    # |a - b|^2 without |a|^2, which is the same for every prototype; ties go to the first name.
+    # |a - b|^2 without |a|^2, which is the same for every prototype; in a tie the first name wins.
     distance = (prototype**2).sum(axis=1) - 2 * colour @ prototype.T
     table: NDArray[np.uint8] = (distance.argmin(axis=1) + 1).astype(np.uint8)
     table.setflags(write=False)

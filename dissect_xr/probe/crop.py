@@ -1,7 +1,8 @@
 """The part of an image that a model sees: its centre, after a resize that keeps its proportions.
 
-Knows: sizes and corners as torchvision's `Resize` and `CenterCrop` choose them.
-Does not know: files, labels, models; who reads images and who reads labels both take the part from here.
+Knows: sizes and corners as torchvision's `Resize` and `CenterCrop` choose them. Images and label maps are cropped
+alike.
+Does not know: files, labels, models.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from dissect_xr.probe.pixels import MAX_PIXELS, Part
 
 @dataclass(frozen=True)
 class Crop:
-    """The central `size` of an image whose shorter side was made `resize`."""
+    """A crop of the central `size` pixels of an image, after its shorter side was resized to `resize`."""
 
     resize: int
     size: tuple[int, int]
@@ -32,11 +33,11 @@ class Crop:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """As stored with a probe."""
+        """The fields as they are stored with a probe."""
         return {"resize": self.resize, "size": list(self.size)}
 
     def part(self, height: int, width: int, of: str | Path = "image") -> Part:
-        """The part of an image of this size, which messages call `of`.
+        """The part of an image of this size that the crop shows; `of` is the image's name in messages.
 
         >>> Crop(256, (224, 224)).part(480, 640)
         ((16, 224, 256), (58, 224, 341))
@@ -44,13 +45,13 @@ class Crop:
         Raises
         ------
         DissectError
-            Where the image is so long that it would become too large.
+            If the image is so long that it would have too many pixels after resizing.
         """
         longer = int(self.resize * max(height, width) / min(height, width))
         resized = (self.resize, longer) if height <= width else (longer, self.resize)
         if self.resize * longer > MAX_PIXELS:
             raise DissectError(
-                f"{of}: {resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut it by hand."
+                f"{of}: {resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut the file."
             )
         rows, cols = (
             (round((whole - length) / 2), length, whole) for whole, length in zip(resized, self.size, strict=True)
@@ -58,12 +59,12 @@ class Crop:
         return rows, cols
 
     def cut(self, image: Image.Image, of: str | Path = "image") -> Image.Image:
-        """The part of an image, which messages call `of`, resized by Pillow's bilinear filter.
+        """The cropped image, resized by Pillow's bilinear filter; `of` is the image's name in messages.
 
         Raises
         ------
         DissectError
-            As `part` does.
+            As for `part`.
         """
         (top, height, rows), (left, width, cols) = self.part(image.height, image.width, of)
         resized = image.resize((cols, rows), Image.Resampling.BILINEAR)
@@ -71,6 +72,6 @@ class Crop:
 
 
 def stored_crop(parameters: Mapping[str, Any]) -> Crop | None:
-    """The crop among the parameters of a probe, None where it shows whole images."""
+    """The crop among the parameters of a probe, None if the probe is of whole images."""
     found = parameters.get("crop")
     return Crop(found["resize"], (found["size"][0], found["size"][1])) if found else None

@@ -1,7 +1,7 @@
-"""Writes a label set into `probe.zarr`: labels on one grid, checked, without duplicates.
+"""Writes a label set to `probe.zarr`: all labels on one grid, checked and without duplicates.
 
-Knows: how the labels of one image become planes, and what is counted on the way.
-Does not know: foreign layouts (`broden`, `masks`) or what is done with a probe.
+Knows: how the labels of one image become planes, and which totals are counted meanwhile.
+Does not know: formats of label files (`readers`), or how a probe is used.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
-"""A probe is cut into about this many image blocks, of 16 to 256 images."""
+"""A probe is divided into about this many image blocks, of 16 to 256 images each."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,32 @@ class IngestTask:
 
     url: str
     label_set: LabelSet
-    """with this block's rows only"""
+    """only the rows of this block"""
     start: int
     slots: int
     fingerprint: str
 
     @property
     def key(self) -> str:
-        """Its marker."""
+        """Key of the block's marker."""
         return f"blocks/{self.start}-{self.start + len(self.label_set.rows)}"
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """The task's name in messages."""
         rows = self.label_set.rows
         return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
 
 
 def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
-    """Read every image and label map of `label_set`, and write the probe to `url`; finished blocks are kept.
+    """Read every image and label map of `label_set`, and write the probe to `url`; blocks that are finished are kept.
 
-    Every image is decoded once, so that a damaged file is found here and not hours later.
+    Every image is decoded once, so that a damaged file is found now and not hours later.
 
     Raises
     ------
     DissectError
-        For a file that is missing, damaged or of the wrong size, a number that is no concept, or another probe there.
+        If a file is missing, damaged or of the wrong size, a label is not a concept, or `url` holds another probe.
     """
     label_set, pool = label_set.check(), pool or Threads()
     fingerprint = label_set_fingerprint(label_set)
@@ -95,7 +95,7 @@ def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show
 
 
 def _summary(label_set: LabelSet) -> dict[str, Any]:
-    """What a probe is made from, short enough to be compared in a message."""
+    """What determines a probe, short enough to name the differences in a message."""
     return {
         "schema_version": SCHEMA_VERSION,
         "images": len(label_set.rows),
@@ -115,26 +115,26 @@ def _differences(was: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _check_ours(url: str, fingerprint: str) -> None:
-    """Raise unless what stands at `url` without a label set's marker is nothing, or left by a run of this label set."""
+    """Raise if there is something at `url` other than an unfinished probe of this label set."""
     for key in store.markers(url, "blocks"):
         store.marker(url, key, fingerprint=fingerprint)
     if store.exists(url) and not {"schema_version", "parameters"} <= store.read_attrs(url).keys():
-        raise DissectError(f"{url}: holds something that this package did not make. Use another path.")
+        raise DissectError(f"{url}: holds something that this package did not write. Use another path.")
 
 
 def block_length(images: int) -> int:
-    """Images of one block: a power of two, the same for every number of workers."""
+    """Number of images of a block: a power of two that does not depend on the number of workers."""
     return int(min(256, max(16, 2 ** round(np.log2(max(1, images / BLOCKS))))))
 
 
 def label_chunks(length: int) -> tuple[int, int]:
-    """Images of a chunk and of a shard of label maps written in blocks of `length` images; the same without shards."""
+    """Images of a chunk and of a shard of label maps in blocks of `length` images; equal if there are no shards."""
     chunk = min(16, length)
     return chunk, chunk if length % chunk else length
 
 
 def label_set_fingerprint(label_set: LabelSet) -> str:
-    """sha256 of all that makes a probe but the files' contents; where the folders lie does not count."""
+    """sha256 of everything that determines a probe, except the files' contents and the folders they are in."""
     content = asdict(
         replace(label_set, images="", maps="", rows=tuple(replace(row, where="") for row in label_set.rows))
     )
@@ -147,7 +147,7 @@ def label_set_fingerprint(label_set: LabelSet) -> str:
 
 
 def ingest_block(task: IngestTask) -> None:
-    """Write the labels of one image block, and mark it with its counts and digests; nothing where it is marked."""
+    """Write the labels of one image block, and its marker with counts and digests, unless the marker exists."""
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     label_set = task.label_set
@@ -177,15 +177,15 @@ def ingest_block(task: IngestTask) -> None:
 
 
 def read_maps(label_set: LabelSet, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
-    """The row's label maps on the grid, (plane, row, col); checks all its files and adds them to the digests."""
+    """The label maps of a row on the grid, (plane, row, col); checks all its files and adds them to the digests."""
     planes = np.zeros((len(label_set.planes), *label_set.label_size), np.uint16)
     path = inside(label_set.images, row.image, row.where)
     with open_image(path) as image:
         part = label_set.crop.part(image.height, image.width, path) if label_set.crop else WHOLE
         rgb = np.asarray(image.convert("RGB")) if label_set.colors else None
     pixels_digest.update(path.read_bytes())
-    known = np.zeros(1 << 16, np.bool_)
-    known[[0, *label_set.ignored, *(c.number for c in label_set.concepts)]] = True
+    allowed = np.zeros(1 << 16, np.bool_)
+    allowed[[0, *label_set.ignored, *(c.number for c in label_set.concepts)]] = True
     for plane, name in row.maps:
         path = inside(label_set.maps, name, row.where)
         labels = label_set.decode(path)
@@ -195,8 +195,8 @@ def read_maps(label_set: LabelSet, row: Row, pixels_digest: Any, labels_digest: 
                 f"{path}: expected {row.size[0]} x {row.size[1]} (sh x sw of {row.where}), got "
                 f"{labels.shape[0]} x {labels.shape[1]} pixels."
             )
-        if not known[labels].all():
-            raise DissectError(f"{path}: holds label {labels[~known[labels]][0]}, which is no concept of the probe.")
+        if not allowed[labels].all():
+            raise DissectError(f"{path}: holds label {labels[~allowed[labels]][0]}, which is no concept of the probe.")
         planes[plane] = nearest(labels, label_set.label_size, part)
     if rgb is not None:
         first = next(c.number for c in label_set.concepts if c.category == "color")
@@ -235,7 +235,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
     objects = write(url, "", arrays, _attrs(label_set, url), coordinates)
-    # The root's own metadata is written again at the end, with the images' digest, and listed then.
+    # `_finish` writes the root's metadata again, with the digest of the images, and its marker lists that.
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
@@ -250,14 +250,14 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
 
 
 def _root(label_set: LabelSet, url: str) -> str:
-    """Where the images lie: relative to the store's folder where they are in it, so that a run can be moved."""
+    """The image folder. It is relative if it lies beside or below the store, so that a run directory can be moved."""
     images = Path(label_set.images).resolve()
     parent = None if "://" in url else Path(url).resolve().parent
     return images.relative_to(parent).as_posix() if parent and images.is_relative_to(parent) else str(images)
 
 
 def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
-    """Write the totals and mark the probe as done under the digest of its contents."""
+    """Write the totals, then the marker `done`, whose fingerprint includes the digests of all files."""
     images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
     category_images = np.zeros(len(label_set.categories), np.int64)
     for block in blocks:
@@ -272,11 +272,11 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
     seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in label_set.rows]}
     images_sha256 = store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {}))
     fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
-    with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (w, _):
-        w.add(store.write_group(url, "", _attrs(label_set, url) | {"images_sha256": images_sha256}))
-        w.write("concept_images", (0,), images)
-        w.write("concept_area", (0,), areas)
-        w.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))
+    with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (writer, _):
+        writer.add(store.write_group(url, "", _attrs(label_set, url) | {"images_sha256": images_sha256}))
+        writer.write("concept_images", (0,), images)
+        writer.write("concept_area", (0,), areas)
+        writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))
 
 
 def open_probe(url: str) -> xr.Dataset:

@@ -1,7 +1,7 @@
-"""What a probe will hold, before any image is read: rows, planes, concepts, categories.
+"""Label sets: the images, label maps, concepts and categories of a probe, before any pixel is read.
 
-Knows: the form that every reader of a foreign layout fills in, and how to take a subset.
-Does not know: any layout on disk, pixels, or stores.
+Knows: the record that every reader of a format returns, and how to take a subset of it.
+Does not know: formats of label files, pixels, or stores.
 """
 
 from collections import Counter
@@ -18,10 +18,10 @@ from dissect_xr.probe.crop import Crop, stored_crop
 from dissect_xr.schema import LABEL_SIDE
 
 Decode = Callable[[Path], NDArray[np.uint16]]
-"""Reads one label map as concept numbers (row, col), 0 = none; a top-level function, since it travels to workers."""
+"""Reads one label map as concept numbers (row, col), 0 = none. A top-level function, since it is sent to workers."""
 
 LARGEST = 65_535
-"""Largest concept number: annotations are uint16."""
+"""Largest concept number: labels are stored as uint16."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Concept:
     number: int
     name: str
     category: str
-    """primary category: where the concept competes (METHOD 3)"""
+    """primary category, in which the concept is compared with others (METHOD 3)"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image and where its labels are."""
+    """One image and the files of its labels."""
 
     image: str
     """path relative to the image root"""
@@ -46,14 +46,14 @@ class Row:
     whole: tuple[int, ...]
     """concept numbers of the whole image"""
     size: tuple[int, int] | None
-    """(height, width) its label maps must have, where the source says"""
+    """(height, width) that its label maps must have; None if the source does not say"""
     where: str
     """file and line, for errors"""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """All that a probe will hold, but the pixels."""
+    """Everything that determines a probe, except the pixels."""
 
     images: str
     """folder the image paths are relative to"""
@@ -69,20 +69,20 @@ class LabelSet:
     label_size: tuple[int, int]
     """(rows, columns) of the probe's label grid"""
     ignored: frozenset[int] = frozenset()
-    """numbers that may occur in maps and mean none here: other categories', or the source's void label"""
+    """numbers that may occur in maps but mean no label: those of other categories, or the source's void label"""
     colors: bool = False
-    """whether the last plane is generated from the pixels"""
+    """whether the last plane holds colours computed from the pixels"""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """as stored: how the label set was made"""
+    """how the label set was made, as stored with the probe"""
 
     def subset(self, *, split: str | Sequence[str] | None = None, limit: int | None = None) -> "LabelSet":
-        """The rows of the given splits, the first `limit` of them."""
+        """The label set with the rows of the given splits only, and of these the first `limit`."""
         rows = self.rows
         if split is not None:
             wanted = {split} if isinstance(split, str) else set(split)
-            there = Counter(row.split for row in rows)
-            if missing := wanted - set(there):
-                raise DissectError(f"images: no split {sorted(missing)}; there are {dict(sorted(there.items()))}.")
+            splits = Counter(row.split for row in rows)
+            if missing := wanted - set(splits):
+                raise DissectError(f"images: no split {sorted(missing)}; there are {dict(sorted(splits.items()))}.")
             rows = tuple(row for row in rows if row.split in wanted)
         if limit is not None:
             if limit < 1:
@@ -93,17 +93,17 @@ class LabelSet:
 
     @property
     def crop(self) -> Crop | None:
-        """The part of every image that is shown, None for all of it."""
+        """The part of every image that the model sees, None for all of it."""
         return stored_crop(self.parameters)
 
     def cropped(self, crop: Crop | None) -> "LabelSet":
-        """The label set for a model that sees this part of every image: labels outside it are in no count."""
+        """The label set for a model that sees only this part of every image: labels outside it are not counted."""
         return self if crop is None else replace(self, parameters=self.parameters | {"crop": crop.parameters})
 
     def with_colors(self, names: Sequence[str]) -> "LabelSet":
-        """The label set with a generated colour plane: `names` become concepts after the largest number."""
+        """The label set with a plane of colours; `names` become concepts, numbered after the largest number."""
         if "color" in self.categories:
-            raise DissectError("colors: the probe has a category 'color' of its own. Leave colors out.")
+            raise DissectError("colors: the probe already has a category 'color'. Leave out `colors`.")
         taken = [c.number for c in self.concepts] + list(self.ignored)
         first = max(taken, default=0) + 1
         if first + len(names) - 1 > LARGEST:
@@ -119,14 +119,14 @@ class LabelSet:
         )
 
     def check(self) -> "LabelSet":
-        """The label set itself, or an error saying what it lacks."""
+        """The label set itself; raises if it has no image or no concept, or cannot be stored."""
         if not self.rows:
             raise DissectError("the probe would hold no image: expected at least one.")
         if not self.concepts:
             raise DissectError("the probe would hold no concept: expected at least one.")
-        twice = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
-        if twice:
-            raise DissectError(f"image '{twice[0]}' is listed more than once: images must be distinct.")
+        repeated = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
+        if repeated:
+            raise DissectError(f"image '{repeated[0]}' is listed more than once: images must be distinct.")
         if max(self.label_size) > LABEL_SIDE:
             raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
         return self

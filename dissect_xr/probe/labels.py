@@ -1,4 +1,4 @@
-"""One image's labels: what is removed, what is counted.
+"""The labels of one image: duplicates are removed, and the pixels of every concept are counted.
 
 Knows: planes, whole-image labels, concepts and their categories, as arrays.
 Does not know: files or stores.
@@ -18,7 +18,7 @@ class Tables:
     """Concept tables as arrays."""
 
     index: NDArray[np.int64]
-    """(65536,) concept number -> index, -1 where there is none"""
+    """(65536,) concept number -> index of the concept, -1 for other numbers"""
     category: NDArray[np.int64]
     """(concept,) index of the primary category"""
 
@@ -32,10 +32,10 @@ class Tables:
 
 
 def label_image(planes: NDArray[np.uint16], whole: NDArray[np.uint16], tables: Tables) -> NDArray[np.int64]:
-    """Clean one image's labels in place and return the (concept,) pixels that carry each concept.
+    """Remove duplicate labels of one image in place, and return the number of pixels of each concept, (concept,).
 
-    Numbers without a concept become 0. A label counts once per pixel: a later plane loses what an earlier one, or a
-    label of the whole image, says already (METHOD 1.5 and 2).
+    Numbers without a concept become 0. A label counts once per pixel: it is removed from a plane if an earlier plane
+    has it at the same pixel, or the whole image has it (METHOD 1.5 and 2).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The images of a label set that can be read, for those who would rather lose an image than stop.
+"""Removes images that cannot be read from a label set, for runs with `skip_bad_images`.
 
-Knows: how the files of a row are checked, and where it is recorded which were left out.
-Does not know: how labels are stored (`ingest`): what is left out here is in no count and no threshold.
+Knows: how the files of a row are checked, and where the removed images are recorded.
+Does not know: how labels are stored (`ingest`). Removed images take part in no count and no threshold.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from dissect_xr.probe.ingest import block_length, label_set_fingerprint, read_ma
 from dissect_xr.probe.label_set import LabelSet
 
 KEY = "skipped"
-"""The marker that records which images are left out."""
+"""Key of the marker that records the removed images."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class CheckTask:
     """One image block."""
 
     label_set: LabelSet
-    """with this block's rows only"""
+    """only the rows of this block"""
 
     @property
     def what(self) -> str:
-        """For messages."""
+        """The task's name in messages."""
         return f"check, images {self.label_set.rows[0].image} to {self.label_set.rows[-1].image}"
 
 
 def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = None, show: bool = True) -> LabelSet:
-    """The label set without the images that cannot be read, or whose label maps cannot; decodes every image once.
+    """The label set without the images that, or whose label maps, cannot be read; decodes every image once.
 
-    Which are left out, and why, becomes part of the label set's parameters, and of a marker of the probe at `url`: a
-    run that is taken up again leaves out the same ones.
+    The removed images and the reasons become a parameter of the label set, and are recorded in a marker of the probe at
+    `url`, so that a resumed run removes the same images.
     """
     pool, fingerprint = pool or Threads(), label_set_fingerprint(label_set.check())
     found = store.marker(url, KEY, fingerprint=fingerprint)
@@ -44,10 +44,10 @@ def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = Non
         blocks = [label_set.rows[i : i + length] for i in range(0, len(label_set.rows), length)]
         bad: list[list[str]] = []
         with track("checking images", len(blocks), show=show) as bar:
-            for task, wrong in run_blocks(
+            for task, found_bad in run_blocks(
                 pool, check_block, [CheckTask(replace(label_set, rows=rows)) for rows in blocks]
             ):
-                bad += wrong
+                bad += found_bad
                 bar.advance(len(task.label_set.rows))
         store.mark(url, KEY, fingerprint=fingerprint, written={}, note={KEY: sorted(bad)})
     else:
@@ -58,7 +58,7 @@ def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = Non
 
 
 def check_block(task: CheckTask) -> list[list[str]]:
-    """[image, reason] of every image of the block that cannot be read."""
+    """[image, reason] of every image of the block that cannot be read, or whose label maps cannot be read."""
     bad = []
     for row in task.label_set.rows:
         try:

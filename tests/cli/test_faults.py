@@ -350,7 +350,7 @@ def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, t
         (ValueError("HTTP error"), False),
     ],
 )
-def test_errors_of_the_way_to_a_store_are_told_from_those_of_what_lies_there(error, passes):
+def test_transport_errors_are_told_from_damage(error, passes):
     assert objects.is_transport(error) == passes
 
 

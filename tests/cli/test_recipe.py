@@ -63,7 +63,7 @@ def test_an_override_reaches(recipe: Path, override: str, read: object) -> None:
         ("activations.batch=0", "activations.batch"),
         ("activations.dtype=int8", "activations.dtype"),
         ("model.snapshots=[]", "model.snapshots"),
-        ("model.snapshots.5.step=1", "expected a position from 0 to 1"),
+        ("model.snapshots.5.step=1", "expected an index from 0 to 1"),
         ("probe.kind=imagenet", "probe"),
         ("nonsense", "expected KEY=VALUE"),
         ("model.input_size.x=1", "no group of fields"),

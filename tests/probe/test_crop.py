@@ -143,7 +143,9 @@ def test_part_and_labels_must_agree(images, tmp_path, capsys):
     assert runs.call("probe", *given_) == 0
     assert runs.call("extract", *given_, "--set", "model.preprocess.resize=64") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "its labels are of whole images, the preprocessing shows the model Crop(resize=64, size=(48, 40))" in said
+    assert (
+        "its labels are of whole images, but the preprocessing gives the model Crop(resize=64, size=(48, 40))" in said
+    )
     assert runs.call("run", *given_, "--set", "model.preprocess.resize=64") == 2
     assert "parameters.crop was None, is {'resize': 64, 'size': [48, 40]}" in capsys.readouterr().err
     assert runs.call("run", *given_, "--set", "model.preprocess.resize=47") == 2

@@ -340,7 +340,7 @@ def test_colours_need_room_and_no_colours_of_the_sets_own(folder):
     with pytest.raises(DissectError, match="need 11 free numbers above 65535"):
         read_broden(folder).with_colors(COLOR_NAMES)
     label_set = replace(read_broden(folder), categories=("color",))
-    with pytest.raises(DissectError, match="'color' of its own"):
+    with pytest.raises(DissectError, match="already has a category 'color'"):
         label_set.with_colors(COLOR_NAMES)
 
 

@@ -1,4 +1,4 @@
-"""What has no marker does not exist, what a marker vouches for is what lies on disk, and no block shares a shard."""
+"""What has no marker does not exist, what a marker lists is what lies on disk, and no block shares a shard."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Where a cell of a layer looks in the image."""
+"""Which pixels of the image a cell of a layer sees."""

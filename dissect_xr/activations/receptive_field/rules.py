@@ -1,7 +1,8 @@
-"""Where the cells of a torch function's result lie, given where those of its arguments do.
+"""Rules that give the geometry of a torch function's result from the geometries of its arguments.
 
-Knows: torch's functions by name; how maps meet and how they are sliced and reshaped, y and x being the last two dims.
-Does not know: models, layers, how calls were recorded. A function without a rule has no geometry; nothing is guessed.
+Knows: torch's functions by name; how maps are combined, sliced and reshaped. y and x are always the last two dims.
+Does not know: models, layers, or how calls are recorded (`tracing`). A function without a rule has no geometry: nothing
+is guessed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,8 @@ from dissect_xr.activations.receptive_field import windows
 from dissect_xr.activations.receptive_field.geometry import AxisGeometry, Geometry, NoGeometryError
 
 Position = Geometry | str | None
-"""Of a tensor's cells: a geometry, the reason why there is none, or None where there is no position to have
-(parameters, and what was computed from them or from a pooled vector alone)."""
+"""Positions of a tensor's cells: a geometry, the reason why it cannot be found, or None if the tensor's cells have no
+positions (parameters, and what is computed from parameters or pooled vectors alone)."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Call:
     """One call of a torch function."""
 
     position: Callable[[Tensor], Position]
-    """Of any tensor seen so far."""
+    """Gives the positions of any tensor seen so far."""
     output: Tensor
-    """First tensor it returned; only its shape counts."""
+    """First tensor that the function returned; rules use only its shape."""
 
 
 Rule = Callable[..., Position]
-"""Takes a `Call` and then the function's own arguments."""
+"""A function of a `Call` and then the arguments of the torch function; gives the positions of the result."""
 
 
 def tensors(value: object) -> Iterator[Tensor]:
@@ -44,7 +45,10 @@ def tensors(value: object) -> Iterator[Tensor]:
 
 
 def pointwise(call: Call, *args: object, **kwargs: object) -> Position:
-    """Where maps meet cell by cell, the one with the largest receptive field counts; pooled ones do not."""
+    """Positions where maps are combined cell by cell: those of the map with the largest receptive field.
+
+    A map that was pooled to one cell along an axis does not count along that axis.
+    """
     maps = [(tensor, p) for tensor in tensors([args, kwargs]) if isinstance(p := call.position(tensor), Geometry)]
     height, width = call.output.shape[-2:]
     y = _widest([(tensor.shape[-2], p.y) for tensor, p in maps], height)
@@ -57,21 +61,21 @@ def pointwise(call: Call, *args: object, **kwargs: object) -> Position:
 
 
 def _widest(axes: list[tuple[int, AxisGeometry]], length: int) -> AxisGeometry | None:
-    # A length of 1 that is not the result's is a pooled axis: it holds for every cell.
-    meeting = [axis for n, axis in axes if n == length]
-    jumps = sorted({axis.jump for axis in meeting})
+    # A map of length 1 in a longer result was pooled: its one cell is combined with every cell of the others.
+    combined = [axis for n, axis in axes if n == length]
+    jumps = sorted({axis.jump for axis in combined})
     if length > 1 and len(jumps) > 1:
         raise NoGeometryError(f"joins maps whose cells lie {' and '.join(map(str, jumps))} pixels apart")
-    return max(meeting, key=lambda axis: axis.field, default=None)
+    return max(combined, key=lambda axis: axis.field, default=None)
 
 
 def _on_one_map(rule: Callable[..., Position]) -> Rule:
-    """Rule that knows one map's geometry, looked up from the function's first argument."""
+    """Rule made from a function of one map's geometry, that of the torch function's first argument."""
 
-    def looked_up(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Position:
+    def with_geometry(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Position:
         return rule(_geometry(call, input), call.output, input, *args, **kwargs)
 
-    return looked_up
+    return with_geometry
 
 
 def _geometry(call: Call, input: Tensor) -> Geometry:
@@ -93,7 +97,7 @@ def _joined(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Position:
 
 
 def _along(position: int, default: int) -> Rule:
-    """Rule of a function that works along one dim: its argument `dim`, or the one at this position."""
+    """Rule of a function that works along one dim, given as its argument `dim` or at this position."""
 
     def rule(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Position:
         dim = kwargs.get("dim", args[position - 1] if len(args) >= position else default)
@@ -109,7 +113,7 @@ def _check_leading(dim: int, ndim: int) -> None:
 
 
 def _reshaped(call: Call, input: Tensor, *args: object, **kwargs: object) -> Position:
-    # Memory order is kept, so y and x are still the last two dims if those have their lengths.
+    # Reshaping keeps the order in memory, so y and x are still the last two dims if these have the same lengths.
     if call.output.shape[-2:] == input.shape[-2:]:
         return call.position(input)
     if input.shape[-2:].numel() == 1:
@@ -137,7 +141,7 @@ def _reordered(call: Call, input: Tensor, order: list[int]) -> Position:
 
 
 def _indexed(call: Call, input: Tensor, index: Any) -> Position:
-    """A slice along y or x starts later and may step; slices and numbers may take anything of the dims before."""
+    """A slice along y or x moves the first cell and may change the step; other dims may be indexed in any way."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if any(not isinstance(part, (int, slice, type(...), type(None))) or isinstance(part, bool) for part in parts):
         raise NoGeometryError("picks cells by a list or tensor")
@@ -151,7 +155,7 @@ def _indexed(call: Call, input: Tensor, index: Any) -> Position:
     return Geometry(of.y.at(down, top), of.x.at(right, left))
 
 
-def _nowhere(call: Call, *args: object, **kwargs: object) -> Position:
+def _no_position(call: Call, *args: object, **kwargs: object) -> Position:
     return None
 
 
@@ -182,7 +186,7 @@ _ON_ONE_MAP: dict[Callable[..., Position], str] = {
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_RESHAPING.split(), _reshaped),
-    **dict.fromkeys(_FILLED.split(), _nowhere),
+    **dict.fromkeys(_FILLED.split(), _no_position),
     **{name: _on_one_map(rule) for rule, names in _ON_ONE_MAP.items() for name in names.split()},
     **dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min"], _reduced),
     **dict.fromkeys(["cat", "concat", "concatenate", "stack"], _joined),
@@ -195,4 +199,4 @@ RULES: dict[str, Rule] = {
     "permute": _permuted,
     "getitem": _indexed,
 }
-"""Rule of every function understood, by its name without leading or trailing underscores (`relu_` is `relu`)."""
+"""Name of a torch function, without leading and trailing underscores (`relu` for `relu_`) -> its rule."""

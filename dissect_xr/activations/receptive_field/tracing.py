@@ -1,8 +1,8 @@
-"""Receptive-field geometry of a model's layers, by following one forward pass of shapes without data.
+"""Receptive-field geometry of a model's layers, traced through one forward pass on tensors without values.
 
-Knows: how to watch every torch function a model calls, in eval mode, on tensors that have a shape and no values; and
-that where this cannot be done exactly there is a reason to give instead.
-Does not know: what a function does to positions (geometry_rules.py), what a caller does without a geometry.
+Knows: how to record every torch function that a model calls in eval mode, on tensors that have only a shape. A layer
+that cannot be traced exactly gets the reason instead of a geometry.
+Does not know: how a function changes positions (`rules`), or what a caller does without a geometry.
 """
 
 import copy
@@ -22,12 +22,12 @@ from dissect_xr.activations.taps import check_layers
 def trace_geometry(
     model: nn.Module, layers: Sequence[str], input_size: tuple[int, int], *, channels: int = 3
 ) -> dict[str, Geometry | str]:
-    """Geometry of each layer, or the reason why it has none.
+    """The geometry of each layer, or the reason why it has none.
 
-    The forward pass runs on a copy of the modules that shares no tensor with the model and holds no values, so it costs
-    no arithmetic and the model is not touched. Control flow that depends on shapes is followed; where it depends on
-    values, the pass stops there and the layers after it get the reason. An operation without a rule takes its geometry
-    from the layers that depend on it and from no other.
+    The forward pass runs on a copy of the modules whose tensors have no values, so it needs no arithmetic and does not
+    change the model. Control flow may depend on shapes. If it depends on values, the pass stops there, and the later
+    layers get that as their reason. If an operation has no rule, only the layers computed from its result have no
+    geometry.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def trace_geometry(
     input_size
         (H, W) of the input.
     channels
-        Of the input.
+        Number of channels of the input.
 
     Raises
     ------
     DissectError
-        The model has no module of that name.
+        If the model has no module of that name.
 
     Examples
     --------
@@ -56,22 +56,22 @@ def trace_geometry(
     """
     check_layers(model, layers)
     reached: dict[str, Position] = {}
-    missed = "it is not called in a forward pass"
+    reason = "it is not called in a forward pass"
     try:
         _follow(model, (2, channels, *input_size), reached)
     except Exception as error:
-        # Any failure of a foreign forward() must become a reason; its first line says which operation it was.
+        # A model's forward() may raise any error: it becomes the reason. Its first line names the operation.
         first_line = (str(error).splitlines() or [""])[0]
-        missed = f"the forward pass cannot be followed without data: {type(error).__name__}: {first_line}"
-    found = {layer: reached.get(layer, missed) for layer in layers}
-    return {layer: _NOWHERE if position is None else position for layer, position in found.items()}
+        reason = f"the forward pass cannot be followed without data: {type(error).__name__}: {first_line}"
+    found = {layer: reached.get(layer, reason) for layer in layers}
+    return {layer: _NO_POSITION if position is None else position for layer, position in found.items()}
 
 
-_NOWHERE = "its cells have no position: it is computed from a pooled vector or from parameters alone"
+_NO_POSITION = "its cells have no position: it is computed from a pooled vector or from parameters alone"
 
 
 def _follow(model: nn.Module, shape: tuple[int, ...], reached: dict[str, Position]) -> None:
-    """Run the forward pass; fills `reached` layer by layer, so that what was reached before a failure counts."""
+    """Run the forward pass; fills `reached` layer by layer, so that a failure does not lose the layers before it."""
     calls = _Calls()
     twin, parameters = _valueless(model)
     for tensor in parameters:
@@ -106,12 +106,13 @@ def _layer_position(calls: "_Calls", output: object) -> Position:
 
 
 class _Calls(TorchFunctionMode):
-    """Notes, for every tensor that torch functions return while active, where its cells are."""
+    """Records the positions of the cells of every tensor that a torch function returns inside the `with` block."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inside: list[str] = []
-        # Holding the tensors keeps their ids from being given to others; without values they cost nothing.
+        # While the tensors are kept, Python cannot give their ids to others. They have no values, so this needs no
+        # memory.
         self._seen: dict[int, tuple[Tensor, Position]] = {}
 
     def put(self, tensor: Tensor, position: Position) -> None:
@@ -120,7 +121,8 @@ class _Calls(TorchFunctionMode):
     def position(self, tensor: Tensor) -> Position:
         if id(tensor) in self._seen:
             return self._seen[id(tensor)][1]
-        # A tensor with values was in the model's code all along; one without came past us.
+        # A tensor with values is a constant of the model's code. One without was returned by a call that was not
+        # recorded.
         return "it comes out of compiled or custom code" if tensor.is_meta else None
 
     def __torch_function__(
@@ -133,7 +135,7 @@ class _Calls(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func)).strip("_")
-        # x[...] = y returns nothing and changes x.
+        # x[...] = y returns nothing, but changes x.
         changed = given[:1] if name == "setitem" else list(tensors(result))
         if changed:
             position = self._after(name, given, Call(self.position, changed[0]), args, kwargs)
@@ -162,7 +164,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _valueless(model: nn.Module) -> tuple[nn.Module, list[Tensor]]:
-    """Copy of the modules in eval mode and without hooks, every tensor replaced by its shape; and those tensors."""
+    """A copy of the modules in eval mode without hooks, whose tensors have no values; and a list of these tensors."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         held = [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]
@@ -180,7 +182,7 @@ def _input_dtype(parameters: list[Tensor]) -> torch.dtype:
 
 
 def _on_meta(value: Any) -> Any:
-    """Same nested arguments, tensors that carry values replaced by their shapes."""
+    """The same nested arguments, in which tensors with values are replaced by tensors without."""
     if isinstance(value, Tensor):
         return value if value.is_meta else value.to("meta")
     if type(value) in (list, tuple):

@@ -1,10 +1,10 @@
-"""What torch functions that compute a map from one map do to its geometry: windows, padding, resampling, pooling.
+"""How torch functions that compute one map from another change its geometry: windows, padding, resampling, pooling.
 
-Knows: the arguments of these functions, by torch's names and in torch's order, and which of them move cells.
-Does not know: how calls are recorded, how several maps meet (geometry_rules.py).
+Knows: the arguments of these functions, with torch's names and in torch's order, and which of them move cells.
+Does not know: how calls are recorded (`tracing`), or how several maps are combined (`rules`).
 
-Every rule takes the input's geometry, the output (for its shape) and then the function's own arguments, the input
-first; arguments that move no cell are swallowed, torch has already accepted them.
+Every rule takes the input's geometry, the output (for its shape) and then the arguments of the torch function, of which
+the input is the first. Arguments that move no cell are ignored: torch has already accepted them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from dissect_xr.activations.receptive_field.geometry import Geometry, NoGeometry
 def conv2d(
     of: Geometry, output: Tensor, input: Tensor, weight: Tensor, bias: object = None, *rest: Any, **named: Any
 ) -> Geometry:
-    """Geometry after a convolution, also dilated, grouped, or padded "same"."""
+    """Geometry after a convolution, which may be dilated, grouped, or padded "same"."""
     stride, padding, dilation, _ = _arguments(rest, named, stride=1, padding=0, dilation=1, groups=1)
     return _windows(of, weight.shape[2:], stride, padding, dilation)
 
@@ -72,7 +72,7 @@ def lp_pool2d(
 
 
 def adaptive_pool2d(of: Geometry, output: Tensor, input: Tensor, *_: Any, **__: Any) -> Geometry:
-    """Geometry after adaptive pooling into windows of one size; to 1 x 1 it is a map of one cell."""
+    """Geometry after adaptive pooling, if all its windows have the same size."""
     old, new = tuple(input.shape[-2:]), tuple(output.shape[-2:])
     if any(n % m for n, m in zip(old, new, strict=True)):
         raise NoGeometryError(f"pools {old} to {new}, by windows of unequal size")
@@ -102,12 +102,12 @@ def pad(of: Geometry, output: Tensor, input: Tensor, pad: Sequence[int], *_: Any
 
 
 def pixel_shuffle(of: Geometry, output: Tensor, input: Tensor, upscale_factor: int) -> Geometry:
-    """Geometry after units became cells."""
+    """Geometry after a pixel shuffle, which turns units into cells."""
     return Geometry(of.y.resampled(Fraction(1, upscale_factor)), of.x.resampled(Fraction(1, upscale_factor)))
 
 
 def pixel_unshuffle(of: Geometry, output: Tensor, input: Tensor, downscale_factor: int) -> Geometry:
-    """Geometry after cells became units."""
+    """Geometry after the inverse of a pixel shuffle, which turns cells into units."""
     return _windows(of, downscale_factor, downscale_factor, 0, 1)
 
 
@@ -124,7 +124,7 @@ def interpolate(
     if mode == "bilinear" and named.get("align_corners"):
         corners = [Fraction(n - 1, max(m - 1, 1)) for n, m in zip(old, new, strict=True)]
         return Geometry(of.y.at(corners[0], 0, 1), of.x.at(corners[1], 0, 1))
-    # torch uses the factor as given; the sizes' ratio is another number when the new size was rounded.
+    # torch uses the given factor, which differs from the ratio of the sizes if the new size was rounded.
     factors = _pair(None if named.get("recompute_scale_factor") else scale_factor)
     steps = [Fraction(n, m) if f is None else 1 / Fraction(f) for f, n, m in zip(factors, old, new, strict=True)]
     if mode == "bilinear":
@@ -137,7 +137,7 @@ def interpolate(
 def _windows(of: Geometry, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Geometry:
     kernels, strides, dilations = _pair(kernel), _pair(stride), _pair(dilation)
     if padding == "same":
-        # torch pads the odd cell at the end.
+        # If the padding is odd, torch adds the extra cell at the end.
         padding = [d * (k - 1) // 2 for k, d in zip(kernels, dilations, strict=True)]
     paddings = _pair(0 if padding == "valid" else padding)
     parts = zip((of.y, of.x), kernels, strides, paddings, dilations, strict=True)
@@ -145,7 +145,7 @@ def _windows(of: Geometry, kernel: Any, stride: Any, padding: Any, dilation: Any
 
 
 def _arguments(rest: tuple[Any, ...], named: dict[str, Any], **defaults: Any) -> list[Any]:
-    """Values of trailing arguments, given by position or by name; `defaults` names them in torch's order."""
+    """The values of the arguments that `defaults` lists in torch's order, given by position or by name."""
     by_position = dict(zip(defaults, rest, strict=False))
     return [{**defaults, **named, **by_position}[name] for name in defaults]
 

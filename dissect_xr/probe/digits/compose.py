@@ -1,6 +1,7 @@
-"""One composed image of handwritten digits, with every label known because everything in it was painted on purpose.
+"""Composes one image of handwritten digits together with its label maps.
 
-Knows: layouts of digits, families of backgrounds, and how digits, texture patches and paints go onto one canvas.
+Knows: layouts of digits, families of backgrounds, and how digits, patches of texture and colours are painted on a
+canvas.
 Does not know: label numbers, files, which categories an image is annotated for, or where the handwriting comes from.
 """
 
@@ -14,7 +15,7 @@ from dissect_xr.probe.colors import COLOR_NAMES, PROTOTYPES
 from dissect_xr.probe.digits.textures import TEXTURES, texture
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""The objects in the order of their labels, from 1."""
+"""The objects in the order of their labels, which start at 1."""
 
 _LOW, _HIGH = 0.14, 0.86
 LAYOUTS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -31,9 +32,9 @@ LAYOUTS: dict[str, tuple[tuple[float, float], ...]] = {
     "triangle": ((0.25, 0.5), (0.75, 0.25), (0.75, 0.75)),
     "scatter": (),
 }
-"""Centres of the digits as shares of the image's height and width; scatter draws its own."""
+"""Centres of the digits as shares of the image's height and width; those of scatter are random."""
 
-# Layouts with few digits draw them larger, so that all layouts have about the same amount of ink.
+# Digits are larger in layouts with few digits, so that all layouts have about the same amount of ink.
 _DIGIT_SIDE = {"single": 0.42, "pair": 0.36, "triangle": 0.34, "corner": 0.3, "frame": 0.32}
 _USUAL_SIDE = 0.28
 _SCATTERED = 5
@@ -41,11 +42,11 @@ _SCATTERED = 5
 BACKGROUNDS: dict[str, str] = {"paper": "white", "slate": "black", "lawn": "green", "water": "blue"}
 """The colour of each family of backgrounds."""
 
-# No background has these, so each covers few pixels and can be detected at a fraction of 0.005.
+# No background has one of these colours, so each covers few pixels and can be detected at a fraction of 0.005.
 _INKS = ("brown", "grey", "orange", "pink", "purple", "red", "yellow")
 
 SCENES = tuple(f"{layout}-on-{background}" for layout in LAYOUTS for background in BACKGROUNDS)
-"""Kinds of whole images: a layout on a background."""
+"""The scenes: a layout on a background."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Handwriting:
     """Enlarged digits to draw from, all `(digit, row, col)`."""
 
     ink: NDArray[np.float32]
-    """Cover of the paint, 0 to 1."""
+    """Opacity of the ink, 0 to 1."""
     parts: NDArray[np.uint8]
     """Label of the part at each pixel, 0 = none."""
     digit: NDArray[np.int64]
@@ -88,7 +89,7 @@ def compose(
     patches : int
         How many patches of texture lie on the background, under the digits.
     rng : numpy.random.Generator
-        Draws all else; the same state gives the same image.
+        Draws all other properties; the same state gives the same image.
     """
     layout, background = scene.split("-on-")
     canvas = _background(background, size, rng)
@@ -146,19 +147,20 @@ def _paint_digit(
     canvas: Canvas, handwriting: Handwriting, centre: NDArray[np.float64], side: int, rng: np.random.Generator
 ) -> None:
     """Paint a random digit in a random ink, moved inside where it would cross the border; writes into the canvas."""
-    which = int(rng.integers(len(handwriting.digit)))
+    index = int(rng.integers(len(handwriting.digit)))
     top, left = np.clip(np.round(centre - side / 2), 0, len(canvas.color) - side).astype(int)
     window = np.s_[top : top + side, left : left + side]
-    ink = _resized(handwriting.ink[which], side, Image.Resampling.BOX)
-    parts = _resized(handwriting.parts[which], side, Image.Resampling.NEAREST)
+    ink = _resized(handwriting.ink[index], side, Image.Resampling.BOX)
+    parts = _resized(handwriting.parts[index], side, Image.Resampling.NEAREST)
     color, paint = _paint(str(rng.choice(_INKS)), rng)
     canvas.rgb[window] += ink[..., None] * (paint - canvas.rgb[window])
     solid = ink > 0.5
     canvas.color[window][solid] = color
     canvas.texture[window][solid] = 0
-    # A digit includes the holes that it encloses, so every part lies on its object; through them the background shows.
+    # The label of a digit includes the holes that it encloses, so that every part lies on its object, although the
+    # background is visible there.
     whole = solid | (parts > 0)
-    canvas.object[window][whole] = handwriting.digit[which] + 1
+    canvas.object[window][whole] = handwriting.digit[index] + 1
     canvas.part[window][whole] = parts[whole]
 
 
@@ -175,11 +177,13 @@ def _paint(name: str, rng: np.random.Generator) -> tuple[int, NDArray[np.float32
 
 
 def _clouds(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth noise of standard deviation about 1, with `cells` + 1 knots along each side."""
+    """Smooth noise with a standard deviation of about 1, interpolated from `cells` + 1 knots along each side."""
     knots = Image.fromarray(rng.normal(0, 1, (cells + 1, cells + 1)).astype(np.float32))
     return np.asarray(knots.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-def _resized(field: NDArray[np.float32] | NDArray[np.uint8], side: int, how: Image.Resampling) -> NDArray[np.float32]:
-    """A square field at another size; labels survive with `NEAREST`."""
-    return np.asarray(Image.fromarray(field).resize((side, side), how))
+def _resized(
+    field: NDArray[np.float32] | NDArray[np.uint8], side: int, method: Image.Resampling
+) -> NDArray[np.float32]:
+    """A square field at another size; use `NEAREST` for labels."""
+    return np.asarray(Image.fromarray(field).resize((side, side), method))

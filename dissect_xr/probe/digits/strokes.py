@@ -1,6 +1,6 @@
 """The strokes of handwritten digits: enlarged ink, and which part of the digit each pixel belongs to.
 
-Knows: 8x8 grey digits, and how to tell enclosed holes, stroke ends, junctions and stroke directions from the bitmap.
+Knows: grey digits of 8x8 pixels, and how to find enclosed holes, stroke ends, junctions and stroke directions in them.
 Does not know: which digit it is, colours, or where the digit will be drawn.
 """
 
@@ -17,7 +17,7 @@ PART_NAMES = (
     "junction",
     "loop",
 )
-"""Parts in the order of their labels, from 1."""
+"""Parts in the order of their labels, which start at 1."""
 
 END, JUNCTION, LOOP = (PART_NAMES.index(name) + 1 for name in ("stroke-end", "junction", "loop"))
 
@@ -26,7 +26,7 @@ SIDE = 40
 
 _SCALE = 4
 _INK_LEVEL = 0.4
-# A pen stroke is about 2 bitmap pixels wide, so 5 enlarged ones cover it from its middle line.
+# A pen stroke is about 2 bitmap pixels wide, 8 after enlarging: 5 pixels from its middle line reach beyond its edge.
 _MARK_RADIUS = 5
 _MIN_COHERENCE = 0.25
 
@@ -35,7 +35,7 @@ def enlarged_ink(bitmap: NDArray[np.float64]) -> NDArray[np.float32]:
     """Digits of 8x8 pixels, levels 0 to 16, enlarged to `(digit, SIDE, SIDE) float32` in 0..1; ink is above 0.5."""
     padded = np.pad(bitmap, ((0, 0), (1, 1), (1, 1))).astype(np.float32) / 16
     large = [np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in padded]
-    # A steep ramp around the ink level keeps an edge of about one pixel instead of the blur of the enlargement.
+    # A steep ramp around the ink level replaces the blur of the enlargement by an edge of about one pixel.
     return np.clip((np.stack(large) - _INK_LEVEL) * 6 + 0.5, 0, 1).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ def stroke_parts(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _holes(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Background that no path along rows and columns joins with the border."""
+    """Background that is not connected with the border along rows and columns."""
     empty = ~solid
     outside = np.zeros_like(empty)
     outside[:, [0, -1]] = empty[:, [0, -1]]
@@ -115,7 +115,7 @@ def _lines_from(ring: NDArray[np.bool_]) -> NDArray[np.uint8]:
 def _grown(field: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
     """The field and all pixels within `steps` of it, as an octagon."""
     for step in range(steps):
-        # Steps to four neighbours and to eight by turns keep it nearly round.
+        # Growing by four and by eight neighbours in turn keeps the shape nearly round.
         field = field | _neighbours(field)[:: 2 - step % 2].any(axis=0)
     return field
 

@@ -1,6 +1,6 @@
 """Two-tone texture patterns for composed images.
 
-Knows: sixteen named patterns, each a boolean function of the pixel grid that says which of two paints a pixel gets.
+Knows: sixteen named patterns, each a boolean function of the pixel grid that chooses one of two colours for a pixel.
 Does not know: colours, images, labels, or where in an image a pattern lies.
 """
 
@@ -16,7 +16,7 @@ Pattern: TypeAlias = Callable[[Grid, Grid, np.random.Generator], Tones]
 
 
 def texture(name: str, *, shape: tuple[int, int], period: float, rng: np.random.Generator) -> Tones:
-    """A patch of the named texture, `(row, col) bool`: True where the second paint goes.
+    """A patch of the named texture, `(row, col) bool`: True for the second of two colours.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def texture(name: str, *, shape: tuple[int, int], period: float, rng: np.random.
     shape : (int, int)
         Rows and columns in pixels.
     period : float
-        Pixels after which the pattern repeats; about 6 to 10 is seen well by a small network.
+        Pixels after which the pattern repeats; a small network detects periods of about 6 to 10 well.
     rng : numpy.random.Generator
         Draws the phase, and the grains of the irregular textures.
 

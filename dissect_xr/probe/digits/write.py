@@ -1,7 +1,7 @@
 """The built-in probe: composed images of real handwritten digits with dense labels, as a folder in the Broden layout.
 
 Knows: the five categories, which images are annotated for which of them, and the files of the layout.
-Does not know: how an image is painted (`digit_images`), how a Broden folder is read, or what a store is.
+Does not know: how an image is painted (`compose`), how a Broden folder is read, or what a store is.
 """
 
 import csv
@@ -28,10 +28,10 @@ CONCEPTS: dict[str, tuple[str, ...]] = {
     "scene": tuple(f"{name}-s" for name in SCENES),
     "texture": tuple(TEXTURES),
 }
-"""Names of all concepts by category; a label map made here holds 1-based indices into its category's names."""
+"""Names of all concepts by category; the label maps of `compose` hold 1-based indices into the category's names."""
 
 UNLABELLED = ""
-"""The scene of an image whose cell says 0, which Broden uses for 1,987 images."""
+"""The scene of an image whose index cell is 0, as that of 1,987 images of Broden is."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Label:
 
 
 def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed: int = 0, show: bool = True) -> Path:
-    """Write the digits probe into a folder that the Broden reader takes, and return that folder.
+    """Write the digits probe into a folder in the Broden layout, and return that folder.
 
     A quarter of the images is annotated for texture and half for scenes, so that the domains of the categories differ;
     of the others, half have an empty scene cell and half the number 0. Every fifth image is in the split `val`. Label
@@ -67,13 +67,13 @@ def write_digits(folder: str | Path, *, images: int = 1200, size: int = 96, seed
     Parameters
     ----------
     folder : Path
-        Where to write; made if it does not exist, refused if it holds anything.
+        Where to write; created if it does not exist, refused if it is not empty.
     images : int
         How many images; 1,200 take about 7 seconds and 23 MB.
     size : int
         Side of an image in pixels, even and at least 64.
     seed : int
-        Which of the possible probes.
+        Seed of the random numbers: another seed gives another probe.
     show : bool
         Whether to draw a progress bar.
 
@@ -122,7 +122,7 @@ def _composed(images: int, size: int, seed: int) -> Iterator[tuple[_Row, NDArray
 
 
 def _scene_of(index: int, seed: int) -> str:
-    """The scene of an image: of those that will be labelled, and of the others, each kind comes once in every turn."""
+    """The scene of an image. Among labelled images, and among the others, every scene occurs once in each turn."""
     turn, n = divmod(2 * (index // 4) + index % 2, len(SCENES))
     order = np.random.default_rng([seed, 1, turn]).permutation(len(SCENES))
     return SCENES[int(order[n])]
@@ -142,7 +142,7 @@ def _handwriting() -> Handwriting:
 def _numbered(rows: Sequence[_Row]) -> dict[str, list[_Label]]:
     """The labels that occur, by category, numbered in one sequence by decreasing frequency, as in Broden.
 
-    Frequency is the number of images with the label, coverage the sum over images of the share of their pixels.
+    Frequency is the number of images with the label, coverage the sum over images of the share of its pixels.
     """
     found = []
     for category, names in CONCEPTS.items():
@@ -165,7 +165,7 @@ def _numbered(rows: Sequence[_Row]) -> dict[str, list[_Label]]:
 
 
 def _write_maps(folder: Path, row: _Row, labels: dict[str, list[_Label]]) -> None:
-    """Write one image's label maps as RGB, label = R + 256 * G; writes files."""
+    """Write one image's label maps as RGB, label = R + 256 * G."""
     for category, indices in row.maps.items():
         number = np.zeros(len(CONCEPTS[category]) + 1, dtype=np.uint16)
         for label in labels[category]:
@@ -176,7 +176,7 @@ def _write_maps(folder: Path, row: _Row, labels: dict[str, list[_Label]]) -> Non
 
 
 def _write_tables(folder: Path, rows: Sequence[_Row], labels: dict[str, list[_Label]], size: int) -> None:
-    """Write all tables, index.csv last: a folder that has it is complete; writes files."""
+    """Write all tables, index.csv last, so that a folder with an index.csv is complete."""
     scene_number = {label.name: str(label.number) for label in labels["scene"]} | {UNLABELLED: "0"}
     index = []
     for row in rows:
@@ -205,7 +205,7 @@ def _write_tables(folder: Path, rows: Sequence[_Row], labels: dict[str, list[_La
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write one table with CRLF line ends, as Broden has them; writes a file."""
+    """Write one table with CRLF line ends, as in Broden."""
     with path.open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(header)

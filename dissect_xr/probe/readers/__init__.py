@@ -1,1 +1,1 @@
-"""Readers of label formats, one file a format."""
+"""Readers of label formats, one module for each format."""

@@ -1,7 +1,7 @@
-"""Reads the Broden layout (Bau et al. 2017) and hand-made sets in the same files, into a label set.
+"""Reads a folder in the Broden layout (Bau et al. 2017), or a smaller set in the same files, as a label set.
 
-Knows: index.csv, category.csv, label.csv, c_<category>.csv and how a label map encodes numbers (METHOD 3).
-Does not know: stores, resampling, generated colours.
+Knows: index.csv, category.csv, label.csv, c_<category>.csv, and how a label map encodes numbers (METHOD 3).
+Does not know: stores, resampling, colours computed from pixels.
 """
 
 import re
@@ -20,7 +20,7 @@ FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 """Columns of index.csv that are not categories."""
 
 LARGEST_SIDE = 65_535
-"""Pixels of a side of a label map at most."""
+"""Largest side of a label map in pixels."""
 
 _MEMBER = re.compile(r"^\s*([^();]+?)\s*(?:\(\s*\d*\s*\))?\s*$")
 
@@ -39,14 +39,14 @@ def read_broden(
     index
         The index file's name.
     categories
-        Those to keep; None keeps all of category.csv. Concepts compete in their primary category among these.
+        Categories to keep; None keeps all of category.csv. The primary category of a concept is one of these.
     label_size
         (rows, columns) of the probe's label grid; None takes the size of the first row's label maps.
 
     Raises
     ------
     DissectError
-        Naming file, line and column of what is missing or malformed.
+        If something is missing or malformed; it names the file, line and column.
 
     References
     ----------
@@ -99,7 +99,7 @@ def decode_broden(path: Path) -> NDArray[np.uint16]:
 
 
 def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list[str]]]:
-    """(number, name, categories in the order named) of every label."""
+    """(number, name, categories in the listed order) of every label."""
     found, seen = [], set()
     for line in read_table(path, ["number", "name", "category"]):
         number = line.number("number")
@@ -114,7 +114,7 @@ def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list
 
 
 def _coverage(folder: Path, categories: Sequence[str]) -> dict[tuple[str, int], float]:
-    """Coverage by (category, number), where c_<category>.csv states it."""
+    """(category, number) -> coverage, for the labels whose c_<category>.csv gives it."""
     stated = {}
     for category in categories:
         path = folder / f"c_{category}.csv"
@@ -129,10 +129,10 @@ def _coverage(folder: Path, categories: Sequence[str]) -> dict[tuple[str, int], 
 def _concepts(
     members: Sequence[tuple[int, str, list[str]]], categories: Sequence[str], coverage: dict[tuple[str, int], float]
 ) -> tuple[Concept, ...]:
-    """Concepts with a category among `categories`; the primary one has the largest coverage, ties to the later."""
+    """Concepts with a category among `categories`; the one of largest coverage is primary, in a tie the later one."""
     concepts = []
     for number, name, names in members:
-        # The c_ files decide; label.csv's first one stands in where they say nothing.
+        # If no c_ file gives a coverage, the first category in label.csv is the primary one.
         stated = [(coverage[c, number], n, c) for n, c in enumerate(categories) if (c, number) in coverage]
         listed = [c for c in names if c in categories]
         if stated or listed:
@@ -141,26 +141,29 @@ def _concepts(
 
 
 def _items(line: Line, column: str) -> tuple[list[str], list[int]]:
-    """Paths and whole-image numbers of a cell; the number 0 means unlabelled."""
+    """The paths and the whole-image numbers in a cell; the number 0 means unlabelled and is left out."""
     items = [item.strip() for item in line.cells[column].split(";") if item.strip()]
     numbers = [int(item) for item in items if item.isascii() and item.isdigit()]
     return [item for item in items if not (item.isascii() and item.isdigit())], [n for n in numbers if n]
 
 
 def _planes(lines: Sequence[Line], columns: Sequence[str]) -> list[str]:
-    """A plane for each label map that a row has at most in each category; the category of each plane."""
+    """The category of each plane: a category has as many planes as the row with most label maps needs."""
     most = {column: max((len(_items(line, column)[0]) for line in lines), default=0) for column in columns}
     return [column for column in columns for _ in range(most[column])]
 
 
-def _row(line: Line, columns: Sequence[str], planes: Sequence[str], known: set[int], kept: set[int]) -> Row:
+def _row(line: Line, columns: Sequence[str], planes: Sequence[str], listed: set[int], kept: set[int]) -> Row:
+    """One line of the index; `listed` are all numbers of label.csv, `kept` those of the kept concepts."""
     maps: list[tuple[int, str]] = []
     whole: list[int] = []
     for column in columns:
         paths, numbers = _items(line, column)
         maps += [(planes.index(column) + n, path) for n, path in enumerate(paths)]
-        if unknown := [n for n in numbers if n not in known]:
-            raise DissectError(f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv.")
+        if unknown := [n for n in numbers if n not in listed]:
+            raise DissectError(
+                f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv. Add it there."
+            )
         whole += [n for n in dict.fromkeys(numbers) if n in kept and n not in whole]
     stated = [_side(line, name) for name in ("sh", "sw")]
     size = (stated[0], stated[1]) if stated[0] and stated[1] else None
@@ -168,7 +171,7 @@ def _row(line: Line, columns: Sequence[str], planes: Sequence[str], known: set[i
 
 
 def _side(line: Line, column: str) -> int | None:
-    """Pixels of a side of the label maps, None where the cell is empty."""
+    """Side of the row's label maps in pixels, None if the cell is empty."""
     value = line.real(column)
     if value is not None and not (1 <= value <= LARGEST_SIDE and value == int(value)):
         raise DissectError(

@@ -1,7 +1,7 @@
-"""Reads a folder of images with single-channel integer PNG masks and a table of concept names, into a label set.
+"""Reads a folder of images, single-channel integer PNG masks and a table of concept names as a label set.
 
 Knows: file names, mask modes, YAML and CSV tables.
-Does not know: stores, resampling, generated colours.
+Does not know: stores, resampling, colours computed from pixels.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from dissect_xr.probe.pixels import open_image
 from dissect_xr.probe.readers.tables import read_table
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-"""Image files that are taken from the folder."""
+"""Suffixes of the image files that are read from the folder."""
 
 MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
-"""Pillow modes of single-channel integer masks; in P the palette index is the number."""
+"""Pillow modes of single-channel integer masks; in mode P the palette index is the concept number."""
 
 
 def read_masks(
@@ -33,7 +33,7 @@ def read_masks(
     ignore: Sequence[int] = (),
     categories: Sequence[str] | None = None,
 ) -> LabelSet:
-    """The label set of a probe of images and masks of the same names. Only the first mask is read, for its size.
+    """The label set of images and masks with the same names. Only the first mask is read, for its size.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def read_masks(
     label_size
         (rows, columns) of the probe's label grid; None takes the size of the first mask.
     ignore
-        Numbers in masks that mean no label, beside 0 (255 in many sets).
+        Numbers in masks that mean no label, as 0 does; 255 in many data sets.
     categories
-        Those to keep; None keeps all.
+        Categories to keep; None keeps all.
 
     Raises
     ------
     DissectError
-        Where a mask is missing or the table is malformed.
+        If a mask is missing or the table is malformed.
     """
     if wrong := [number for number in ignore if not 0 <= number <= LARGEST]:
         raise DissectError(f"ignore: {wrong[0]} is no number that a mask can hold; expected 0 to {LARGEST}.")
@@ -71,7 +71,7 @@ def read_masks(
     if missing:
         raise DissectError(
             f"{masks / missing[0].with_suffix('.png')}: the mask of {missing[0]} is missing, "
-            f"{len(missing)} of {len(paths)} in all. Add the masks or move the images away."
+            f"{len(missing)} of {len(paths)} in all. Add the masks, or move the images out of the folder."
         )
     size = label_size or _as_pair(decode_mask(masks / paths[0].with_suffix(".png")).shape)
     rows = tuple(

@@ -1,4 +1,4 @@
-"""CSV tables with errors that name file and line.
+"""Reads CSV tables; every error names the file and the line.
 
 Knows: csv and text encodings.
 Does not know: what the columns mean.
@@ -31,7 +31,7 @@ class Line:
             ) from error
 
     def real(self, column: str) -> float | None:
-        """The cell as a number, None where it is empty or the column is missing."""
+        """The cell as a number, None if it is empty or the column is missing."""
         text = self.cells.get(column, "").strip()
         if not text:
             return None
@@ -50,7 +50,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[Line]:
     Raises
     ------
     DissectError
-        Where the file or a column is missing, or a row is malformed.
+        If the file or a column is missing, or a row is malformed.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -63,8 +63,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[Line]:
         raise DissectError(f"{path}: not readable as CSV: {error}.") from error
     if missing := [name for name in required if name not in header]:
         raise DissectError(f"{path}, line 1: columns {', '.join(missing)} are missing; there are {', '.join(header)}.")
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DissectError(f"{path}, line 1: columns {', '.join(twice)} occur more than once.")
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise DissectError(
+            f"{path}, line 1: columns {', '.join(repeated)} occur more than once. Rename or remove them."
+        )
     for number, cells in lines:
         if len(cells) != len(header):
             raise DissectError(f"{path}, line {number}: expected {len(header)} cells, got {len(cells)}.")
