@@ -29,7 +29,7 @@ CONCEPT_CHUNK = 2048
 
 @dataclass(frozen=True)
 class Method:
-    """The parameters of a dissection (METHOD 1 and 2)."""
+    """The parameters of a dissection (docs/method.md, sections 1 and 2)."""
 
     fractions: tuple[float, ...] = (FRACTION,)
     """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""

@@ -31,7 +31,7 @@ class Concept:
     number: int
     name: str
     category: str
-    """primary category: where the concept competes (METHOD 3)"""
+    """primary category: where the concept competes (docs/method.md, section 3.2)"""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def label_image(planes: NDArray[np.uint16], whole: NDArray[np.uint16], tables: T
     """Clean one image's labels in place and return the (concept,) pixels that carry each concept.
 
     Numbers without a concept become 0. A label counts once per pixel: a later plane loses what an earlier one, or a
-    label of the whole image, says already (METHOD 1.5 and 2).
+    label of the whole image, says already (docs/method.md, section 1.5).
 
     Parameters
     ----------
