@@ -1,6 +1,6 @@
 """The real test data: where it lies, and activations of the small CNN computed with torch alone.
 
-Knows: the CamVid folders of METHOD.md section 5 and the model's own code.
+Knows: the folders of the CamVid test data and the model's own code.
 Does not know: dissect_xr.
 """
 

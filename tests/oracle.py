@@ -1,6 +1,6 @@
-"""The reference: Network Dissection as METHOD.md defines it, in NumPy float64 with near-ties decided in whole numbers.
+"""The reference: Network Dissection by docs/method.md, in NumPy float64 with near-ties decided in whole numbers.
 
-Knows: METHOD.md sections 1 and 3, for arrays in memory, one image after another.
+Knows: docs/method.md, sections 1 and 3, for arrays in memory, one image after another.
 Does not know: dissect_xr (nothing of it is imported), chunks, stores, crops, or more speed than 701 real images need.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 Anchoring = Literal["half_pixel"] | tuple[Any, Any]
 DOMAINS = ("annotated", "touched", "all")
-SLACK = 1e-5  # x the largest value of the map: ten times the margin in which METHOD.md 1.2 asks for an exact decision
+SLACK = 1e-5  # x the largest value of the map: ten times the margin of docs/method.md, section 1.2
 UNITY = 2.0**149  # every finite float16 and float32 is a multiple of 2^-149, and float64 holds value * 2^149 exactly
 
 
@@ -315,7 +315,7 @@ def _first_best(row: Sequence[float], concept: Sequence[int]) -> tuple[int, floa
 
 @dataclass(frozen=True)
 class Broden:
-    """A label set as METHOD.md section 3 lays it out."""
+    """A label set as docs/method.md, section 3 lays it out."""
 
     images: list[str]
     """Paths relative to `images/`, in the order of the index."""

@@ -1,6 +1,6 @@
 """Hypothesis strategies: small label sets, activations, fractions and anchorings, rich in what breaks counting.
 
-Knows: the arrays of METHOD.md section 1 as they are after ingest.
+Knows: the arrays of docs/method.md, section 1 as they are after ingest.
 Does not know: dissect_xr.
 
 Shapes, palettes and kinds are drawn by Hypothesis and shrink; contents come from a drawn seed, which keeps them cheap.

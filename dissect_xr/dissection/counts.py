@@ -4,7 +4,8 @@ Knows: how one task counts, and that the counts of two tasks are added.
 Does not know: where results are stored, or where tasks run.
 
 The mask of a unit in an image is found once, whatever the number of concepts, and no array of pixels x concepts is ever
-allocated (METHOD 1.5). A worked example, of a map with 1 row of 2 cells and an image with 1 row of 8 label pixels:
+allocated (docs/method.md, section 1.5). A worked example, of a map with 1 row of 2 cells and an image with 1 row of 8
+label pixels:
 
 - The unit has activations 0 and 4 in the two cells, and T = 1. Upsampled, its 8 pixels are
   0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4: pixels 3 to 7 are active, the interval [3, 8).

@@ -1,6 +1,6 @@
 """Which two cells of an activation map each label pixel lies between, and with what weights, in exact fractions.
 
-Knows: both anchorings of METHOD 1.3, for one axis of a map at a time.
+Knows: both anchorings (docs/method.md, section 1.3), for one axis of a map at a time.
 Does not know: activations; `kernels` evaluates the upsampled map S = W_y A W_x^T from these tables.
 
 A worked example: 8 label pixels over an axis of 2 cells, anchored `half_pixel`. The cells stand at 1/4 and 3/4 of the

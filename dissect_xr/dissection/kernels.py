@@ -49,10 +49,10 @@ _inlined = numba.njit(nogil=True, cache=True, error_model="numpy", inline="alway
 """For small helpers that are called often: a call passes each array as seven words, which costs more than they do."""
 
 NEAR = 1e-6
-"""A pixel is decided exactly where |S - T| is at most this share of its largest cell (METHOD 1.2)."""
+"""A pixel is decided exactly where |S - T| is at most this share of its largest cell (docs/method.md, section 1.2)."""
 
 ANNOTATED, TOUCHED, ALL = 0, 1, 2
-"""Domains of `unit_area` (METHOD 2)."""
+"""Domains of `unit_area` (docs/method.md, section 2)."""
 
 NO_CONCEPT = 0xFFFF
 """Index in a run table of pixels without a concept: concepts have numbers from 1 to 65,535, so indices to 65,534."""

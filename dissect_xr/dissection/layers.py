@@ -125,7 +125,7 @@ def _snapshot(url: str, name: str, keys: Sequence[str]) -> Snapshot:
 
 
 def _marked_layers(url: str, snapshot: str, key: str) -> list[tuple[int, str, str]]:
-    """(position, layer, fingerprint) of the layers that a marker `done` is of: all of a snapshot that was extracted, or one."""
+    """(position, layer, fingerprint) of the layers that a marker `done` is of: all of a snapshot, or one."""
     done = store.marker(url, key)
     if done is None:
         return []

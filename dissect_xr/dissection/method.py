@@ -17,7 +17,7 @@ Domain = Literal["annotated", "touched", "all"]
 
 @dataclass(frozen=True)
 class Method:
-    """The parameters of a dissection (METHOD 1 and 2)."""
+    """The parameters of a dissection (docs/method.md, sections 1 and 2)."""
 
     fractions: tuple[float, ...] = (FRACTION,)
     """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""

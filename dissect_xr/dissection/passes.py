@@ -232,6 +232,6 @@ def count_folds(
 
 
 def tasks_of(layer: Layer, labels: ProbeLabels, fractions: int, limits: Limits) -> int:
-    """Tasks of both passes over a layer, without the searches that only some layers need; what a progress bar expects."""
+    """Tasks of both passes over a layer, without searches that only some layers need, for a progress bar."""
     first, second = threshold_blocks(layer, limits), count_blocks(layer, labels, fractions, limits)
     return len(sample_tasks(layer, 0.5)) + sum(map(len, first)) + sum(map(len, second))

@@ -87,7 +87,7 @@ def one(ds: xr.Dataset) -> xr.Dataset:
 
 
 def upsampled(values: NDArray[np.floating], rows: Axis, cols: Axis) -> NDArray[np.float64]:
-    """The map on the label grid, ``W_y A W_x^T`` in float64 (METHOD 1.3), (row, col).
+    """The map on the label grid, ``W_y A W_x^T`` in float64 (docs/method.md, section 1.3), (row, col).
 
     >>> from dissect_xr.dissection.interpolation import half_pixel
     >>> upsampled(np.array([[0.0, 4.0]]), half_pixel(1, 1), half_pixel(2, 4))

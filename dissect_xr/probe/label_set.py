@@ -31,7 +31,7 @@ class Concept:
     number: int
     name: str
     category: str
-    """primary category, in which the concept is compared with others (METHOD 3)"""
+    """primary category, in which the concept is compared with others (docs/method.md, section 3.2)"""
 
 
 @dataclass(frozen=True)

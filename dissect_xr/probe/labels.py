@@ -35,7 +35,7 @@ def label_image(planes: NDArray[np.uint16], whole: NDArray[np.uint16], tables: T
     """Remove duplicate labels of one image in place, and return the number of pixels of each concept, (concept,).
 
     Numbers without a concept become 0. A label counts once per pixel: it is removed from a plane if an earlier plane
-    has it at the same pixel, or the whole image has it (METHOD 1.5 and 2).
+    has it at the same pixel, or the whole image has it (docs/method.md, section 1.5).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Scores, labels and unique detectors against Python loops over METHOD.md 1.6 to 1.8."""
+"""Scores, labels and unique detectors against Python loops over docs/method.md, sections 1.6 to 1.8."""
 
 import math
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def divide(part: int, whole: int) -> float:
 
 
 def labels(ds: xr.Dataset, at: dict[str, int], within: str | None = None) -> tuple[int, Fraction] | None:
-    """Number and IoU of a unit's best concept, or None: the rule of METHOD.md 1.7 on exact fractions."""
+    """Number and IoU of a unit's best concept, or None: the rule of docs/method.md, section 1.7 on exact fractions."""
     unit = ds.isel(at)
     if unit["dead"].item() != 0:
         return None

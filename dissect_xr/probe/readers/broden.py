@@ -1,6 +1,7 @@
 """Reads a folder in the Broden layout (Bau et al. 2017), or a smaller set in the same files, as a label set.
 
-Knows: index.csv, category.csv, label.csv, c_<category>.csv, and how a label map encodes numbers (METHOD 3).
+Knows: index.csv, category.csv, label.csv, c_<category>.csv, and how a label map encodes numbers (docs/method.md,
+section 3).
 Does not know: stores, resampling, colours computed from pixels.
 """
 
