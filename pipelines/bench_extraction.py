@@ -16,10 +16,10 @@ from PIL import Image
 from synthetic import Size, image_names, write_synthetic_probe
 
 from dissect_xr import store
-from dissect_xr.activations.extract import Recording, extract, prepare_extraction
-from dissect_xr.activations.images import Preprocess, read_image, to_input
-from dissect_xr.activations.sources import ModelSpec, load_model
-from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.images import read_image, to_input
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.activations.sources import load_model
 
 NETWORKS = Path(__file__).resolve().parents[1] / "tests" / "networks.py"
 

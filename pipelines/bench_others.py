@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from synthetic import Size, image_names
 
 from dissect_xr import store
-from dissect_xr.activations.store import write_activations
+from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection.histograms import histogram
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.thresholds import rank, top_code

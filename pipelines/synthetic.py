@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.store import write_activations
+from dissect_xr.activations.write import write_activations
 from dissect_xr.schema import PROBE, SCHEMA_VERSION
 
 BANK = 1024

@@ -15,9 +15,11 @@ from PIL import Image
 from stores import scratch
 
 from dissect_xr import store
-from dissect_xr.activations.store import SnapshotInfo, write_activations
+from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.write import write_activations
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe

@@ -11,9 +11,11 @@ import xarray as xr
 import yaml
 from PIL import Image
 
-from dissect_xr.activations.store import SnapshotInfo, write_activations
+from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.write import write_activations
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.readers.masks import read_masks

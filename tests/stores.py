@@ -22,7 +22,8 @@ from strategies import AnchoringCase, ProbeCase
 
 from dissect_xr import store
 from dissect_xr.activations import store as activations_store
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import Concept, LabelSet, Row

@@ -11,11 +11,10 @@ import stores
 from checkout import DATA
 
 from dissect_xr import store
-from dissect_xr.activations.extract import Recording, extract, prepare_extraction
-from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.sources import ModelSpec
-from dissect_xr.activations.store import SnapshotInfo
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.readers.broden import read_broden
 

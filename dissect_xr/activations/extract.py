@@ -13,12 +13,20 @@ import numpy as np
 import torch
 
 from dissect_xr import store
-from dissect_xr.activations.images import Preprocess, to_input
+from dissect_xr.activations.images import to_input
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
 from dissect_xr.activations.record import ExtractTask, extract_block
 from dissect_xr.activations.references import source_sha256
-from dissect_xr.activations.sources import ModelSpec, cached_model, cached_weights
-from dissect_xr.activations.store import DTYPES, LayerShape, SnapshotInfo, create_layer
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
+from dissect_xr.activations.sources import cached_model, cached_weights
+from dissect_xr.activations.store import (
+    LayerShape,
+    create_layer,
+    create_root,
+    in_one_snapshot,
+    snapshot_attrs,
+    summary_specs,
+)
 from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
@@ -27,42 +35,10 @@ from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.ingest import block_length, image_root
 from dissect_xr.schema import SCHEMA_VERSION
-
-AUTOCASTS = ("bfloat16", "float16")
-"""The dtypes that torch.autocast may compute in."""
+from dissect_xr.store.seal import SEAL, seal
 
 RESIDENT = 400 * 2**20
 """Bytes of memory of a worker process that has imported torch and runs no task."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """How activations are recorded, the same for every snapshot."""
-
-    preprocess: Preprocess
-    layers: tuple[str, ...] = ("*",)
-    """module names or globs"""
-    dtype: str = "float16"
-    batch: int = 32
-    """images of one forward pass"""
-    memory: int = 512 * 2**20
-    """bytes of one image block's maps of all layers; it determines the blocks, so a resumed run must not change it"""
-    budget: int = 500 * 2**30
-    """largest allowed size of a snapshot's activations, in raw bytes"""
-    device: str | None = None
-    """None: cuda if there is a GPU, else cpu"""
-    threads: int | None = None
-    """torch threads of a task; None leaves torch's own choice"""
-    autocast: str | None = None
-    """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
-
-    def __post_init__(self) -> None:
-        if self.autocast is not None and self.autocast not in AUTOCASTS:
-            raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
-        if self.dtype not in DTYPES:
-            raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
-        if self.batch < 1:
-            raise DissectError(f"batch must be at least 1, got {self.batch}.")
 
 
 @dataclass(frozen=True)
@@ -116,12 +92,25 @@ class Extraction:
         per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
         fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
         block = min(block_length(len(self.images)), fit)
-        return tuple(LayerShape(name, (len(self.images), *shape), dtype, block) for name, shape in maps.items())
+        shapes = (LayerShape(name, (len(self.images), *shape), dtype, block) for name, shape in maps.items())
+        return in_one_snapshot(shapes)
 
     @property
     def nbytes(self) -> int:
         """Raw bytes of all layers."""
         return sum(layer.image_bytes for layer in self.layers) * len(self.images)
+
+    @property
+    def blocks(self) -> int:
+        """Image blocks, each of which is a task."""
+        return -(-len(self.images) // self.layers[0].block)
+
+    @property
+    def objects(self) -> int:
+        """Objects that the snapshot will be: shards, two for what is small of an image block, metadata and markers."""
+        layers, images = self.layers, len(self.images)
+        shards = sum(-(-images // layer.shard_images) for layer in layers)
+        return shards + 3 * self.blocks + 4 * len(layers) + 5
 
     def check_budget(self) -> None:
         """Raise if the layers take more bytes than the recording's budget, naming the largest layers."""
@@ -166,28 +155,40 @@ class Extraction:
             "schema_version": SCHEMA_VERSION,
         }
 
-    def layer_fingerprint(self, layer: str) -> str:
-        """sha256 of everything that determines the activations of one layer."""
-        return store.fingerprint({"inputs": store.fingerprint(self.inputs), "layer": layer})
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of `inputs`."""
+        return store.fingerprint(self.inputs)
 
     def tasks(self) -> list[ExtractTask]:
         """One task per image block."""
-        fingerprint, block = store.fingerprint(self.inputs), self.layers[0].block
-        root = image_root(self.probe)
+        block, root = self.layers[0].block, image_root(self.probe)
         return [
             ExtractTask(
                 self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
                 self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
-                self.recording.autocast, fingerprint, self.described.weights,
+                self.recording.autocast, self.fingerprint, self.described.weights,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip
 
 
 def prepare_extraction(
-    url: str, probe: str, snapshot: SnapshotInfo, spec: ModelSpec, recording: Recording, *, pool: Pool | None = None
+    url: str,
+    probe: str,
+    snapshot: SnapshotInfo,
+    spec: ModelSpec,
+    recording: Recording,
+    *,
+    described: Described | None = None,
+    pool: Pool | None = None,
 ) -> Extraction:
-    """The extraction of a snapshot from a complete probe. Loads the model once and writes nothing.
+    """The extraction of a snapshot from a complete probe. Writes nothing.
+
+    Parameters
+    ----------
+    described
+        What `describe` found out about this model; None loads the model.
 
     Raises
     ------
@@ -205,7 +206,8 @@ def prepare_extraction(
             f"{seen or 'whole images'}. Write the probe for this preprocessing (`LabelSet.cropped`), or mend `resize`."
         )
     images = tuple(store.read(probe, "image")[:].tolist())
-    ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
+    if described is None:
+        ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
     extraction = Extraction(url, probe, snapshot, spec, recording, described, images)
     extraction.check_budget()
     return extraction
@@ -220,25 +222,24 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         If the store holds this snapshot with other inputs, or an activation is not finite.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
-    fingerprint = tasks[0].fingerprint
+    url, fingerprint = extraction.url, extraction.fingerprint
     check_same(extraction)
-    marked = store.markers(extraction.url, f"{name}/blocks")
-    if store.marker(extraction.url, f"{name}/created", fingerprint=fingerprint) is None:
+    if store.marker(url, f"{name}/done", fingerprint=fingerprint) is not None:
+        return
+    create_root(url, extraction.images)
+    marked = store.markers(url, f"{name}/blocks")
+    if store.marker(url, f"{name}/created", fingerprint=fingerprint) is None:
         for key in marked:
-            store.marker(extraction.url, key, fingerprint=fingerprint)
-        objects = _create(extraction, keep=bool(marked))
-        store.mark(extraction.url, f"{name}/created", fingerprint=fingerprint, written=objects)
+            store.marker(url, key, fingerprint=fingerprint)
+        written = _create(extraction, keep=bool(marked))
+        store.mark(url, f"{name}/created", fingerprint=fingerprint, written=written)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
             bar.advance(len(task.images))
+    note = {"layers": [layer.name for layer in extraction.layers], SEAL: seal(url, name)}
     depends_on = [f"{name}/created", *(task.key for task in tasks)]
-    for layer in extraction.layers:
-        content = extraction.layer_fingerprint(layer.name)
-        if store.marker(extraction.url, f"{name}/{layer.name}/done", fingerprint=content) is None:
-            store.mark(
-                extraction.url, f"{name}/{layer.name}/done", fingerprint=content, written={}, depends_on=depends_on
-            )
+    store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)
 
 
 def check_same(extraction: Extraction) -> None:
@@ -257,19 +258,23 @@ def check_same(extraction: Extraction) -> None:
 
 def _create(extraction: Extraction, *, keep: bool) -> store.Written:
     """Create the groups of the snapshot and of its layers; with `keep` the blocks that exist are kept."""
-    name, objects = extraction.snapshot.name, store.Written()
-    if not store.exists(extraction.url):
-        objects |= store.lay_out(extraction.url, "", [], {"schema_version": SCHEMA_VERSION})
+    name, layers, recording = extraction.snapshot.name, extraction.layers, extraction.recording
     write = store.lay_out if keep else store.create
-    objects |= write(extraction.url, name, [], {"inputs": extraction.inputs, "batch": extraction.recording.batch})
-    for position, layer in enumerate(extraction.layers):
+    attrs = snapshot_attrs(extraction.snapshot) | {
+        "inputs": extraction.inputs,
+        "batch": recording.batch,
+        "request_sha256": request_sha256(extraction.spec, recording, extraction.images_sha256),
+    }
+    units = sum(layer.shape[1] for layer in layers)
+    summaries = summary_specs(len(extraction.images), units, layers[0].block, recording.dtype, "all_units")
+    written = write(extraction.url, name, summaries, attrs)
+    for layer in layers:
         geometry = extraction.described.geometry[layer.name]
         attrs = {
-            "position": position,
             "images_sha256": extraction.images_sha256,
-            "input_size": list(extraction.recording.preprocess.size),
+            "input_size": list(recording.preprocess.size),
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
-        objects |= create_layer(extraction.url, layer, extraction.snapshot, extraction.images, attrs, keep=keep)
-    return objects
+        written |= create_layer(extraction.url, layer, extraction.snapshot, attrs, keep=keep)
+    return written

@@ -4,9 +4,7 @@ Knows: how to decode a file into 8-bit RGB of a given size, and the arithmetic b
 Does not know: which images there are, or which model takes the tensor.
 """
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,53 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from dissect_xr.activations.references import resolve
+from dissect_xr.activations.request import Preprocess
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
-
-    size: tuple[int, int]
-    """(H, W) of the input. Without `resize` the whole image is resized to it, and nothing is cropped."""
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Subtracted after dividing by `scale`, in the channel order of `channels`."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divides the result of that, in the channel order of `channels`."""
-    scale: float = 255.0
-    """Divides the values 0 to 255 first; use 1.0 for means given in 0 to 255."""
-    channels: Literal["RGB", "BGR"] = "RGB"
-    """Channel order that the model expects."""
-    callable: str | None = None
-    """Reference to a function that replaces the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
-    resize: int | None = None
-    """The shorter side is resized to this, then the central `size` is cropped, as torchvision does."""
-
-    def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
-        if self.size[0] * self.size[1] > MAX_PIXELS:
-            raise DissectError(f"input size {self.size}: more than {MAX_PIXELS:,} pixels")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise DissectError(f"mean and std need one number per channel (3), not {self.mean} and {self.std}")
-        if self.scale == 0 or 0 in self.std:
-            raise DissectError(f"scale and std divide and must not be 0: scale {self.scale}, std {self.std}")
-        if self.channels not in ("RGB", "BGR"):
-            raise DissectError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
-        _ = self.crop  # raises where `resize` is smaller than the input
-
-    @property
-    def crop(self) -> Crop | None:
-        """The part of an image that the model sees, None for all of it."""
-        return None if self.resize is None else Crop(self.resize, self.size)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The fields as they are stored with the activations."""
-        found = asdict(self) | {"size": list(self.size)}
-        return {name: value for name, value in found.items() if name != "resize" or value is not None}
 
 
 def read_image(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dissect_xr import store
-from dissect_xr.activations.images import Preprocess, read_image, to_input
-from dissect_xr.activations.sources import ModelSpec, cached_model, cached_weights
+from dissect_xr.activations.images import read_image, to_input
+from dissect_xr.activations.request import ModelSpec, Preprocess
+from dissect_xr.activations.sources import cached_model, cached_weights
 from dissect_xr.activations.store import LayerShape, check_finite
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
@@ -95,9 +96,8 @@ def extract_block(task: ExtractTask) -> None:
                 written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
             for future in written:
                 future.result()
-        for layer in task.layers:
-            writer.write(f"{task.snapshot}/{layer.name}/peak", (task.start, 0), host.peak[layer.name].numpy())
-            writer.write(f"{task.snapshot}/{layer.name}/mean", (task.start, 0), host.mean[layer.name].numpy())
+        for name, values in (("peak", host.peaks), ("mean", host.means)):
+            writer.write(f"{task.snapshot}/{name}", (task.start, 0), values.numpy())
         note["batch"] = host.batch
 
 
@@ -111,8 +111,12 @@ class HostMaps:
         self.maps = {
             la.name: torch.empty((n, *la.shape[1:]), dtype=self.dtype, pin_memory=pinned) for la in task.layers
         }
-        self.peak = {la.name: torch.empty((n, la.shape[1]), dtype=self.dtype) for la in task.layers}
-        self.mean = {la.name: torch.empty((n, la.shape[1]), dtype=torch.float32) for la in task.layers}
+        units = sum(layer.shape[1] for layer in task.layers)
+        self.peaks = torch.empty((n, units), dtype=self.dtype)
+        self.means = torch.empty((n, units), dtype=torch.float32)
+        columns = {layer.name: slice(*layer.columns) for layer in task.layers if layer.columns is not None}
+        self.peak = {name: self.peaks[:, mine] for name, mine in columns.items()}
+        self.mean = {name: self.means[:, mine] for name, mine in columns.items()}
         self._small: list[tuple[Tensor, Tensor]] = []
         self.filled = 0
         self._images_written = dict.fromkeys(self.maps, 0)

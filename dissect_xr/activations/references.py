@@ -62,6 +62,12 @@ def source_sha256(reference: str | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else None
 
 
+def file_sha256(path: str | Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def shortlist(names: Iterable[str], limit: int = 12) -> str:
     """Names for an error message: the first `limit` names and the number of the others.
 

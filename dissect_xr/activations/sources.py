@@ -8,57 +8,21 @@ import functools
 import json
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from dissect_xr.activations.references import resolve, source_sha256
-from dissect_xr.activations.weights import detail, file_sha256, fit_weights, read_weights, tensors_sha256
+from dissect_xr.activations.references import file_sha256, resolve, source_sha256
+from dissect_xr.activations.request import ModelSpec
+from dissect_xr.activations.weights import detail, fit_weights, read_weights, tensors_sha256
 from dissect_xr.errors import DissectError
 
 # A factory draws from the random generators of the process: two builds at once would disturb each other's weights.
 _BUILDING = threading.RLock()
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a worker needs to build a model: a few strings, hashable and cheap to pickle."""
-
-    factory: str
-    """Reference to the function that builds the model on the CPU, see `references.resolve`."""
-    kwargs: str = "{}"
-    """Keyword arguments of the factory, a JSON object with sorted keys."""
-    weights: str | None = None
-    """Path of a ``.safetensors``, ``.pt`` or ``.pth`` file; None keeps the random weights."""
-    seed: int | None = None
-    """Seed of the random weights; None means 0."""
-
-    @classmethod
-    def of(
-        cls,
-        factory: str,
-        kwargs: Mapping[str, Any] | None = None,
-        weights: str | Path | None = None,
-        seed: int | None = None,
-    ) -> Self:
-        """Spec from ordinary arguments.
-
-        Examples
-        --------
-        >>> ModelSpec.of("networks:resnet", {"width": 8, "depth": 18}).kwargs
-        '{"depth": 18, "width": 8}'
-        """
-        try:
-            text = json.dumps(dict(kwargs or {}), sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise DissectError(f"arguments of {factory} must be plain numbers, strings and lists: {error}") from error
-        return cls(factory, text, None if weights is None else str(weights), seed)
 
 
 def load_model(spec: ModelSpec) -> nn.Module:

@@ -86,12 +86,6 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str)
     model.load_state_dict(weights, strict=False)
 
 
-def file_sha256(path: str | Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hex sha256 over names, dtypes, shapes and bytes of all tensors of a state dict."""
     digest = hashlib.sha256()

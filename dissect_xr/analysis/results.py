@@ -2,33 +2,51 @@
 
 Knows: how layers are joined along `unit` and snapshots along `snapshot`, and what is missing.
 Does not know: how the counts were made, or how a score is derived from them (`scores`).
+
+What a finished snapshot holds stands in its marker, so 1,000 snapshots of 50 layers are opened by reading 1,000 small
+objects, not 50,000 groups. Nothing else is read before a count is asked for.
 """
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT
+from dissect_xr.parallel.blocks import array_of_blocks
+from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version
 
 BLOCK = 32 * 2**20
 """Bytes of intersections in one lazy block: several stored chunks, so that there are ten times fewer tasks."""
 
 SAME = ("probe_sha256", "fractions", "anchoring", "domain", "schema_version")
-"""Attributes in which all layers of a dissection must agree."""
+"""Attributes of the root, which all layers share."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """A snapshot, and what its markers say of its finished layers."""
+
+    name: str
+    step: int
+    metrics: Mapping[str, float]
+    layers: Mapping[str, Mapping[str, Any]]
+    unfinished: Sequence[str] = ()
 
 
 def open_dissection(url: str) -> xr.Dataset:
     """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, category).
 
     Counts stay on disk until they are computed; coordinates are in memory. `iou` is derived, in float64. Where a
-    snapshot lacks a layer that another one has, the counts are NaN, and `complete(snapshot, layer_name)` is False.
+    snapshot lacks a layer that another one has, its counts are NaN, and `complete(snapshot, layer)` says so.
 
     Warns
     -----
@@ -38,31 +56,40 @@ def open_dissection(url: str) -> xr.Dataset:
     Raises
     ------
     DissectError
-        Where no layer is finished, or the layers do not belong together.
+        Where there is nothing complete, or another version of this package wrote the store.
     """
-    keys = store.markers(url) if store.exists(url) else set()
-    created = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/created")}
-    done = {tuple(key.split("/")[:2]) for key in keys if key.endswith("/done")}
-    if not done:
-        raise DissectError(f"{url}: expected a dissection, found no finished layer. Run `dissect-xr run RECIPE`.")
-    if unfinished := sorted(created - done):
-        names = ", ".join("/".join(pair) for pair in unfinished)
+    found = [_snapshot(url, name) for name in store.marked_groups(url)] if store.exists(url) else []
+    if unfinished := [f"{one.name}/{layer}" for one in found for layer in one.unfinished]:
+        names = ", ".join(sorted(unfinished))
         warnings.warn(f"{url}: left out, not finished: {names}. Run the recipe again: it resumes.", stacklevel=2)
-    opened = {pair: _open(url, "/".join(pair)) for pair in sorted(done)}
-    first = next(iter(opened.values()))
-    for (snapshot, layer), data in opened.items():
-        if differing := [key for key in SAME if data.attrs[key] != first.attrs[key]]:
-            raise DissectError(
-                f"{url}: {snapshot}/{layer} differs from the other layers in {', '.join(differing)}. "
-                "Dissect all layers of one output directory with the same probe and parameters."
-            )
-    snapshots = sorted({pair[0] for pair in done}, key=lambda name: (_of(opened, name)[0].attrs["step"], name))
-    joined = _join(opened, snapshots, _labels(url, "/".join(min(done))))
+    snapshots = sorted((one for one in found if one.layers), key=lambda one: (one.step, one.name))
+    if not snapshots:
+        raise DissectError(f"{url}: expected a dissection, found no finished layer. Run `dissect-xr run RECIPE`.")
+    shared = store.open_lazy(url)
+    check_version(shared.attrs, url)
+    joined = _joined(url, snapshots, shared)
     joined["iou"] = iou(joined)
-    anchorings = {"/".join(pair): data.attrs["anchoring_used"] for pair, data in opened.items()}
-    other = {path: used for path, used in sorted(anchorings.items()) if used != first.attrs["anchoring"]}
-    joined.attrs = {key: first.attrs[key] for key in SAME} | {"anchoring_fallbacks": json.dumps(other)}
+    layers = {f"{one.name}/{name}": layer for one in snapshots for name, layer in one.layers.items()}
+    wanted = shared.attrs["anchoring"]
+    other = {path: layer for path, layer in sorted(layers.items()) if layer["anchoring_used"] != wanted}
+    joined.attrs = {key: shared.attrs[key] for key in SAME} | {
+        "anchoring_fallbacks": json.dumps({path: layer["anchoring_used"] for path, layer in other.items()}),
+        "anchoring_reasons": json.dumps({path: layer["anchoring_reason"] for path, layer in other.items()}),
+    }
     return _ordered(joined)
+
+
+def _snapshot(url: str, name: str) -> _Snapshot:
+    """One snapshot: from its own marker where it is finished, else from those of its layers."""
+    if (done := store.marker(url, f"{name}/done")) is not None:
+        note = done["note"]
+        return _Snapshot(name, note["step"], note["metrics"], note["layers"])
+    keys = [key for key in store.markers(url, name) if key.count("/") == 2]
+    finished = {key.split("/")[1]: store.marker(url, key) for key in keys if key.endswith("/done")}
+    layers = {layer: marker["note"] for layer, marker in finished.items() if marker is not None}
+    begun = {key.split("/")[1] for key in keys if key.endswith("/created")}
+    attrs: Mapping[str, Any] = store.read_attrs(url, name) if layers else {"step": 0, "metrics": {}}
+    return _Snapshot(name, attrs["step"], attrs["metrics"], layers, sorted(begun - set(layers)))
 
 
 def _ordered(ds: xr.Dataset) -> xr.Dataset:
@@ -74,69 +101,128 @@ def _ordered(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_vars(coords)[found].assign_coords({name: ds.coords[name].variable for name in coords})
 
 
-def _open(url: str, path: str) -> xr.Dataset:
-    """The variables per unit of one layer, in lazy blocks of whole stored chunks; `unit` is their only coordinate."""
-    stored = store.read(url, f"{path}/intersection")
-    one = int(np.prod(stored.chunks)) * stored.dtype.itemsize
-    chunks = {"unit": stored.chunks[1] * max(1, BLOCK // one)}
-    return store.open_lazy(url, path, chunks=chunks, coordinates=["unit"])[list(PER_UNIT)]
+@dataclass(frozen=True)
+class _Units:
+    """The units of one block along `unit`: some of one layer."""
+
+    layer: str
+    first: int
+    stop: int
 
 
-def _labels(url: str, path: str) -> xr.Dataset:
-    """The variables without `unit`. They are the same for all layers, whose parameters and probe are the same."""
-    one = store.open_lazy(url, path)
-    return one.drop_vars([str(name) for name, variable in one.variables.items() if "unit" in variable.dims])
+@dataclass(frozen=True)
+class _Counts:
+    """The blocks of one variable: called with a block's index, it reads some units of one layer of one snapshot."""
 
+    url: str
+    variable: str
+    snapshots: tuple[str, ...]
+    units: tuple[_Units, ...]
+    fractions: int
+    rest: tuple[int, ...]
+    """lengths of the blocks along `concept` or `category`; empty for a variable without either"""
+    lacking: Mapping[tuple[str, str], int]
+    """(snapshot, layer) -> how many of the layer's units the snapshot has, where it has not all"""
+    dtype: np.dtype[Any]
 
-def _of(opened: dict[Any, xr.Dataset], snapshot: str) -> list[xr.Dataset]:
-    """The layers of one snapshot, in the model's order."""
-    found = [data for (name, _), data in opened.items() if name == snapshot]
-    return sorted(found, key=lambda data: (data.attrs["position"], str(data["unit"].values[0])))
-
-
-def _join(opened: dict[Any, xr.Dataset], snapshots: Sequence[str], labels: xr.Dataset) -> xr.Dataset:
-    parts = {
-        name: xr.concat(
-            _of(opened, name),
-            dim="unit",
-            coords="minimal",
-            compat="override",
-            join="exact",
-            combine_attrs="drop",
+    def __call__(self, index: tuple[int, ...]) -> NDArray[Any]:
+        """Values (snapshot, fraction, unit, ...) of one block; NaN where the snapshot lacks the units."""
+        snapshot, units = self.snapshots[index[0]], self.units[index[2]]
+        stop = min(units.stop, self.lacking.get((snapshot, units.layer), units.stop))
+        last = (self.rest[index[3]],) if self.rest else ()
+        values = np.full(
+            (1, self.fractions, units.stop - units.first, *last), np.nan if self.lacking else 0, self.dtype
         )
-        for name in snapshots
+        if stop > units.first:
+            array = store.read(self.url, f"{snapshot}/{units.layer}/{self.variable}")
+            key = slice(None), slice(units.first, stop), *([_part(self.rest, index[3])] if self.rest else [])
+            values[0, :, : stop - units.first] = array[key]
+        return values
+
+
+def _part(lengths: Sequence[int], n: int) -> slice:
+    """The n-th of blocks of these lengths; all but the last are equal."""
+    return slice(n * lengths[0], n * lengths[0] + lengths[n])
+
+
+def _joined(url: str, snapshots: Sequence[_Snapshot], shared: xr.Dataset) -> xr.Dataset:
+    """All snapshots and layers as one Dataset, without what is derived."""
+    sizes = _layers(snapshots)
+    unit_blocks = tuple(block for name, size in sizes.items() for block in _unit_blocks(name, size, snapshots, shared))
+    lacking = {
+        (one.name, layer): int(one.layers[layer]["units"]) if layer in one.layers else 0
+        for one in snapshots
+        for layer, size in sizes.items()
+        if layer not in one.layers or one.layers[layer]["units"] < size
     }
-    longest = max(parts.values(), key=lambda part: part.sizes["unit"])
-    units = list(dict.fromkeys([*longest["unit"].values, *(u for part in parts.values() for u in part["unit"].values)]))
-    differ = any(list(part["unit"].values) != units for part in parts.values())
-    if differ:
-        parts = {name: _extended(part, units) for name, part in parts.items()}
-    index = xr.DataArray(list(snapshots), dims="snapshot", name="snapshot")
-    joined = xr.concat(
-        list(parts.values()), dim=index, coords="minimal", compat="override", join="exact", combine_attrs="drop"
-    )
-    for name, variable in next(iter(opened.values())).variables.items():
-        joined[name].attrs = variable.attrs
-    layer, channel = zip(*(unit.rpartition("/")[::2] for unit in units), strict=True)
-    joined = joined.assign_coords(layer=("unit", np.array(layer)), channel=("unit", np.array(channel, np.int64)))
-    joined = joined.assign_coords(labels.coords).assign(labels.data_vars)
-    if differ:
-        layers = list(dict.fromkeys(layer))
-        complete = [[(name, layer) in opened for layer in layers] for name in snapshots]
-        joined["complete"] = xr.DataArray(complete, dims=("snapshot", "layer_name"), coords={"layer_name": layers})
-    return joined.assign_coords(_snapshot_coords(opened, snapshots))
-
-
-def _extended(part: xr.Dataset, units: list[str]) -> xr.Dataset:
-    """The snapshot with NaN for the units it lacks; `dead` becomes float32, which can be NaN."""
-    part = part.assign(dead=part["dead"].astype(np.float32))
-    return part.reindex(unit=units)
-
-
-def _snapshot_coords(opened: dict[Any, xr.Dataset], snapshots: Sequence[str]) -> dict[str, Any]:
-    attrs = [_of(opened, name)[0].attrs for name in snapshots]
-    names = dict.fromkeys(metric for one in attrs for metric in one["metrics"])
-    coords: dict[str, Any] = {
-        name: ("snapshot", np.array([one["metrics"].get(name, np.nan) for one in attrs], np.float64)) for name in names
+    concept = next(iter(snapshots[0].layers.values()))["chunks"][1]
+    lengths = {
+        "snapshot": (1,) * len(snapshots),
+        "fraction": (shared.sizes["fraction"],),
+        "unit": tuple(block.stop - block.first for block in unit_blocks),
+        "concept": _lengths(shared.sizes["concept"], concept),
+        "category": (shared.sizes["category"],),
     }
-    return coords | {"step": ("snapshot", np.array([one["step"] for one in attrs], np.int64))}
+    variables = {}
+    for name in PER_UNIT:
+        variable = DISSECTION[name]
+        dims = ("snapshot", *variable.dims)
+        dtype = np.dtype(variable.dtype)
+        if lacking:  # a float that can say that something is missing
+            dtype = np.dtype(np.float32 if dtype == np.bool_ else np.result_type(dtype, np.float32))
+        counts = _Counts(
+            url,
+            name,
+            tuple(one.name for one in snapshots),
+            unit_blocks,
+            shared.sizes["fraction"],
+            lengths[dims[3]] if len(dims) > 3 else (),
+            lacking,
+            dtype,
+        )
+        # What is opened again gets another name: another store may lie there by then, of which a cluster must not give
+        # what it kept of the first.
+        data = array_of_blocks(counts, [lengths[dim] for dim in dims], dtype, f"{name}-{uuid4().hex}")
+        variables[name] = xr.Variable(dims, data, variable.attrs)
+    joined = xr.Dataset(variables, _coordinates(snapshots, sizes)).assign_coords(shared.coords).assign(shared.data_vars)
+    if lacking:
+        complete = [[layer in one.layers for layer in sizes] for one in snapshots]
+        joined["complete"] = xr.DataArray(complete, dims=("snapshot", "layer_name"), coords={"layer_name": [*sizes]})
+    return joined
+
+
+def _layers(snapshots: Sequence[_Snapshot]) -> dict[str, int]:
+    """Layer -> its units, in the order of the model: that of the snapshot with most units, then what others have."""
+    sizes: dict[str, int] = {}
+    for one in sorted(snapshots, key=lambda one: -sum(layer["units"] for layer in one.layers.values())):
+        for name, layer in sorted(one.layers.items(), key=lambda item: (item[1]["position"], item[0])):
+            sizes[name] = max(sizes.get(name, 0), int(layer["units"]))
+    return sizes
+
+
+def _unit_blocks(name: str, size: int, snapshots: Sequence[_Snapshot], shared: xr.Dataset) -> list[_Units]:
+    """The lazy blocks of a layer: whole chunks of counts, several where they are small."""
+    units, concepts = next(one.layers[name]["chunks"] for one in snapshots if name in one.layers)
+    length = units * max(1, BLOCK // (units * concepts * shared.sizes["fraction"] * np.dtype(np.int64).itemsize))
+    return [_Units(name, first, min(first + length, size)) for first in range(0, size, length)]
+
+
+def _lengths(total: int, length: int) -> tuple[int, ...]:
+    return tuple(min(length, total - first) for first in range(0, total, length))
+
+
+def _coordinates(snapshots: Sequence[_Snapshot], sizes: Mapping[str, int]) -> dict[str, Any]:
+    layer = np.repeat(np.array([*sizes]), [*sizes.values()])
+    channel = np.concatenate([np.arange(size, dtype=np.int64) for size in sizes.values()])
+    names = dict.fromkeys(metric for one in snapshots for metric in one.metrics)
+    metrics = {
+        name: ("snapshot", np.array([one.metrics.get(name, np.nan) for one in snapshots], np.float64)) for name in names
+    }
+    return {
+        "snapshot": np.array([one.name for one in snapshots]),
+        "step": ("snapshot", np.array([one.step for one in snapshots], np.int64)),
+        "unit": np.array([f"{name}/{n}" for name, size in sizes.items() for n in range(size)]),
+        "layer": ("unit", layer),
+        "channel": ("unit", channel),
+        **metrics,
+    }

@@ -8,21 +8,28 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dissect_xr.activations import extract as activations
-from dissect_xr.activations.extract import Described, Extraction, describe
 from dissect_xr.cli.run import Run
-from dissect_xr.dissection.cut import RESIDENT, projected
+from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.errors import DissectError
-from dissect_xr.parallel.pool import run_tasks
 from dissect_xr.parallel.resources import Projection, memory_limit
 from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.label_set import LabelSet
+
+if TYPE_CHECKING:
+    from dissect_xr.activations.extract import Extraction
+    from dissect_xr.activations.store import LayerShape
+
+PROBE_OBJECTS = 4
+"""Objects of an image block of labels: three arrays and a marker."""
+
+PROBE_ROOT = 27
+"""Objects of a probe besides: metadata of 14 arrays and groups, coordinates, totals and two markers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class StagePlan:
     tasks: int
     disk: int
     """largest number of bytes written, as if nothing could be compressed"""
+    objects: int
+    """objects written, markers among them"""
     memory: Projection
     """memory of one task, with that of the worker process"""
     at_once: int
@@ -40,7 +49,8 @@ class StagePlan:
 
 
 def plan_run(run: Run) -> list[StagePlan]:
-    """The plans of all stages of a run; no stage is started. Reads tables but no pixels, and loads every model once.
+    """The plans of all stages of a run; no stage is started. Reads tables but no pixels, and loads the model
+    of every snapshot that is not finished once.
 
     The images of the built-in probe are composed if they are missing, since its tables are written with them.
     """
@@ -87,62 +97,55 @@ def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
             ("one decoded image and its maps", 64 * 2**20),
         )
     )
-    return StagePlan("probe", -(-len(probe.rows) // length), len(probe.rows) * image_bytes, memory, run.pool.workers)
+    blocks = -(-len(probe.rows) // length)
+    disk = len(probe.rows) * image_bytes
+    return StagePlan("probe", blocks, disk, blocks * PROBE_OBJECTS + PROBE_ROOT, memory, run.pool.workers)
 
 
 def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     images = tuple(row.image for row in probe.rows)
-    tasks = [(spec, run.recording) for _, spec in run.snapshots]
-    described: dict[object, Described] = dict(run_tasks(run.pool, describe, tasks, gpu=True))
-    labels = _labels(probe)
-    for (snapshot, spec), task in zip(run.snapshots, tasks, strict=True):
+    unfinished = [(snapshot, spec) for snapshot, spec in run.snapshots if not run.is_finished(snapshot, spec)]
+    if not unfinished:
+        return
+    from dissect_xr.activations.extract import RESIDENT as WITH_TORCH
+    from dissect_xr.activations.extract import Extraction
+
+    labels, described = _labels(probe), run.describe([spec for _, spec in unfinished])
+    for snapshot, spec in unfinished:
         extraction = Extraction(
-            run.activations_url, run.probe_url, snapshot, spec, run.recording, described[task], images
+            run.activations_url, run.probe_url, snapshot, spec, run.recording, described[spec], images
         )
         extraction.check_budget()
-        block = extraction.layers[0].block
-        memory = Projection((("process with torch", activations.RESIDENT), *extraction.memory.parts))
-        yield StagePlan(f"activations {snapshot.name}", -(-len(images) // block), extraction.nbytes, memory, 1)
-        layers = [_layer(run, extraction, n) for n in range(len(extraction.layers))]
-        yield _threshold_stage(run, snapshot.name, layers)
-        yield _count_stage(run, snapshot.name, layers, labels)
+        memory = Projection((("process with torch", WITH_TORCH), *extraction.memory.parts))
+        yield StagePlan(
+            f"activations {snapshot.name}", extraction.blocks, extraction.nbytes, extraction.objects, memory, 1
+        )
+        yield _dissection_stage(run, snapshot.name, [_layer(extraction, layer) for layer in extraction.layers], labels)
 
 
-def _threshold_stage(run: Run, snapshot: str, layers: Sequence[Layer]) -> StagePlan:
-    cut = [(layer, threshold_blocks(layer, run.pool)) for layer in layers]
-    fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
-    first = [projected(la, unit_blocks[0][0], **threshold_sizes(la, run.pool.memory)) for la, unit_blocks in cut]
-    memory = max(first, key=lambda projection: projection.total)
+def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels) -> StagePlan:
+    from dissect_xr.dissection.passes import count_blocks, count_sizes, tasks_of, threshold_blocks, threshold_sizes
+    from dissect_xr.dissection.store import LayerToDissect
+
+    fractions, memory = len(run.method.fractions), run.pool.memory
+    limits = Limits.of(run.pool)
+    sizes = count_sizes(labels, fractions, memory)
+    needed = [projected(la, count_blocks(la, labels, fractions, limits)[0][0], **sizes) for la in layers]
+    needed += [projected(la, threshold_blocks(la, limits)[0][0], **threshold_sizes(la, memory)) for la in layers]
+    units = sum(layer.shape[1] for layer in layers)
     return StagePlan(
-        f"thresholds {snapshot}",
-        sum(len(tasks) for _, unit_blocks in cut for tasks in unit_blocks),
-        12 * fractions * units,
-        Projection((("process", RESIDENT), *memory.parts)),
+        f"dissection {snapshot}",
+        sum(1 if layer.is_small else tasks_of(layer, labels, fractions, limits) for layer in layers),
+        (sizes["unit_bytes"] + 12 * fractions) * units,
+        3 + sum(LayerToDissect(run.dissection_url, la, labels, run.method, 0).objects for la in layers),
+        Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),
         run.pool.workers,
     )
 
 
-def _count_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels) -> StagePlan:
-    fractions, units = len(run.method.fractions), sum(layer.shape[1] for layer in layers)
-    sizes = count_sizes(labels, fractions, run.pool.memory)
-    cut = [(layer, count_blocks(layer, labels, fractions, run.pool)) for layer in layers]
-    memory = max(
-        (projected(layer, unit_blocks[0][0], **sizes) for layer, unit_blocks in cut),
-        key=lambda projection: projection.total,
-    )
-    return StagePlan(
-        f"counts {snapshot}",
-        sum(len(tasks) for _, unit_blocks in cut for tasks in unit_blocks),
-        sizes["unit_bytes"] * units,
-        Projection((("process", RESIDENT), *memory.parts)),
-        run.pool.workers,
-    )
-
-
-def _layer(run: Run, extraction: Extraction, n: int) -> Layer:
-    """Layer `n` as it will be stored, for the plans of the later stages."""
-    layer = extraction.layers[n]
-    chunks = layer.specs()[0].chunks
+def _layer(extraction: "Extraction", layer: "LayerShape") -> Layer:
+    """A layer as it will be stored, for the plan of its dissection."""
+    chunks = layer.spec.chunks
     return Layer(
         url=extraction.url,
         snapshot=extraction.snapshot.name,
@@ -153,6 +156,7 @@ def _layer(run: Run, extraction: Extraction, n: int) -> Layer:
         fingerprint="",
         input_size=extraction.recording.preprocess.size,
         geometry=extraction.described.geometry[layer.name],
+        columns=layer.columns,
     )
 
 
@@ -171,6 +175,7 @@ def _labels(probe: LabelSet) -> ProbeLabels:
         categories=probe.categories,
         fingerprint="",
         images_sha256="",
+        names_sha256="",
     )
 
 

@@ -269,11 +269,11 @@ def _show_plans(plans: Any) -> None:
 
     table = Table(title="plan", title_justify="left")
     table.add_column("stage")
-    for name in ("tasks", "on disk, at most", "memory of a task"):
+    for name in ("tasks", "on disk, at most", "objects", "memory of a task"):
         table.add_column(name, justify="right")
     for plan in plans:
         disk, memory = f"{plan.disk / 2**20:,.1f} MiB", f"{plan.memory.total / 2**20:,.0f} MiB"
-        table.add_row(escape(plan.name), str(plan.tasks), disk, memory)
+        table.add_row(escape(plan.name), str(plan.tasks), disk, f"{plan.objects:,}", memory)
     console.print(table)
 
 

@@ -33,7 +33,7 @@ def results(out: str, url: str) -> list[RenderableType]:
     figures = save_figures(found, Path(out) / "figures") if objects.is_local(out) else ()
     return [
         *summary(found),
-        *anchoring_notes(url),
+        *anchoring_notes(found),
         *(f"figure: {escape(str(path))}" for path in figures),
         f"results: {escape(url)}",
     ]
@@ -78,21 +78,20 @@ def _stages(run: Run) -> Iterator[tuple[str, str]]:
 def _snapshot_stages(run: Run, name: str, images: int) -> Iterator[tuple[str, str]]:
     """(stage, how much of it is finished) of one snapshot."""
     dissected = store.markers(run.dissection_url, name)
-    kinds = [key.rsplit("/", 1)[1] for key in dissected]
-    created = store.marker(run.activations_url, f"{name}/created")
-    if created is None:
-        # With `keep_activations: none` the activations of a finished snapshot have been deleted.
-        yield name, "finished" if kinds.count("done") == kinds.count("created") > 0 else "not begun"
-        return
-    layers = store.read_attrs(run.activations_url, name)["inputs"]["layers"]
-    if kinds.count("done") == len(layers):
+    if f"{name}/done" in dissected:
         yield name, "finished"
         return
+    if store.marker(run.activations_url, f"{name}/created") is None:
+        yield name, "not begun"
+        return
+    layers = store.read_attrs(run.activations_url, name)["inputs"]["layers"]
+    counted = {key.split("/")[1] for key in dissected if key.count("/") == 2 and key.endswith("/done")}
+    searched = counted | {key.split("/")[1] for key in dissected if key.endswith("/threshold")}
     block = next(iter(layers.values()))[-1]
     extracted = len(store.markers(run.activations_url, f"{name}/blocks"))
     yield f"activations of {name}", _progress(extracted, -(-images // block), "blocks")
-    yield f"thresholds of {name}", _progress(kinds.count("threshold"), len(layers), "layers")
-    yield f"counts of {name}", _progress(kinds.count("done"), len(layers), "layers")
+    yield f"thresholds of {name}", _progress(len(searched), len(layers), "layers")
+    yield f"counts of {name}", _progress(len(counted), len(layers), "layers")
 
 
 def _progress(done: int, total: int | None, noun: str) -> str:

@@ -5,22 +5,20 @@ Does not know: how a stage computes, or how results are shown.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dissect_xr import store
-from dissect_xr.activations.extract import Extraction, Recording, check_same, extract, prepare_extraction
-from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.sources import ModelSpec
-from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
-from dissect_xr.dissection.dissect import Method, dissect, is_dissected
+from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
-from dissect_xr.parallel.pool import Pool
+from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
-from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
@@ -29,6 +27,9 @@ from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.store import objects
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import Damage
+
+if TYPE_CHECKING:
+    from dissect_xr.activations.extract import Described, Extraction
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class Run:
                     raise DissectError(
                         f"probe.folder: give a local folder for the images, since {self.out} is not local."
                     )
+                from dissect_xr.probe.digits.write import write_digits
+
                 folder = Path(part.folder or store.join(self.out, "digits"))
                 if not (folder / "index.csv").exists():
                     write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
@@ -142,35 +145,56 @@ class Run:
             found = without_bad_images(found, self.probe_url, pool=self.pool, show=self.show)
         write_probe(found, self.probe_url, pool=self.pool, show=self.show)
 
-    def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> Extraction:
-        """The extraction of one snapshot; nothing is written yet."""
-        return prepare_extraction(self.activations_url, self.probe_url, snapshot, spec, self.recording, pool=self.pool)
+    def describe(self, specs: Sequence[ModelSpec]) -> Mapping[ModelSpec, "Described"]:
+        """What the models of these specs turn out to be; each is loaded once in a run."""
+        from dissect_xr.activations.extract import describe
+
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._described]
+        tasks = [(spec, self.recording) for spec in missing]
+        self._described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
+        return self._described
+
+    @cached_property
+    def _described(self) -> dict[ModelSpec, "Described"]:
+        return {}
+
+    def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> "Extraction":
+        """The extraction of one snapshot; its model is loaded if it was not yet."""
+        from dissect_xr.activations.extract import prepare_extraction
+
+        described = self.describe([spec])[spec]
+        return prepare_extraction(
+            self.activations_url, self.probe_url, snapshot, spec, self.recording, described=described, pool=self.pool
+        )
 
     def extract(self) -> None:
         """Write the activations of every snapshot."""
+        from dissect_xr.activations.extract import extract
+
         for snapshot, spec in self.snapshots:
             extract(self.extraction(snapshot, spec), pool=self.pool, show=self.show)
 
-    def dissect(self) -> None:
-        """Dissect all recorded activations."""
+    def dissect(self, only: Sequence[tuple[str, str]] | None = None) -> None:
+        """Dissect these (snapshot, layer) pairs, or all activations there are."""
+        from dissect_xr.dissection.dissect import dissect
+
         dissect(
             self.activations_url,
             self.probe_url,
             self.dissection_url,
             method=self.method,
+            only=only,
             pool=self.pool,
             show=self.show,
         )
 
     def run(self) -> None:
-        """Run all stages, snapshot by snapshot.
-
-        With `keep_activations: none` the activations of a snapshot are deleted after its dissection.
+        """All stages, snapshot by snapshot; `keep_activations: none` removes a snapshot's once it is dissected.
 
         Raises
         ------
         BlocksFailed
-            After everything that does not depend on a failed block is finished.
+            When all that does not need a failing block is finished.
         """
         self.probe()
         failures: list[Failed] = []
@@ -180,25 +204,42 @@ class Run:
         if failures:
             raise BlocksFailed(failures)
 
+    @property
+    def _keeps(self) -> bool:
+        return self.recipe.keep_activations == "all"
+
     def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
-        """Extract and dissect one snapshot."""
-        extraction = self.extraction(snapshot, spec)
-        check_same(extraction)
-        dissected, keep = self._dissected(extraction), self.recipe.keep_activations == "all"
-        if keep or not dissected:
-            extract(extraction, pool=self.pool, show=self.show)
-        if not dissected:
-            dissect(
-                self.activations_url,
-                self.probe_url,
-                self.dissection_url,
-                method=self.method,
-                only=[(snapshot.name, layer.name) for layer in extraction.layers],
-                pool=self.pool,
-                show=self.show,
-            )
-        if not keep and store.markers(self.activations_url, snapshot.name):
+        """Activations and dissection of one snapshot."""
+        if not self.is_finished(snapshot, spec):
+            from dissect_xr.activations.extract import check_same, extract
+
+            extraction = self.extraction(snapshot, spec)
+            check_same(extraction)
+            dissected = self._dissected(extraction)
+            if self._keeps or not dissected:
+                extract(extraction, pool=self.pool, show=self.show)
+            if not dissected:
+                self.dissect([(snapshot.name, layer.name) for layer in extraction.layers])
+        if not self._keeps and store.markers(self.activations_url, snapshot.name):
             store.remove(self.activations_url, snapshot.name)
+
+    def is_finished(self, snapshot: SnapshotInfo, spec: ModelSpec) -> bool:
+        """Whether all that the recipe asks of a snapshot is done, as far as that can be told without its model.
+
+        What was asked for is compared by its fingerprint. Where it differs the model is loaded, and what it makes is
+        compared in full.
+        """
+        probe = store.marker(self.probe_url, "done")
+        dissected = store.marker(self.dissection_url, f"{snapshot.name}/done")
+        if probe is None or dissected is None:
+            return False
+        request = request_sha256(spec, self.recording, store.read_attrs(self.probe_url)["images_sha256"])
+        root = store.marker(self.dissection_url, "created")
+        if dissected["note"]["request_sha256"] != request or root is None:
+            return False
+        if root["fingerprint"] != store.fingerprint(self.method.inputs(probe["fingerprint"])):
+            return False
+        return not self._keeps or store.marker(self.activations_url, f"{snapshot.name}/done") is not None
 
     def repair(self, *, full: bool = False) -> list[Damage]:
         """The damage of all stores, after deleting the damaged objects, whose blocks are then computed again.
@@ -212,18 +253,24 @@ class Run:
             damages += repair(url, full=full, show=self.show)
         return damages
 
-    def _dissected(self, extraction: Extraction) -> bool:
-        """Whether every layer of the snapshot is dissected, with the same inputs and method."""
+    def _dissected(self, extraction: "Extraction") -> bool:
+        """Whether every layer of the snapshot is dissected, from these activations by this method."""
+        from dissect_xr.dissection.layers import layer_fingerprint
+        from dissect_xr.dissection.store import check_root, is_dissected
+
+        probe = store.marker(self.probe_url, "done")
+        if probe is None or not check_root(self.dissection_url, probe["fingerprint"], self.method):
+            return False
+        name = extraction.snapshot.name
+        keys = store.markers(self.dissection_url, name)
         return all(
             is_dissected(
                 self.dissection_url,
-                f"{extraction.snapshot.name}/{layer.name}",
-                self.method.inputs(extraction.layer_fingerprint(layer.name), self._probe_sha256),
+                f"{name}/{layer.name}",
+                layer_fingerprint(extraction.fingerprint, layer.name),
+                probe["fingerprint"],
+                self.method,
+                keys,
             )
             for layer in extraction.layers
         )
-
-    @cached_property
-    def _probe_sha256(self) -> str:
-        found = store.marker(self.probe_url, "done")
-        return str(found["fingerprint"]) if found else ""

@@ -4,7 +4,8 @@ Knows: how to distinguish the three kinds of stores; rich, and that names from s
 Does not know: how anything was computed, or which parts of a run are not finished (`outcome`).
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 
 import xarray as xr
 from rich import box
@@ -14,6 +15,7 @@ from rich.table import Table
 from dissect_xr import store
 from dissect_xr.analysis.detectors import concept_histogram, detectors, unique_detectors
 from dissect_xr.analysis.results import open_dissection
+from dissect_xr.dissection.layers import Snapshot, complete_snapshots
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -84,26 +86,24 @@ def describe_store(url: str) -> Iterator[str | Table]:
     """
     if not store.exists(url):
         raise DissectError(f"{url}: expected a store (probe.zarr, activations.zarr or dissection.zarr), found none.")
-    keys = store.markers(url)
-    if "created" in keys:
+    attrs = store.read_attrs(url)
+    if "label_size" in attrs:
         yield from _probe(url)
-    elif any(key.endswith("/threshold") for key in keys):
-        yield from summary(open_dissection(url))
-        yield from anchoring_notes(url)
-    elif any(key.endswith("/done") for key in keys):
-        yield _activations(url, keys)
+    elif "fractions" in attrs:
+        found = open_dissection(url)
+        yield from summary(found)
+        yield from anchoring_notes(found)
+    elif snapshots := complete_snapshots(url):
+        yield _activations(url, snapshots)
     else:
         raise DissectError(f"{url}: expected a store with a finished part, found none. Run its recipe again.")
 
 
-def anchoring_notes(url: str) -> list[str]:
+def anchoring_notes(ds: xr.Dataset) -> list[str]:
     """A line for each reason why layers have another anchoring than the recipe asks for."""
     reasons: dict[str, list[str]] = {}
-    for key in sorted(store.markers(url)):
-        if key.endswith("/done"):
-            path = key.removesuffix("/done")
-            if reason := store.read_attrs(url, path)["anchoring_reason"]:
-                reasons.setdefault(reason, []).append(path)
+    for path, reason in json.loads(ds.attrs["anchoring_reasons"]).items():
+        reasons.setdefault(reason, []).append(path)
     return [
         f"anchoring half_pixel instead of receptive_field for {escape(', '.join(paths))}: {escape(reason)}"
         for reason, paths in reasons.items()
@@ -124,16 +124,16 @@ def _probe(url: str) -> Iterator[str | Table]:
     yield from concepts(data)
 
 
-def _activations(url: str, keys: set[str]) -> Table:
+def _activations(url: str, snapshots: Sequence[Snapshot]) -> Table:
     table = Table(title="activations", title_justify="left")
     for name in ("snapshot", "layer"):
         table.add_column(name)
     for name in ("images", "units", "map", "dtype"):
         table.add_column(name, justify="right")
-    for key in sorted(key for key in keys if key.endswith("/done")):
-        path = key.removesuffix("/done")
-        array = store.read(url, f"{path}/activation")
-        images, units, height, width = array.shape
-        snapshot, _, layer = path.partition("/")
-        table.add_row(escape(snapshot), escape(layer), str(images), str(units), f"{height} x {width}", str(array.dtype))
+    for snapshot in snapshots:
+        for layer in snapshot.layers:
+            array = store.read(url, f"{snapshot.name}/{layer}/activation")
+            images, units, height, width = array.shape
+            row = snapshot.name, layer, images, units, f"{height} x {width}", array.dtype
+            table.add_row(*(escape(str(cell)) for cell in row))
     return table

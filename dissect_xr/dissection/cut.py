@@ -28,13 +28,10 @@ from dataclasses import dataclass
 from math import ceil
 
 from dissect_xr.dissection.labels import ProbeLabels
-from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.layers import READ_BYTES, Layer
 from dissect_xr.parallel.fold import TREE
 from dissect_xr.parallel.pool import Pool
 from dissect_xr.parallel.resources import Projection
-
-READ_BYTES = 24 * 2**20
-"""Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
 
 LABEL_READ_BYTES = 32 * 2**20
 """Raw bytes of labels in one read: about a shard, since parts of a shard are read at three fifths of the speed."""

@@ -3,20 +3,20 @@
 Knows: which layers are finished, that a small layer is one task and a large one steps of many, what is written when.
 Does not know: how activations were made, or any score: those are derived when the store is opened.
 
-A layer whose activations are at most one read (`cut.READ_BYTES`, 24 MiB) is one task, which finds its thresholds,
+A layer whose activations are at most one read (`layers.READ_BYTES`, 24 MiB) is one task, which finds its thresholds,
 counts and writes both. A larger one goes in steps, each of as many tasks as there is work for: its thresholds are
 written as soon as they are found, its counts unit block by unit block. Layers are under way side by side, so a run that
 is killed has lost the tasks that were in flight and nothing else.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dissect_xr import store
-from dissect_xr.dissection.cut import READ_BYTES, Limits
+from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.labels import ProbeLabels, open_labels
 from dissect_xr.dissection.layers import Layer, Snapshot, complete_snapshots, open_layer
 from dissect_xr.dissection.method import Method
@@ -29,14 +29,13 @@ from dissect_xr.dissection.passes import (
     tasks_of,
 )
 from dissect_xr.dissection.store import (
-    MEND,
     LayerToDissect,
     StoreCounts,
     create_root,
     create_snapshot,
     done_units,
     finish_snapshot,
-    layer_fingerprint,
+    is_dissected,
     write_counts,
 )
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
@@ -119,11 +118,13 @@ def _dissect_snapshot(
     unfinished = [
         (position, name, fingerprint)
         for position, (name, fingerprint) in enumerate(snapshot.layers.items())
-        if name in layers and not _is_finished(out, f"{snapshot.name}/{name}", fingerprint, labels, method, keys)
+        if name in layers
+        and not is_dissected(out, f"{snapshot.name}/{name}", fingerprint, labels.fingerprint, method, keys)
     ]
     if not unfinished and f"{snapshot.name}/done" in keys:
         return
     create_snapshot(out, snapshot)
+    store.unmark(out, f"{snapshot.name}/done")
     limits = Limits.of(pool)
     with track(f"dissection {snapshot.name}", show=show and bool(unfinished)) as bar:
 
@@ -132,7 +133,7 @@ def _dissect_snapshot(
                 layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
                 _check_pixels(layer, labels)
                 wanted = LayerToDissect(out, layer, labels, method, position)
-                if _is_small(layer) and f"{wanted.path}/created" not in keys:
+                if layer.is_small and f"{wanted.path}/created" not in keys:
                     bar.expect(1)
                     yield _small_layer(wanted, limits)
                 else:
@@ -142,29 +143,6 @@ def _dissect_snapshot(
         for _ in run_steps(pool, works(), on_task=lambda task: bar.advance(_images(task))):
             pass
     finish_snapshot(out, snapshot)
-
-
-def _is_finished(
-    out: str, path: str, activations: str, labels: ProbeLabels, method: Method, keys: Iterable[str]
-) -> bool:
-    """Whether the layer is dissected from these inputs.
-
-    Raises
-    ------
-    DissectError
-        Where it was dissected, or begun, from other activations.
-    """
-    wanted = layer_fingerprint(activations, labels, method)
-    for kind in ("done", "created"):
-        if f"{path}/{kind}" in keys and (marker := store.marker(out, f"{path}/{kind}")) is not None:
-            if marker["fingerprint"] != wanted:
-                was = store.read_attrs(out, path).get("activations_sha256")
-                raise DissectError(
-                    f"{out}: holds {path} dissected from other inputs: activations_sha256 was {was!r}, is "
-                    f"{activations!r}. {MEND}"
-                )
-            return kind == "done"
-    return False
 
 
 def check_images(activations: str, labels: ProbeLabels) -> None:
@@ -192,10 +170,6 @@ def _check_pixels(layer: Layer, labels: ProbeLabels) -> None:
             f"{layer.path}: its images have the probe's names, but other pixels. Extract them again for {labels.url}, "
             "or dissect with the probe they were made for."
         )
-
-
-def _is_small(layer: Layer) -> bool:
-    return layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize <= READ_BYTES
 
 
 def _images(task: Any) -> int:

@@ -18,6 +18,9 @@ from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version
 
+READ_BYTES = 24 * 2**20
+"""Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -55,6 +58,11 @@ class Layer:
     def cells(self) -> int:
         """Number of cells in a map."""
         return self.shape[2] * self.shape[3]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its activations are at most one read: then one task dissects it."""
+        return self.shape[0] * self.shape[1] * self.cells * self.itemsize <= READ_BYTES
 
     @property
     def itemsize(self) -> int:
@@ -180,7 +188,7 @@ class Peaks:
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.floating]:
         images, units = key
-        return np.asarray(self._array[images, self._first + units.start : self._first + units.stop])
+        return np.asarray(self._array[images, self._first + (units.start or 0) : self._first + units.stop])
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -132,36 +132,38 @@ def find_thresholds(
     dropped = shift(int((top - low).max()) + 1, bins(layer, limits.memory))
     search = Search(layer, dropped, low, top, ranks(layer, fractions, units))
     found = yield from _search(search, limits)
-    if not found.proven.all():
-        found = _filled_in(found, (yield from _search(_from_bottom(search, found), limits)))
-    return (yield from _thresholds_inside(search, found, limits))
-
-
-def _from_bottom(search: Search, found: Selection) -> Search:
-    """The same search over all codes, for the units whose threshold is not proven; the others are left out."""
-    missed = ~found.proven.all(axis=0)
-    low = np.where(missed, -top_code(search.layer.itemsize), search.high + 1)
-    return Search(search.layer, search.shift, low, search.high, search.ranks)
-
-
-def _filled_in(found: Selection, better: Selection) -> Selection:
-    """`found`, completed by what `better` proved."""
-    keep = found.proven
-    return Selection(
-        np.where(keep, found.code, better.code), np.where(keep, found.above, better.above), keep | better.proven
+    result = yield from _thresholds_inside(search, found, limits)
+    if found.proven.all():
+        return result
+    again = _over_all_codes(search, found, bins(layer, limits.memory))
+    better = yield from _thresholds_inside(again, (yield from _search(again, limits)), limits)
+    return LayerThresholds(
+        np.where(found.proven, result.threshold, better.threshold),
+        np.where(found.proven, result.exceedance, better.exceedance),
     )
+
+
+def _over_all_codes(search: Search, found: Selection, most: int) -> Search:
+    """A search over all codes, for the units whose threshold is not proven; the others are left out."""
+    lowest = -top_code(search.layer.itemsize)
+    low = np.where(found.proven.all(axis=0), search.high + 1, lowest)
+    return Search(search.layer, shift(1 - 2 * lowest, most), low, search.high, search.ranks)
 
 
 def _thresholds_inside(
     search: Search, found: Selection, limits: Limits
 ) -> Generator[Sequence[Fold], Sequence[Any], LayerThresholds]:
-    """Thresholds from the bins found; while a bin holds several codes, it is searched first."""
+    """Thresholds from the bins found; while a bin holds several codes, it is searched first.
+
+    What is not proven is left out, and its threshold means nothing.
+    """
     if not search.shift:
         return LayerThresholds(decode(found.code, search.layer.itemsize), found.above)
     dropped = shift(1 << search.shift, bins(search.layer, limits.memory))
     parts = []
-    for code, above, rank in zip(found.code, found.above, search.ranks, strict=True):
-        inside = Search(search.layer, dropped, code, code + (1 << search.shift) - 1, (rank - above)[None])
+    for code, above, rank, proven in zip(found.code, found.above, search.ranks, found.proven, strict=True):
+        high = code + (1 << search.shift) - 1
+        inside = Search(search.layer, dropped, np.where(proven, code, high + 1), high, (rank - above)[None])
         selected = yield from _search(inside, limits)
         parts.append((yield from _thresholds_inside(inside, selected, limits)))
     return LayerThresholds(

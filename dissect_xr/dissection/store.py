@@ -4,7 +4,7 @@ Knows: which arrays stand at the root, in a snapshot and in a layer, which marke
 Does not know: how a threshold or a count is computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,22 +26,29 @@ CONCEPT_CHUNK = 2048
 MEND = "Use another output directory, or delete this one."
 
 
-def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
-    """Create the store with what all layers share, unless it is there.
+def check_root(out: str, probe: str, method: Method) -> bool:
+    """Whether the store is there, made with the probe of this fingerprint by this method.
 
     Raises
     ------
     DissectError
-        Where `out` holds a dissection with another probe or by other parameters; the message lists every difference.
+        Where it was made with another probe or by other parameters; the message lists every difference.
     """
+    inputs = method.inputs(probe)
+    created = store.marker(out, "created")
+    if created is not None and created["fingerprint"] != store.fingerprint(inputs):
+        stored = store.read_attrs(out)
+        changed = [
+            f"{key} was {stored.get(key)!r}, is {inputs[key]!r}" for key in inputs if stored.get(key) != inputs[key]
+        ]
+        raise DissectError(f"{out}: holds a dissection from other inputs or parameters: {'; '.join(changed)}. {MEND}")
+    return created is not None
+
+
+def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
+    """Create the store with what all layers share, unless it is there; raises as `check_root` does."""
     inputs = method.inputs(labels.fingerprint)
-    fingerprint = store.fingerprint(inputs)
-    if (created := store.marker(out, "created")) is not None:
-        if created["fingerprint"] != fingerprint:
-            stored = store.read_attrs(out)
-            raise DissectError(
-                f"{out}: holds a dissection from other inputs or parameters: {differences(stored, inputs)}. {MEND}"
-            )
+    if check_root(out, labels.fingerprint, method):
         return
     coordinates = [
         store.coordinate("fraction", "fraction", np.array(method.fractions)),
@@ -59,16 +66,11 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
         )
     lay_out = store.lay_out if store.markers(out) else store.create
     attrs = inputs | {"coordinates": "concept_name concept_category"}
+    fingerprint = store.fingerprint(inputs)
     store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
 
 
 CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category")
-
-
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between attributes, for a message."""
-    changed = [key for key in wanted if stored.get(key) != wanted[key]]
-    return "; ".join(f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in changed)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class LayerToDissect:
     @property
     def fingerprint(self) -> str:
         """sha256 of all that makes its dissection."""
-        return layer_fingerprint(self.layer.fingerprint, self.labels, self.method)
+        return dissection_fingerprint(self.layer.fingerprint, self.labels.fingerprint, self.method)
 
     @property
     def anchoring(self) -> str:
@@ -116,6 +118,13 @@ class LayerToDissect:
         """Units of a chunk of counts."""
         return count_chunk_units(self.layer, self.labels.unit_bytes(len(self.method.fractions)))
 
+    @property
+    def objects(self) -> int:
+        """Objects that the dissection of a small layer will be; a large one has a few markers more."""
+        chunks = -(-self.layer.shape[1] // self.unit_chunk)
+        concepts = -(-self.labels.concepts.size // CONCEPT_CHUNK)
+        return 1 + len(PER_UNIT) + 2 + chunks * (len(PER_UNIT) - 1 + concepts) + 1
+
     def create(self) -> store.Written:
         """Create the layer's group with its arrays, keeping counts that are there; the objects written."""
         units = self.layer.shape[1]
@@ -138,9 +147,32 @@ class LayerToDissect:
         return lay_out(self.out, self.path, arrays, attrs, [store.coordinate("unit", "unit", names)])
 
 
-def layer_fingerprint(activations: str, labels: ProbeLabels, method: Method) -> str:
-    """sha256 of all that makes a layer's dissection."""
-    return store.fingerprint(method.inputs(labels.fingerprint) | {"activations_sha256": activations})
+def dissection_fingerprint(activations: str, probe: str, method: Method) -> str:
+    """sha256 of all that makes a layer's dissection: fingerprints of its activations and of the probe, parameters."""
+    return store.fingerprint(method.inputs(probe) | {"activations_sha256": activations})
+
+
+def is_dissected(out: str, path: str, activations: str, probe: str, method: Method, keys: Collection[str]) -> bool:
+    """Whether the layer `path` is dissected from activations and a probe of these fingerprints.
+
+    `keys` are those of the snapshot's markers.
+
+    Raises
+    ------
+    DissectError
+        Where it was dissected, or begun, from other activations.
+    """
+    wanted = dissection_fingerprint(activations, probe, method)
+    for kind in ("done", "created"):
+        if f"{path}/{kind}" in keys and (marker := store.marker(out, f"{path}/{kind}")) is not None:
+            if marker["fingerprint"] != wanted:
+                was = store.read_attrs(out, path).get("activations_sha256")
+                raise DissectError(
+                    f"{out}: holds {path} dissected from other inputs: activations_sha256 was {was!r}, is "
+                    f"{activations!r}. {MEND}"
+                )
+            return kind == "done"
+    return False
 
 
 def create_snapshot(out: str, snapshot: Snapshot) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.select import concept_index
-from dissect_xr.dissection.layers import open_layer
+from dissect_xr.dissection.layers import Peaks, open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores, View, channel_of, image_blocks, image_counts, mask, open_view, upsampled
 from dissect_xr.exemplars.pictures import WHOLE, around, draw, read_picture
@@ -49,12 +49,12 @@ def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> 
         raise DissectError(f"k is {k}: expected 1 or more images per unit.")
     opened = open_layer(activations, snapshot, layer)
     images, units = opened.shape[:2]
-    peaks, names = store.read(activations, f"{opened.path}/peak"), store.read(activations, f"{opened.path}/image")
+    peaks, names = Peaks(opened), store.read(activations, "image")
     step = max(k, PEAKS // (units * 4))
     best = np.zeros((0, units), np.float32)
     indices = np.zeros((0, units), np.int64)
     for first in range(0, images, step):
-        block = peaks[first : first + step].astype(np.float32)
+        block = peaks[first : min(first + step, images), :units].astype(np.float32)
         here = np.broadcast_to(np.arange(first, first + len(block))[:, None], block.shape)
         best, indices = _largest(np.concatenate([best, block]), np.concatenate([indices, here]), k)
     return xr.Dataset(

@@ -271,9 +271,14 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
     }
     seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in label_set.rows]}
     images_sha256 = store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {}))
+    names_sha256 = store.fingerprint({"images": [row.image for row in label_set.rows]})
     fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
     with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (writer, _):
-        writer.add(store.write_group(url, "", _attrs(label_set, url) | {"images_sha256": images_sha256}))
+        writer.add(
+            store.write_group(
+                url, "", _attrs(label_set, url) | {"images_sha256": images_sha256, "names_sha256": names_sha256}
+            )
+        )
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
         writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))

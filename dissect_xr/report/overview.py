@@ -6,6 +6,7 @@ Does not know: how the page looks, or how a detector is counted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -132,9 +133,8 @@ def _fingerprints(source: Source) -> list[tuple[str, str]]:
 def _notes(source: Source, without: Mapping[str, Sequence[str]]) -> list[str]:
     """Sentences on what differs from the parameters: anchorings, and layers without exemplars."""
     reasons: dict[str, list[str]] = {}
-    for path in source.paths:
-        if reason := store.read_attrs(source.dissection, path)["anchoring_reason"]:
-            reasons.setdefault(reason, []).append(path)
+    for path, reason in json.loads(source.results.attrs["anchoring_reasons"]).items():
+        reasons.setdefault(reason, []).append(path)
     notes = [f"Anchored half_pixel: {', '.join(paths)}, because {reason}." for reason, paths in reasons.items()]
     for reason, paths in without.items():
         which = "any layer" if len(paths) == len(source.paths) else ", ".join(paths)

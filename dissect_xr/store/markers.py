@@ -90,6 +90,16 @@ def markers(url: str, prefix: str = "") -> set[str]:
     return {key[len(base) : -len(".json")] for key in objects.sizes(parent, start) if key.endswith(".json")}
 
 
+def marked_groups(url: str) -> list[str]:
+    """Names of the groups at the top of a store that have markers, sorted."""
+    return objects.children(*_location(url, ""))
+
+
+def unmark(url: str, key: str) -> None:
+    """Remove one marker that no other depends on, if it is there."""
+    objects.delete(*_location(url, key))
+
+
 def drop(url: str, keys: Iterable[str]) -> set[str]:
     """Remove the markers `keys` and all markers that depend on them; the keys of those that existed."""
     content, dropped = {}, set(keys)

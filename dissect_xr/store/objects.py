@@ -211,6 +211,22 @@ def sizes(url: str, prefix: str = "") -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
+def children(url: str, prefix: str) -> list[str]:
+    """Names of the folders directly in the folder `prefix`, which ends with a slash; sorted."""
+    if is_local(url):
+        try:
+            with os.scandir(os.path.join(url, prefix)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    if url.startswith(OBJECT_STORES):
+        import obstore
+
+        found = obstore.list_with_delimiter(open_store(url).store, prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+    return sorted({key[len(prefix) :].split("/")[0] for key in sizes(url, prefix) if "/" in key[len(prefix) :]})
+
+
 def _files(root: str, folder: str) -> Iterator[tuple[str, int]]:
     """(key, bytes) of the files in a folder below `root`; 300,000 of them take a second."""
     try:

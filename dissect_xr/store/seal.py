@@ -66,7 +66,7 @@ def _holds(url: str, prefix: str, keys: list[str], sizes: Mapping[str, int], exi
         if objects.is_transport(error):
             raise
         return False
-    return content["note"][SEAL] == _digest((key, sizes[key], checksums.get(key)) for key in sorted(keys))
+    return bool(content["note"][SEAL] == _digest((key, sizes[key], checksums.get(key)) for key in sorted(keys)))
 
 
 def _checksum(url: str, key: str) -> int | None:

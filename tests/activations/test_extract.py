@@ -18,11 +18,12 @@ from torch import nn
 
 from dissect_xr import schema, store
 from dissect_xr.activations import record
-from dissect_xr.activations.extract import Recording, extract, prepare_extraction
-from dissect_xr.activations.images import Preprocess
+from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.record import extract_block
-from dissect_xr.activations.sources import ModelSpec, load_model
-from dissect_xr.activations.store import SnapshotInfo, open_activations, summarise, write_activations
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.activations.sources import load_model
+from dissect_xr.activations.store import open_activations
+from dissect_xr.activations.write import summarise, write_activations
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.parallel.pool import Threads

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dissect_xr.activations.images import Preprocess, read_image, to_input
+from dissect_xr.activations.images import read_image, to_input
+from dissect_xr.activations.request import Preprocess
 from dissect_xr.errors import DissectError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

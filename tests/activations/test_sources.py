@@ -16,7 +16,8 @@ from torch import nn
 
 from dissect_xr.activations import sources
 from dissect_xr.activations.references import resolve
-from dissect_xr.activations.sources import ModelSpec, cached_model, load_model, weights_sha256
+from dissect_xr.activations.request import ModelSpec
+from dissect_xr.activations.sources import cached_model, load_model, weights_sha256
 from dissect_xr.activations.weights import read_weights
 from dissect_xr.errors import DissectError
 

@@ -14,7 +14,7 @@ from distributed import Client
 from strategies import ProbeCase
 
 from dissect_xr import store
-from dissect_xr.activations.store import SnapshotInfo
+from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect

@@ -14,11 +14,11 @@ import report_case
 from runs import NETWORK
 
 import dissect_xr
-from dissect_xr.activations.extract import Recording, extract, prepare_extraction
-from dissect_xr.activations.images import Preprocess
-from dissect_xr.activations.sources import ModelSpec
-from dissect_xr.activations.store import SnapshotInfo, write_activations
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.activations.write import write_activations
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import exemplars, iou_images
 from dissect_xr.io.export import write_table

@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 from strategies import ProbeCase
 
 from dissect_xr import store
-from dissect_xr.activations.store import LayerShape, SnapshotInfo, write_activations
+from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.store import LayerShape
+from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection import cut, kernels, passes, thresholds
 from dissect_xr.dissection.counts import CountTask, count_block
-from dissect_xr.dissection.dissect import Method, complete_pairs, dissect
+from dissect_xr.dissection.dissect import complete_pairs, dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads

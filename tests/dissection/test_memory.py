@@ -16,7 +16,8 @@ import sys
 sys.path.insert(0, sys.argv[3])
 from bench_rows import peak_memory
 from dissect_xr.parallel.pool import Threads
-from dissect_xr.dissection.dissect import Method, dissect
+from dissect_xr.dissection.method import Method
+from dissect_xr.dissection.dissect import dissect
 
 home, memory = sys.argv[1], int(sys.argv[2])
 before = peak_memory()
@@ -62,8 +63,9 @@ def test_workers_of_512_mib_stay_by_the_projection(tmp_path: Path, monkeypatch: 
     from bench_rows import peak_memory
     from synthetic import Size, activation_blocks, image_names, write_synthetic_probe
 
-    from dissect_xr.activations.store import write_activations
-    from dissect_xr.dissection.dissect import Method, dissect
+    from dissect_xr.activations.write import write_activations
+    from dissect_xr.dissection.dissect import dissect
+    from dissect_xr.dissection.method import Method
     from dissect_xr.parallel.dask_pool import DaskPool
     from dissect_xr.parallel.pool import open_pool
 

@@ -17,7 +17,8 @@ import runs
 import stores
 
 from dissect_xr import store
-from dissect_xr.activations.images import Preprocess, read_image
+from dissect_xr.activations.images import read_image
+from dissect_xr.activations.request import Preprocess
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.pictures import read_picture

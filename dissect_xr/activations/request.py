@@ -1,0 +1,179 @@
+"""What an extraction is asked for: a snapshot, its model, how its activations are recorded.
+
+Knows: the fields, their defaults, and the fingerprint of all of them together.
+Does not know: what the model turns out to be (`extract`). Torch is not imported: a run whose snapshots are finished
+compares fingerprints and loads no model.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from dissect_xr import store
+from dissect_xr.activations.references import file_sha256, source_sha256
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.crop import Crop
+from dissect_xr.probe.pixels import MAX_PIXELS
+from dissect_xr.schema import RESULT, SCHEMA_VERSION
+
+DTYPES = ("float16", "float32")
+"""The dtypes that activations may be stored as."""
+
+
+AUTOCASTS = ("bfloat16", "float16")
+"""The dtypes that torch.autocast may compute in."""
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """The name, step and metrics of a snapshot."""
+
+    name: str
+    step: int = 0
+    metrics: Mapping[str, float] | None = None
+    """accuracy, loss, ...; they become coordinates of the results"""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith((".", "__")):
+            raise DissectError(
+                f"snapshot '{self.name}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
+            )
+        if not -(2**63) <= self.step < 2**63:
+            raise DissectError(f"snapshot '{self.name}': step {self.step} does not fit 64 bits. Use a smaller number.")
+        if taken := sorted(RESULT.intersection(self.metrics or ())):
+            raise DissectError(
+                f"snapshot '{self.name}': the results already have a variable '{taken[0]}'. Rename the metric."
+            )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a worker needs to build a model: a few strings, hashable and cheap to pickle."""
+
+    factory: str
+    """Reference to the function that builds the model on the CPU, see `references.resolve`."""
+    kwargs: str = "{}"
+    """Keyword arguments of the factory, a JSON object with sorted keys."""
+    weights: str | None = None
+    """Path of a ``.safetensors``, ``.pt`` or ``.pth`` file; None keeps the random weights."""
+    seed: int | None = None
+    """Seed of the random weights; None means 0."""
+
+    @classmethod
+    def of(
+        cls,
+        factory: str,
+        kwargs: Mapping[str, Any] | None = None,
+        weights: str | Path | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Spec from ordinary arguments.
+
+        Examples
+        --------
+        >>> ModelSpec.of("networks:resnet", {"width": 8, "depth": 18}).kwargs
+        '{"depth": 18, "width": 8}'
+        """
+        try:
+            text = json.dumps(dict(kwargs or {}), sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise DissectError(f"arguments of {factory} must be plain numbers, strings and lists: {error}") from error
+        return cls(factory, text, None if weights is None else str(weights), seed)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
+
+    size: tuple[int, int]
+    """(H, W) of the input. Without `resize` the whole image is resized to it, and nothing is cropped."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Subtracted after dividing by `scale`, in the channel order of `channels`."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divides the result of that, in the channel order of `channels`."""
+    scale: float = 255.0
+    """Divides the values 0 to 255 first; use 1.0 for means given in 0 to 255."""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """Channel order that the model expects."""
+    callable: str | None = None
+    """Reference to a function that replaces the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
+    resize: int | None = None
+    """The shorter side is resized to this, then the central `size` is cropped, as torchvision does."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
+        if self.size[0] * self.size[1] > MAX_PIXELS:
+            raise DissectError(f"input size {self.size}: more than {MAX_PIXELS:,} pixels")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise DissectError(f"mean and std need one number per channel (3), not {self.mean} and {self.std}")
+        if self.scale == 0 or 0 in self.std:
+            raise DissectError(f"scale and std divide and must not be 0: scale {self.scale}, std {self.std}")
+        if self.channels not in ("RGB", "BGR"):
+            raise DissectError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
+        _ = self.crop  # raises where `resize` is smaller than the input
+
+    @property
+    def crop(self) -> Crop | None:
+        """The part of an image that the model sees, None for all of it."""
+        return None if self.resize is None else Crop(self.resize, self.size)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fields as they are stored with the activations."""
+        found = asdict(self) | {"size": list(self.size)}
+        return {name: value for name, value in found.items() if name != "resize" or value is not None}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How activations are recorded, the same for every snapshot."""
+
+    preprocess: Preprocess
+    layers: tuple[str, ...] = ("*",)
+    """module names or globs"""
+    dtype: str = "float16"
+    batch: int = 32
+    """images of one forward pass"""
+    memory: int = 512 * 2**20
+    """bytes of one image block's maps of all layers; it determines the blocks, so a resumed run must not change it"""
+    budget: int = 500 * 2**30
+    """largest allowed size of a snapshot's activations, in raw bytes"""
+    device: str | None = None
+    """None: cuda if there is a GPU, else cpu"""
+    threads: int | None = None
+    """torch threads of a task; None leaves torch's own choice"""
+    autocast: str | None = None
+    """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
+
+    def __post_init__(self) -> None:
+        if self.autocast is not None and self.autocast not in AUTOCASTS:
+            raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
+        if self.dtype not in DTYPES:
+            raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
+        if self.batch < 1:
+            raise DissectError(f"batch must be at least 1, got {self.batch}.")
+
+
+def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) -> str:
+    """Fingerprint of all that decides a snapshot's activations, as far as it is known without loading the model.
+
+    Weights count by the bytes of their file, or by the seed, and code by the bytes of the files that are named.
+    """
+    return store.fingerprint(
+        {
+            "factory": spec.factory.rpartition("/")[2],
+            "kwargs": json.loads(spec.kwargs),
+            "weights": spec.seed or 0 if spec.weights is None else file_sha256(spec.weights),
+            "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
+            "preprocess": recording.preprocess.parameters,
+            "layers": list(recording.layers),
+            "dtype": recording.dtype,
+            "autocast": recording.autocast,
+            "memory": recording.memory,
+            "images_sha256": images_sha256,
+            "schema_version": SCHEMA_VERSION,
+        }
+    )

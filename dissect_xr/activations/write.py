@@ -1,0 +1,188 @@
+"""Activations made elsewhere, written into `activations.zarr`.
+
+Knows: how blocks of any length become whole shards, and how `peak` and `mean` are taken of them.
+Does not know: models or torch; the layout is that of `store`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import store
+from dissect_xr.activations.request import DTYPES, SnapshotInfo
+from dissect_xr.activations.store import (
+    LayerShape,
+    check_finite,
+    create_layer,
+    create_root,
+    power_of_two,
+    snapshot_attrs,
+)
+from dissect_xr.errors import DissectError
+from dissect_xr.floats import means
+from dissect_xr.parallel.progress import Bar, track
+
+
+def write_activations(
+    url: str,
+    layers: Mapping[str, NDArray[Any] | Iterable[NDArray[Any]]],
+    *,
+    images: Sequence[str],
+    snapshot: SnapshotInfo | str = "snapshot",
+    dtype: str = "float16",
+    attrs: Mapping[str, Mapping[str, Any]] | None = None,
+    show: bool = True,
+) -> None:
+    """Write activations computed elsewhere (JAX, TensorFlow, saved .npy), so that they can be dissected.
+
+    Parameters
+    ----------
+    layers
+        Layer name -> array (image, unit, y, x), or an iterator of such arrays that together hold all images, each of
+        any length. With an iterator the memory needed is one shard of a layer.
+    images
+        Names of the images, as in the probe of the dissection and in the same order.
+    snapshot
+        Name of the snapshot, or its name, step and metrics.
+    dtype
+        Stored dtype, float16 or float32.
+    attrs
+        Per layer, `input_size` [height, width] and `geometry` for receptive_field anchoring.
+    show
+        Whether to draw a progress bar for each layer.
+
+    Raises
+    ------
+    DissectError
+        If a value is NaN, infinite or too large for the dtype, maps have not 4 dims, or the number of images differs.
+    """
+    if dtype not in DTYPES:
+        raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
+    info = SnapshotInfo(snapshot) if isinstance(snapshot, str) else snapshot
+    if wrong := [name for name in layers if not name or "/" in name or name.startswith((".", "__"))]:
+        raise DissectError(
+            f"layer '{wrong[0]}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
+        )
+    if len(set(images)) < len(images):
+        raise DissectError(
+            f"images: expected distinct names, but {len(images) - len(set(images))} are repeated. Rename them."
+        )
+    create_root(url, images)
+    _create_snapshot(url, info)
+    for position, (name, values) in enumerate(layers.items()):
+        if store.marker(url, f"{info.name}/{name}/done") is not None:
+            raise DissectError(
+                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store."
+            )
+        extra = dict((attrs or {}).get(name, {}))
+        with track(f"activations {name}", show=show) as bar:
+            _write_layer(url, name, _blocks(name, values), images, info, dtype, extra, position, bar)
+
+
+def _create_snapshot(url: str, snapshot: SnapshotInfo) -> None:
+    """Create the snapshot's group, unless it is there."""
+    if store.marker(url, f"{snapshot.name}/created") is not None:
+        raise DissectError(
+            f"{url}: holds the snapshot {snapshot.name} already, extracted from a model. Choose another snapshot name."
+        )
+    wanted = snapshot_attrs(snapshot)
+    if not store.exists(url, snapshot.name):
+        store.lay_out(url, snapshot.name, [], wanted)
+    elif (stored := store.read_attrs(url, snapshot.name)) != wanted:
+        raise DissectError(
+            f"{url}: holds the snapshot {snapshot.name} with other attributes already: {stored}, given {wanted}. "
+            "Choose another snapshot name."
+        )
+
+
+def _write_layer(
+    url: str,
+    name: str,
+    blocks: Iterator[NDArray[Any]],
+    images: Sequence[str],
+    snapshot: SnapshotInfo,
+    dtype: str,
+    attrs: Mapping[str, Any],
+    position: int,
+    bar: Bar,
+) -> None:
+    first = next(blocks, None)
+    if first is None:
+        raise DissectError(f"layer {name}: expected activations of {len(images)} images, got none.")
+    if 0 in first.shape[1:]:
+        raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape}.")
+    shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=power_of_two(2 * len(images) - 1, 1024))
+    written = create_layer(url, shape, snapshot, attrs)
+    parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
+    path, start = f"{snapshot.name}/{name}", 0
+    inputs = {
+        "layer": name,
+        "shape": list(shape.shape),
+        "dtype": dtype,
+        "images": store.fingerprint({"images": list(images)}),
+        "attrs": dict(attrs),
+    }
+    content = store.fingerprint(inputs)
+    writer = store.Writer(url)
+    bar.expect(-(-len(images) // shape.shard_images))
+    for block in _rebatched(name, first, blocks, shape.shard_images):
+        if block.shape[1:] != first.shape[1:] or start + len(block) > len(images):
+            raise DissectError(
+                f"layer {name}: expected {len(images)} maps of {first.shape[1:]}, got {start + len(block)} or more, "
+                f"the last of {block.shape[1:]}."
+            )
+        if len(block) < shape.shard_images and start + len(block) != len(images):
+            raise DissectError(f"layer {name}: expected {len(images)} images, got {start + len(block)}.")
+        with np.errstate(over="ignore"):
+            stored = block.astype(dtype)
+        check_finite(stored, name, images[start:], dtype)
+        writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
+        for key, value in zip(parts, summarise(stored), strict=True):
+            parts[key].append(value)
+        start += len(block)
+        bar.advance(len(block))
+    if start != len(images):
+        raise DissectError(f"layer {name}: expected {len(images)} images, got {start}.")
+    for key, values in parts.items():
+        whole, step = np.concatenate(values), min(shape.block, len(images))
+        for i in range(0, len(whole), step):
+            writer.write(f"{path}/{key}", (i, 0), whole[i : i + step])
+    content = store.fingerprint({"content": content, "objects": sorted(map(list, writer.written.items()))})
+    note = {"position": position}
+    store.mark(url, f"{path}/done", fingerprint=content, written=written | writer.written, note=note)
+
+
+def _blocks(name: str, values: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for block in [values] if isinstance(values, np.ndarray) else values:
+        array = np.asarray(block)
+        if array.ndim != 4 or array.dtype.kind != "f":
+            raise DissectError(
+                f"layer {name}: expected floating-point maps (image, unit, y, x), got {array.dtype} {array.shape}."
+            )
+        yield array
+
+
+def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:
+    """The same images in blocks of `length`; the last block may be shorter."""
+    held, count = [first], len(first)
+    while True:
+        while count < length and (block := next(rest, None)) is not None:
+            if block.shape[1:] != first.shape[1:]:
+                raise DissectError(
+                    f"layer {name}: expected maps of {first.shape[1:]} as in the first block, got {block.shape[1:]}."
+                )
+            held.append(block)
+            count += len(block)
+        joined = np.concatenate(held) if len(held) > 1 else held[0]
+        if not len(joined):
+            return
+        yield joined[:length]
+        held, count = [joined[length:]], max(0, count - length)
+
+
+def summarise(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """`peak` in the block's dtype and `mean` in float32 of (image, unit, y, x) values as stored, both (image, unit)."""
+    flat = block.reshape(*block.shape[:2], -1)
+    return flat.max(axis=2), means(block)
