@@ -22,6 +22,8 @@ from strategies import AnchoringCase, ProbeCase
 
 from dissect_xr import store
 from dissect_xr.activations import store as activations_store
+from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.method import Method
 from dissect_xr.parallel.pool import Pool, Threads
@@ -167,7 +169,7 @@ def write_layers(
     probe: str,
     layers: Mapping[str, NDArray[Any]],
     *,
-    snapshot: str | activations_store.SnapshotInfo = "s",
+    snapshot: str | SnapshotInfo = "s",
     anchoring: AnchoringCase = HALF_PIXEL,
     name: str = "activations.zarr",
 ) -> str:
@@ -176,7 +178,7 @@ def write_layers(
     attrs = geometry_attrs(anchoring) | {"images_sha256": store.read_attrs(probe)["images_sha256"]}
     images = store.read(probe, "image")[:].tolist()
     for layer, values in layers.items():
-        activations_store.write_activations(
+        write_activations(
             url, {layer: values}, images=images, snapshot=snapshot, dtype=str(values.dtype), attrs={layer: attrs}
         )
     return url

@@ -224,10 +224,11 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
     url, fingerprint = extraction.url, extraction.fingerprint
     check_same(extraction)
-    if store.marker(url, f"{name}/done", fingerprint=fingerprint) is not None:
-        return
     create_root(url, extraction.images)
-    marked = store.markers(url, f"{name}/blocks")
+    marked = store.markers(url, name)
+    done = store.marker(url, f"{name}/done", fingerprint=fingerprint)
+    if done is not None and marked.issuperset(done["depends_on"]):
+        return
     if store.marker(url, f"{name}/created", fingerprint=fingerprint) is None:
         for key in marked:
             store.marker(url, key, fingerprint=fingerprint)

@@ -174,6 +174,7 @@ def open_activations(url: str) -> xr.DataTree:
         alone = sorted(key for key in keys if key.startswith(f"{snapshot}/") and key.endswith("/done"))
         names = whole["note"]["layers"] if whole is not None else [key.split("/")[1] for key in alone]
         shared = store.open_lazy(url, snapshot)
+        groups[snapshot] = xr.Dataset(attrs=shared.attrs)
         groups |= {f"{snapshot}/{name}": _open_layer(url, f"{snapshot}/{name}", shared) for name in names}
     return xr.DataTree.from_dict(groups)
 

@@ -65,11 +65,18 @@ def open_dissection(url: str) -> xr.Dataset:
     snapshots = sorted((one for one in found if one.layers), key=lambda one: (one.step, one.name))
     if not snapshots:
         raise DissectError(f"{url}: expected a dissection, found no finished layer. Run `dissect-xr run RECIPE`.")
+    layers = {f"{one.name}/{name}": layer for one in snapshots for name, layer in one.layers.items()}
     shared = store.open_lazy(url)
     check_version(shared.attrs, url)
+    root = (store.marker(url, "created") or {"fingerprint": None})["fingerprint"]
+    for path, layer in layers.items():
+        if layer["root_sha256"] != root:
+            raise DissectError(
+                f"{url}: {path} was dissected with another probe or by other parameters than the store says. "
+                "Was it copied here from another store? Delete it, or dissect it again."
+            )
     joined = _joined(url, snapshots, shared)
     joined["iou"] = iou(joined)
-    layers = {f"{one.name}/{name}": layer for one in snapshots for name, layer in one.layers.items()}
     wanted = shared.attrs["anchoring"]
     other = {path: layer for path, layer in sorted(layers.items()) if layer["anchoring_used"] != wanted}
     joined.attrs = {key: shared.attrs[key] for key in SAME} | {
@@ -87,7 +94,8 @@ def _snapshot(url: str, name: str) -> _Snapshot:
     keys = [key for key in store.markers(url, name) if key.count("/") == 2]
     finished = {key.split("/")[1]: store.marker(url, key) for key in keys if key.endswith("/done")}
     layers = {layer: marker["note"] for layer, marker in finished.items() if marker is not None}
-    begun = {key.split("/")[1] for key in keys if key.endswith("/created")}
+    created = store.marker(url, f"{name}/created")
+    begun = set(created["note"]["layers"]) if created is not None else set()
     attrs: Mapping[str, Any] = store.read_attrs(url, name) if layers else {"step": 0, "metrics": {}}
     return _Snapshot(name, attrs["step"], attrs["metrics"], layers, sorted(begun - set(layers)))
 

@@ -31,8 +31,8 @@ from dissect_xr.dissection.passes import (
 from dissect_xr.dissection.store import (
     LayerToDissect,
     StoreCounts,
+    begin_snapshot,
     create_root,
-    create_snapshot,
     done_units,
     finish_snapshot,
     is_dissected,
@@ -123,8 +123,7 @@ def _dissect_snapshot(
     ]
     if not unfinished and f"{snapshot.name}/done" in keys:
         return
-    create_snapshot(out, snapshot)
-    store.unmark(out, f"{snapshot.name}/done")
+    begin_snapshot(out, snapshot, [name for _, name, _ in unfinished])
     limits = Limits.of(pool)
     with track(f"dissection {snapshot.name}", show=show and bool(unfinished)) as bar:
 

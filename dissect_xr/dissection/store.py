@@ -4,7 +4,7 @@ Knows: which arrays stand at the root, in a snapshot and in a layer, which marke
 Does not know: how a threshold or a count is computed.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,7 @@ class LayerToDissect:
             "anchoring_used": anchoring,
             "chunks": [min(units, self.unit_chunk), min(concepts, CONCEPT_CHUNK)],
             "position": self.position,
+            "root_sha256": store.fingerprint(self.method.inputs(self.labels.fingerprint)),
             "units": units,
         }
 
@@ -142,7 +143,7 @@ class LayerToDissect:
             )
         names = [f"{self.layer.name}/{channel}" for channel in range(units)]
         lay_out = store.lay_out if store.markers(self.out, self.path) else store.create
-        attrs = {name: value for name, value in self.summary.items() if name not in ("chunks", "units")}
+        attrs = {name: value for name, value in self.summary.items() if name not in ("chunks", "root_sha256", "units")}
         attrs["schema_version"] = SCHEMA_VERSION
         return lay_out(self.out, self.path, arrays, attrs, [store.coordinate("unit", "unit", names)])
 
@@ -175,13 +176,17 @@ def is_dissected(out: str, path: str, activations: str, probe: str, method: Meth
     return False
 
 
-def create_snapshot(out: str, snapshot: Snapshot) -> None:
-    """Create a snapshot's group, unless it is there."""
+def begin_snapshot(out: str, snapshot: Snapshot, layers: Iterable[str]) -> None:
+    """Create a snapshot's group unless it is there, and note that these layers are being dissected."""
     key = f"{snapshot.name}/created"
-    if store.marker(out, key) is None:
+    created = store.marker(out, key)
+    begun = set(created["note"]["layers"] if created else ())
+    if not begun.issuperset(layers):
         attrs = {"step": snapshot.step, "metrics": dict(snapshot.metrics), "schema_version": SCHEMA_VERSION}
         written = store.lay_out(out, snapshot.name, [], attrs)
-        store.mark(out, key, fingerprint=store.fingerprint({"snapshot": snapshot.name}), written=written)
+        fingerprint = store.fingerprint({"snapshot": snapshot.name})
+        store.mark(out, key, fingerprint=fingerprint, written=written, note={"layers": sorted(begun | set(layers))})
+    store.unmark(out, f"{snapshot.name}/done")
 
 
 def finish_snapshot(out: str, snapshot: Snapshot) -> None:

@@ -145,7 +145,8 @@ def assert_recorded(url, wanted, *, dtype="float16", snapshot="s"):
 def assert_summaries(url, path, stored):
     """`peak` and `mean` are those of the values as stored."""
     flat = stored.reshape(*stored.shape[:2], -1)
-    peak, mean = (store.read(url, f"{path}/{name}")[:] for name in ("peak", "mean"))
+    layer = open_activations(url)[path].dataset
+    peak, mean = layer["peak"].values, layer["mean"].values
     assert peak.dtype == stored.dtype
     np.testing.assert_array_equal(peak, flat.max(axis=2))
     assert mean.dtype == np.float32
@@ -266,8 +267,9 @@ def test_the_model_and_torch_are_left_as_they_were(url, probe):
 
 def test_what_made_them_is_recorded(url, probe):
     run(url, probe)
-    attrs = store.read_attrs(url, "s/second")
-    assert (attrs["step"], attrs["metrics"], attrs["position"]) == (3, {"loss": 0.5}, 1)
+    snapshot, attrs = store.read_attrs(url, "s"), store.read_attrs(url, "s/second")
+    assert (snapshot["step"], snapshot["metrics"]) == (3, {"loss": 0.5})
+    assert store.marker(url, "s/done")["note"]["layers"][1] == "second"
     assert attrs["images_sha256"] == store.read_attrs(probe)["images_sha256"]
     assert attrs["input_size"] == list(SIZE)
     assert attrs["geometry"]["y"] == {"jump": "2", "start": "5/2", "receptive_field": "5"}
@@ -590,7 +592,9 @@ def test_layers_and_snapshots_open_lazily_and_labelled(url, lazy):
     assert layer["channel"].values.tolist() == [0, 1]
     assert layer["image"].values.tolist() == names(9)
     assert layer["activation"].chunks is not None
-    assert (layer.attrs["step"], layer.attrs["position"]) == (7, 1)
+    assert (tree["later"].attrs["step"], tree["later"].attrs["metrics"]) == (7, {"accuracy": 0.25})
+    assert store.marker(url, "later/a.1/done")["note"] == {"position": 1}
+    assert [path.parent for path in Path(url).rglob("image")] == [Path(url)], "the images' names stand once"
     assert tree["later/b"].attrs["geometry"] == attrs["b"]["geometry"]
 
 
@@ -643,7 +647,7 @@ def test_what_cannot_be_dissected_is_refused(url, values, dtype, message):
     blocks = iter(values) if isinstance(values, list) else values
     with pytest.raises(DissectError, match=message):
         write_activations(url, {"conv": blocks}, images=names(4), snapshot="s", dtype=dtype)
-    assert not store.exists(url) or not store.markers(url)
+    assert not [key for key in store.markers(url) if key.endswith("done")]
     write_activations(url, {"conv": GOOD}, images=names(4), snapshot="s")  # what is half written is in nobody's way
     np.testing.assert_array_equal(recorded(url, "conv"), GOOD)
 

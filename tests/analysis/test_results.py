@@ -19,6 +19,7 @@ from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
+from dissect_xr.store import markers
 
 CASE = ProbeCase(
     np.random.default_rng(0).choice([0, 3, 5], (6, 1, 8, 8)).astype(np.uint16),
@@ -124,7 +125,7 @@ def test_whole_snapshots_stay_integers(tmp_path: Path) -> None:
 
 def test_an_unfinished_layer_is_left_out_aloud(tmp_path: Path) -> None:
     url = dissected(tmp_path)
-    (tmp_path / "markers" / "dissection.zarr" / "late" / "b" / "done.json").unlink()
+    assert store.drop(url, ["late/b/done"]) == {"late/b/done", "late/done"}
     with pytest.warns(UserWarning, match=r"not finished: late/b\. Run the recipe again"):
         ds = open_dissection(url)
     assert ds["complete"].to_pandas().loc["late"].to_dict() == {"z": True, "b": False}
@@ -142,24 +143,26 @@ def test_layers_dissected_otherwise_are_refused(tmp_path: Path) -> None:
         (Path(other).parent / folder.format("dissection.zarr") / "two").rename(
             tmp_path / folder.format("dissection.zarr") / "two"
         )
-    with pytest.raises(DissectError, match=r"two/z differs from the other layers in fractions"):
+    with pytest.raises(DissectError, match=r"two/z was dissected with another probe or by other parameters"):
         open_dissection(url)
 
 
 def test_what_layers_share_is_read_once(tmp_path: Path) -> None:
-    url, read = dissected(tmp_path), Counter[str]()
-    get = store.StoredArray.__getitem__
+    url, read, looked = dissected(tmp_path), Counter[str](), Counter[str]()
+    get, marker = store.StoredArray.__getitem__, markers.marker
 
     def counting(self: store.StoredArray, key: Any) -> Any:
-        read[self.path.split("/")[2]] += 1
+        read[self.path] += 1
         return get(self, key)
 
-    with patch.object(store.StoredArray, "__getitem__", counting):
+    def looking(url: str, key: str, **options: Any) -> Any:
+        looked[key] += 1
+        return marker(url, key, **options)
+
+    with patch.object(store.StoredArray, "__getitem__", counting), patch.object(store, "marker", looking):
         open_dissection(url)
-    groups = sum(len(layers) for _, layers in SNAPSHOTS.values())
-    assert read.pop("unit") == groups + 1  # of each to join it, and with the labels of one
-    assert {"concept_name", "concept_category", "category"} < set(read)
-    assert set(read.values()) == {1}, read
+    assert read == dict.fromkeys(["fraction", "concept", "concept_name", "concept_category", "category"], 1)
+    assert looked == dict.fromkeys(["created", *(f"{name}/done" for name in SNAPSHOTS)], 1), "no layer is looked at"
 
 
 def test_two_stores_keep_apart(tmp_path: Path) -> None:
