@@ -232,7 +232,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
     objects = write(url, "", arrays, _attrs(label_set, url), coordinates)
-    # `_finish` writes the root's metadata again, with the digest of the images, and its marker lists that.
+    # `_finish` writes the root's metadata again, with the digests of the images, and its marker lists that.
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
@@ -266,11 +266,15 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
     }
-    seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in label_set.rows]}
-    images_sha256 = store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {}))
+    names = {"images": [row.image for row in label_set.rows]}
+    seen = names | {"pixels": digests["pixels_sha256"]}
+    attrs = _attrs(label_set, url) | {
+        "images_sha256": store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {})),
+        "names_sha256": store.fingerprint(names),
+    }
     fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
     with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (writer, _):
-        writer.add(store.write_group(url, "", _attrs(label_set, url) | {"images_sha256": images_sha256}))
+        writer.add(store.write_group(url, "", attrs))
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
         writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))

@@ -756,6 +756,17 @@ def test_content_of_images_and_of_labels_is_fingerprinted_apart(folder, tmp_path
     assert third[1] not in (first[1], second[1])
 
 
+def test_names_of_images_are_fingerprinted_in_their_order(many, tmp_path):
+    def names_sha256(label_set, name):
+        return written(label_set, tmp_path, name=name).attrs["names_sha256"]
+
+    first = names_sha256(many, "1")
+    assert first == store.fingerprint({"images": stores.image_names(40)})
+    Image.new("RGB", (2, 2)).save(Path(many.images) / many.rows[5].image)
+    assert names_sha256(many, "2") == first
+    assert names_sha256(replace(many, rows=many.rows[::-1]), "3") != first
+
+
 def test_pixels_are_found_again_when_a_run_is_moved(folder, tmp_path):
     (tmp_path / "run").mkdir()
     shutil.move(folder, tmp_path / "run/set")
