@@ -6,7 +6,7 @@ Does not know: how stages run.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
-from dissect_xr.parallel.resources import Projection, memory_limit
+from dissect_xr.parallel.resources import Host, Projection, memory_limit
 from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.label_set import LabelSet
 
@@ -59,22 +59,16 @@ def plan_run(run: Run) -> list[StagePlan]:
 
 
 def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
-    """Raise if the memory or the disk of this machine is too small for the plans.
+    """Raise if the memory of this machine, or of a worker with a limit, or the disk is too small for the plans.
 
     Raises
     ------
     DissectError
         With what is needed, what there is, and what to change.
     """
-    available = memory_limit()
     for plan in plans:
-        needed = plan.memory.total * plan.at_once
-        if needed > available:
-            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in plan.memory.parts)
-            raise DissectError(
-                f"{plan.name}: {plan.at_once} tasks at once need {needed / 2**30:.1f} GiB ({parts}), this machine has "
-                f"{available / 2**30:.1f} GiB. Use fewer workers or layers, or a smaller activations.memory or batch."
-            )
+        for host in _hosts(run, plan):
+            host.check(plan.memory, plan.name)
     free = _free(run.out)
     keep_all = run.recipe.keep_activations == "all"
     needed = sum(plan.disk for plan in plans if keep_all or not plan.name.startswith("activations"))
@@ -84,6 +78,15 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
             f"{run.out}: the run may write {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
             "Use keep_activations: none, fewer layers or snapshots, or another --out."
         )
+
+
+def _hosts(run: Run, plan: StagePlan) -> list[Host]:
+    """Where tasks of this stage share memory. Workers that a cluster does not have yet are not known."""
+    if run.pool.hosts is None:
+        return [Host("this machine", memory_limit(), plan.at_once)]
+    hosts = [replace(host, tasks=min(host.tasks, plan.at_once)) for host in run.pool.hosts]
+    with_gpu = [host for host in hosts if host.gpu]
+    return with_gpu if with_gpu and plan.name.startswith("activations") else hosts
 
 
 def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:

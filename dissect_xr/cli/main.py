@@ -37,7 +37,9 @@ Out = Annotated[str, typer.Option(help="Output directory (path or URL).")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE overrides any recipe field; repeatable.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; threads of one process if absent.")]
 Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.")]
-Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Dask scheduler, tcp://host:port; --workers and --gpus then say what it will have.")
+]
 Memory = Annotated[str, typer.Option(help="Memory a task may use, such as 512MiB.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verify = Annotated[
@@ -87,7 +89,9 @@ def _print_damage(damage: object) -> None:
 
 
 def _pool(workers: int | None, gpus: int, scheduler: str | None, memory: str) -> dict[str, Any]:
-    return {"workers": workers, "gpus": gpus, "scheduler": scheduler, "memory": parse_bytes(memory)}
+    if scheduler is not None:  # nothing is started: the numbers say what the cluster will have
+        return {"scheduler": scheduler, "expect": workers, "expect_gpus": gpus, "memory": parse_bytes(memory)}
+    return {"workers": workers, "gpus": gpus, "memory": parse_bytes(memory)}
 
 
 @app.command()

@@ -1,22 +1,22 @@
 """Runs tasks on the workers of a Dask scheduler: one that is already running, or one in local processes.
 
-Knows: Dask's clients and futures, GPU workers, and how the loss of a worker or of the scheduler shows.
+Knows: Dask's clients and futures, which workers there are, and how the loss of one or of the scheduler shows.
 Does not know: what a task computes, or which tasks there are (`pool`).
 """
 
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
 from dissect_xr.errors import DissectError, Failed
-from dissect_xr.parallel.resources import MEMORY
+from dissect_xr.parallel.resources import MEMORY, Host
 
 POLL = 2.0
-"""Seconds between two checks that the scheduler and at least one worker are still there."""
+"""Seconds between two looks at which workers the scheduler has."""
 
 PATIENCE = 60.0
 """Seconds that tasks wait while there is no worker to run them."""
@@ -35,22 +35,81 @@ _NO_WORKER = "there has been no {kind}worker for {seconds:.0f} s. Finished block
 
 
 class DaskPool:
-    """Runs tasks on the workers of a Dask client."""
+    """Runs tasks on the workers of a Dask client.
 
-    def __init__(self, client: Any, *, memory: int = MEMORY) -> None:
+    Workers may come and go while tasks run. `workers`, `gpus` and `hosts` are what was there, or was expected, when the
+    pool was made; the window of a stream follows the workers that are there.
+
+    Parameters
+    ----------
+    expect, expect_gpus
+        See `pool.open_pool`.
+    here
+        Whether the workers share the memory of this machine, without limits of their own.
+    """
+
+    def __init__(
+        self, client: Any, *, memory: int = MEMORY, expect: int | None = None, expect_gpus: int = 0, here: bool = False
+    ) -> None:
+        if client.asynchronous or client.status != "running":
+            raise DissectError(f"{client}: expected a connected client that is not asynchronous. Open another one.")
         self.client = client
         self.memory = memory
-        info = client.scheduler_info(n_workers=-1)["workers"].values()
-        self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in info))
-        self.workers = sum(worker["nthreads"] for worker in info)
-        if not self.workers:
-            raise DissectError(f"{client.scheduler.address}: the scheduler has no workers. Start `dask worker` first.")
+        self._cluster = _Cluster(client)
+        self.workers = expect or max(1, self._cluster.threads)
+        self.gpus = expect_gpus or self._cluster.gpus
+        self.hosts: Sequence[Host] | None = None if here else self._cluster.hosts
 
     def stream(self, *, gpu: bool = False) -> "_DaskStream":
         """See `pool.Pool`."""
-        if gpu and self.gpus:
-            return _DaskStream(self.client, {"GPU": 1}, 2 * self.gpus)
-        return _DaskStream(self.client, None, 2 * self.workers)
+        gpu = gpu and bool(self.gpus or self._cluster.gpus)
+        return _DaskStream(self.client, self._cluster, {"GPU": 1} if gpu else None)
+
+
+class _Cluster:
+    """The workers that a scheduler has, looked at again at most every `POLL` seconds.
+
+    Of 100 workers, the addresses are known in 0.6 ms and everything else in 11 ms, which is asked for only if there is
+    an address that was not there before.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen: dict[str, Any] = {}
+        """address -> what the scheduler tells of the worker"""
+        self._next = 0.0
+        """when to look again"""
+
+    @property
+    def workers(self) -> dict[str, Any]:
+        """Address -> description of every worker."""
+        if time.monotonic() >= self._next:
+            addresses = self._client.nthreads().keys()
+            if addresses <= self._seen.keys():
+                self._seen = {address: self._seen[address] for address in addresses}
+            else:
+                self._seen = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._next = time.monotonic() + POLL
+        return self._seen
+
+    @property
+    def threads(self) -> int:
+        """Tasks that run at once."""
+        return sum(worker["nthreads"] for worker in self.workers.values())
+
+    @property
+    def gpus(self) -> int:
+        """GPU tasks that run at once."""
+        return int(sum(worker["resources"].get("GPU", 0) for worker in self.workers.values()))
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The workers that have a memory limit."""
+        return tuple(
+            Host(f"worker {address}", worker["memory_limit"], worker["nthreads"], "GPU" in worker["resources"])
+            for address, worker in self.workers.items()
+            if worker["memory_limit"]
+        )
 
 
 _Call = tuple[Any, Callable[..., Any], tuple[Any, ...]]
@@ -65,13 +124,26 @@ class _DaskStream:
     task whose workers die again is then the cause, and only this task fails.
     """
 
-    def __init__(self, client: Any, resources: dict[str, int] | None, window: int) -> None:
-        self.window = window
-        self._client, self._resources = client, resources
+    def __init__(self, client: Any, cluster: _Cluster, resources: dict[str, int] | None) -> None:
+        self._client, self._cluster, self._resources = client, cluster, resources
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[str, tuple[_Call, Any, bool]] = {}
         """key of the future -> (call, future, whether it runs alone)"""
         self._suspects: list[_Call] = []
+
+    @property
+    def window(self) -> int:
+        """Twice what can run at once on the workers that are there.
+
+        At least 2: a cluster that adapts starts workers for tasks that wait, and so grows from none to 1, 2, 4 workers.
+        """
+        with self._scheduler():
+            return max(2, 2 * self._room)
+
+    @property
+    def _room(self) -> int:
+        """How many of these tasks can run at once."""
+        return self._cluster.gpus if self._resources else self._cluster.threads
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
         self._submit((tag, function, args))
@@ -113,19 +185,13 @@ class _DaskStream:
                 if self._client.status == "closed":
                     raise DissectError(_LOST) from None
             with self._scheduler():
-                workers = self._workers()
-            if workers:
+                room = self._room
+            if room:
                 idle_since = None
             elif idle_since is None:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > PATIENCE:
                 raise DissectError(_NO_WORKER.format(seconds=PATIENCE, kind="GPU " if self._resources else ""))
-
-    def _workers(self) -> int:
-        """How many workers can run these tasks."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        wanted = (self._resources or {}).items()
-        return sum(all(worker["resources"].get(name, 0) >= n for name, n in wanted) for worker in workers)
 
     def result(self, handle: Any) -> Any:
         if isinstance(handle, Failed):

@@ -8,22 +8,23 @@ its results to a store itself if they have to outlive the run.
 """
 
 import queue
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel.dask_pool import DaskPool, connect, local
-from dissect_xr.parallel.resources import MEMORY, cores
+from dissect_xr.parallel.resources import MEMORY, Host, cores
 from dissect_xr.parallel.retry import attempt, check
 
 
 class Stream(Protocol):
     """Tasks in flight: an interface that every pool implements."""
 
-    window: int
-    """How many leaf tasks should be in flight at once."""
+    @property
+    def window(self) -> int:
+        """How many leaf tasks should be in flight at once; it may change while tasks run."""
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
         """Start `function(*args)`; a handle of a finished task among `args` is replaced by its result."""
@@ -42,13 +43,17 @@ class Pool(Protocol):
     """Where tasks run: threads of this process, or the workers of a Dask scheduler."""
 
     workers: int
-    """How many tasks can run at once."""
+    """How many tasks can run at once, as known when the pool was opened; at least 1."""
 
     memory: int
     """Bytes a task may use."""
 
+    hosts: Sequence[Host] | None
+    """Workers with a memory limit of their own; None if all tasks share the memory of this machine."""
+
     def stream(self, *, gpu: bool = False) -> Stream:
-        """A new stream. With `gpu` its tasks run only on workers with the resource {"GPU": 1}, if there are any."""
+        """A new stream. With `gpu` its tasks run only on workers with the resource {"GPU": 1}, if there are any now or
+        when the pool was opened, or some are expected."""
 
 
 def run_tasks(
@@ -87,7 +92,7 @@ def _run(stream: Stream, call: tuple[Any, ...], tasks: Iterable[Any]) -> Iterato
         for task in tasks:
             stream.add(task, *call, task)
             in_flight += 1
-            if in_flight >= stream.window:
+            while in_flight >= stream.window:
                 done, handle = stream.next()
                 in_flight -= 1
                 yield done, stream.result(handle)
@@ -104,6 +109,7 @@ class Threads:
     def __init__(self, workers: int | None = None, *, memory: int = MEMORY) -> None:
         self.workers = workers or cores()
         self.memory = memory
+        self.hosts: Sequence[Host] | None = None
 
     def stream(self, *, gpu: bool = False) -> Stream:
         """See `Pool`."""
@@ -135,7 +141,14 @@ class _ThreadStream:
 
 @contextmanager
 def open_pool(
-    *, workers: int | None = None, gpus: int = 0, scheduler: str | None = None, memory: int = MEMORY
+    *,
+    workers: int | None = None,
+    gpus: int = 0,
+    scheduler: str | None = None,
+    client: Any = None,
+    expect: int | None = None,
+    expect_gpus: int = 0,
+    memory: int = MEMORY,
 ) -> Iterator[Pool]:
     """A pool: the workers of a Dask scheduler, local processes, or threads of this process.
 
@@ -147,17 +160,37 @@ def open_pool(
         Number of worker processes with one GPU each: their CUDA_VISIBLE_DEVICES names it, and they have the Dask
         resource {"GPU": 1}.
     scheduler
-        Address of a Dask scheduler, such as tcp://host:8786. `workers` and `gpus` are then ignored.
+        Address of a Dask scheduler, such as tcp://host:8786. It may have no workers yet: tasks wait for 60 s.
+    client
+        A connected `distributed.Client`, for what an address does not say, such as TLS. It stays open.
+    expect
+        Threads that the workers of `scheduler` or `client` will have, for a cluster that adapts: layers are cut for so
+        many. None takes the threads that are there now, or 1.
+    expect_gpus
+        Workers that will offer {"GPU": 1}: tasks of a model then wait for one. With 0 they do so only if there is one
+        already.
     memory
         Bytes a task may use. Blocks are made small enough for it.
+
+    Raises
+    ------
+    DissectError
+        If arguments exclude each other, no scheduler answers, or `client` is closed.
     """
-    if scheduler is not None:
+    given = {"scheduler": scheduler is not None, "client": client is not None, "workers or gpus": bool(workers or gpus)}
+    if len(names := [name for name, is_given in given.items() if is_given]) > 1:
+        raise DissectError(f"open_pool: expected at most one of {', '.join(given)}, got {' and '.join(names)}.")
+    if (expect or expect_gpus) and scheduler is None and client is None:
+        raise DissectError("open_pool: expect and expect_gpus describe a cluster. Give its scheduler or client, too.")
+    if client is not None:
+        yield DaskPool(client, memory=memory, expect=expect, expect_gpus=expect_gpus)
+    elif scheduler is not None:
         from distributed import Client
 
-        with connect(Client, scheduler) as client:
-            yield DaskPool(client, memory=memory)
+        with connect(Client, scheduler) as connected:
+            yield DaskPool(connected, memory=memory, expect=expect, expect_gpus=expect_gpus)
     elif workers is None and not gpus:
         yield Threads(memory=memory)
     else:
-        with local(workers or 0, gpus) as client:
-            yield DaskPool(client, memory=memory)
+        with local(workers or 0, gpus) as started:
+            yield DaskPool(started, memory=memory, here=True)

@@ -1,4 +1,4 @@
-"""What this machine has, and what a task needs of it.
+"""What this machine or a worker has, and what a task needs of it.
 
 Knows: cores and memory as an affinity mask or a cgroup limits them; that a task's memory is a sum of named parts.
 Does not know: what a task computes, or where it runs.
@@ -45,4 +45,29 @@ class Projection:
                 f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}) and may use "
                 f"{limit / 2**20:,.0f} MiB. Let it use more (--memory), or make its largest part smaller with fewer "
                 "fractions or concepts, or a smaller label_size."
+            )
+
+
+@dataclass(frozen=True)
+class Host:
+    """Memory that tasks share which run side by side: this machine's, or what a Dask worker may use."""
+
+    name: str
+    """in messages"""
+    memory: int
+    """bytes"""
+    tasks: int
+    """how many tasks run at once"""
+    gpu: bool = False
+    """whether it offers a GPU"""
+
+    def check(self, needs: Projection, stage: str) -> None:
+        """Raise if so many tasks do not fit, naming the parts of one."""
+        needed = needs.total * self.tasks
+        if needed > self.memory:
+            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in needs.parts)
+            raise DissectError(
+                f"{stage}: {self.tasks} tasks at once need {needed / 2**30:.1f} GiB ({parts}), {self.name} has "
+                f"{self.memory / 2**30:.1f} GiB. Use fewer workers, threads of a worker or layers, or a smaller "
+                "activations.memory or batch."
             )

@@ -1,13 +1,14 @@
 """Writes a label set to `probe.zarr`: all labels on one grid, checked and without duplicates.
 
-Knows: how the labels of one image become planes, and which totals are counted meanwhile.
-Does not know: formats of label files (`readers`), or how a probe is used.
+Knows: what the tasks of an ingest write, and which totals are counted meanwhile.
+Does not know: how files are read (`block`, `readers`), or how a probe is used.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
-from dissect_xr.probe.colors import color_labels
-from dissect_xr.probe.label_set import LabelSet, Row
+from dissect_xr.probe.block import Block, image_blocks, read_maps
+from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.labels import Tables, label_image
-from dissect_xr.probe.pixels import WHOLE, inside, nearest, open_image
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
@@ -34,8 +34,7 @@ class IngestTask:
     """One image block."""
 
     url: str
-    label_set: LabelSet
-    """only the rows of this block"""
+    block: Block
     start: int
     slots: int
     fingerprint: str
@@ -43,12 +42,12 @@ class IngestTask:
     @property
     def key(self) -> str:
         """Key of the block's marker."""
-        return f"blocks/{self.start}-{self.start + len(self.label_set.rows)}"
+        return f"blocks/{self.start}-{self.start + len(self.block.rows)}"
 
     @property
     def what(self) -> str:
         """The task's name in messages."""
-        rows = self.label_set.rows
+        rows = self.block.rows
         return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
 
 
@@ -83,14 +82,14 @@ def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show
             note=_summary(label_set),
         )
     tasks = [
-        IngestTask(url, replace(label_set, rows=label_set.rows[i : i + length]), i, slots, fingerprint)
-        for i in range(0, len(label_set.rows), length)
+        IngestTask(url, block, n * length, slots, fingerprint)
+        for n, block in enumerate(image_blocks(label_set, length))
     ]
     marked = store.markers(url, "blocks")
     missing = [task for task in tasks if task.key not in marked]
     with track("probe", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, ingest_block, missing):
-            bar.advance(len(task.label_set.rows))
+            bar.advance(len(task.block.rows))
     _finish(label_set, url, [store.marker(url, task.key, fingerprint=fingerprint) or {} for task in tasks])
 
 
@@ -150,16 +149,16 @@ def ingest_block(task: IngestTask) -> None:
     """Write the labels of one image block, and its marker with counts and digests, unless the marker exists."""
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
-    label_set = task.label_set
-    tables = Tables.of(label_set.concepts, label_set.categories, label_set.ignored)
-    n, size = len(label_set.rows), label_set.label_size
-    planes = np.zeros((n, max(1, len(label_set.planes)), *size), np.uint16)
+    block, concepts = task.block, _stored_concepts(task.url, task.fingerprint)
+    tables = Tables.of(concepts.numbers, concepts.category, np.flatnonzero(block.ignored.mask))
+    n, size = len(block.rows), block.label_size
+    planes = np.zeros((n, max(1, block.planes), *size), np.uint16)
     whole = np.zeros((n, task.slots), np.uint16)
-    annotated = np.zeros((n, len(label_set.categories)), np.bool_)
-    images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
+    annotated = np.zeros((n, concepts.categories), np.bool_)
+    images, areas = np.zeros((2, concepts.numbers.size), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
-    for i, row in enumerate(label_set.rows):
-        raw = read_maps(label_set, row, pixels_digest, labels_digest)
+    for i, row in enumerate(block.rows):
+        raw = read_maps(block, row, pixels_digest, labels_digest)
         planes[i, : len(raw)] = raw
         whole[i, : len(row.whole)] = row.whole
         area = label_image(planes[i], whole[i], tables)
@@ -176,32 +175,30 @@ def ingest_block(task: IngestTask) -> None:
         note["category_images"] = annotated.sum(0).tolist()
 
 
-def read_maps(label_set: LabelSet, row: Row, pixels_digest: Any, labels_digest: Any) -> NDArray[np.uint16]:
-    """The label maps of a row on the grid, (plane, row, col); checks all its files and adds them to the digests."""
-    planes = np.zeros((len(label_set.planes), *label_set.label_size), np.uint16)
-    path = inside(label_set.images, row.image, row.where)
-    with open_image(path) as image:
-        part = label_set.crop.part(image.height, image.width, path) if label_set.crop else WHOLE
-        rgb = np.asarray(image.convert("RGB")) if label_set.colors else None
-    pixels_digest.update(path.read_bytes())
-    allowed = np.zeros(1 << 16, np.bool_)
-    allowed[[0, *label_set.ignored, *(c.number for c in label_set.concepts)]] = True
-    for plane, name in row.maps:
-        path = inside(label_set.maps, name, row.where)
-        labels = label_set.decode(path)
-        labels_digest.update(path.read_bytes())
-        if row.size is not None and labels.shape != row.size:
-            raise DissectError(
-                f"{path}: expected {row.size[0]} x {row.size[1]} (sh x sw of {row.where}), got "
-                f"{labels.shape[0]} x {labels.shape[1]} pixels."
-            )
-        if not allowed[labels].all():
-            raise DissectError(f"{path}: holds label {labels[~allowed[labels]][0]}, which is no concept of the probe.")
-        planes[plane] = nearest(labels, label_set.label_size, part)
-    if rgb is not None:
-        first = next(c.number for c in label_set.concepts if c.category == "color")
-        planes[-1] = color_labels(nearest(rgb, label_set.label_size, part)).astype(np.uint16) - 1 + first
-    return planes
+@dataclass(frozen=True)
+class _Concepts:
+    """The concepts of a probe as they are stored."""
+
+    numbers: NDArray[np.int64]
+    """(concept,)"""
+    category: NDArray[np.int64]
+    """(concept,) index of the primary category"""
+    categories: int
+
+
+@lru_cache(maxsize=4)
+def _stored_concepts(url: str, fingerprint: str) -> _Concepts:
+    """The concepts of the probe at `url`, which this process keeps: a task does not carry tables of 65,000 concepts.
+
+    They are written before the first block; `fingerprint` tells them from those of another probe at the same `url`.
+    """
+    categories = store.read(url, "category")[:].tolist()
+    names = store.read(url, "concept_category")[:].tolist()
+    return _Concepts(
+        numbers=np.asarray(store.read(url, "concept")[:], np.int64),
+        category=np.array([categories.index(name) for name in names], np.int64),
+        categories=len(categories),
+    )
 
 
 def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Written:
@@ -235,7 +232,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
     objects = write(url, "", arrays, _attrs(label_set, url), coordinates)
-    # `_finish` writes the root's metadata again, with the digest of the images, and its marker lists that.
+    # `_finish` writes the root's metadata again, with the digests of the images, and its marker lists that.
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
@@ -269,16 +266,15 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
     }
-    seen = {"pixels": digests["pixels_sha256"], "images": [row.image for row in label_set.rows]}
-    images_sha256 = store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {}))
-    names_sha256 = store.fingerprint({"images": [row.image for row in label_set.rows]})
+    names = {"images": [row.image for row in label_set.rows]}
+    seen = names | {"pixels": digests["pixels_sha256"]}
+    attrs = _attrs(label_set, url) | {
+        "images_sha256": store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {})),
+        "names_sha256": store.fingerprint(names),
+    }
     fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
     with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (writer, _):
-        writer.add(
-            store.write_group(
-                url, "", _attrs(label_set, url) | {"images_sha256": images_sha256, "names_sha256": names_sha256}
-            )
-        )
+        writer.add(store.write_group(url, "", attrs))
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
         writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))

@@ -4,13 +4,10 @@ Knows: planes, whole-image labels, concepts and their categories, as arrays.
 Does not know: files or stores.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dissect_xr.probe.label_set import Concept
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,12 @@ class Tables:
     """(concept,) index of the primary category"""
 
     @classmethod
-    def of(cls, concepts: Sequence[Concept], categories: Sequence[str], ignored: Iterable[int] = ()) -> "Tables":
-        """The tables of a label set; `ignored` numbers mean no label."""
+    def of(cls, numbers: NDArray[np.int64], category: NDArray[np.int64], ignored: NDArray[np.int64]) -> "Tables":
+        """The tables of concepts with these numbers and categories; `ignored` numbers mean no label."""
         index = np.full(1 << 16, -1, np.int64)
-        index[[c.number for c in concepts]] = np.arange(len(concepts))
-        index[list(ignored)] = -1
-        return cls(index, np.array([list(categories).index(c.category) for c in concepts], np.int64))
+        index[numbers] = np.arange(numbers.size)
+        index[ignored] = -1
+        return cls(index, category)
 
 
 def label_image(planes: NDArray[np.uint16], whole: NDArray[np.uint16], tables: Tables) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
-from dissect_xr.probe.ingest import block_length, label_set_fingerprint, read_maps
+from dissect_xr.probe.block import Block, image_blocks, read_maps
+from dissect_xr.probe.ingest import block_length, label_set_fingerprint
 from dissect_xr.probe.label_set import LabelSet
 
 KEY = "skipped"
@@ -22,13 +23,12 @@ KEY = "skipped"
 class CheckTask:
     """One image block."""
 
-    label_set: LabelSet
-    """only the rows of this block"""
+    block: Block
 
     @property
     def what(self) -> str:
         """The task's name in messages."""
-        return f"check, images {self.label_set.rows[0].image} to {self.label_set.rows[-1].image}"
+        return f"check, images {self.block.rows[0].image} to {self.block.rows[-1].image}"
 
 
 def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = None, show: bool = True) -> LabelSet:
@@ -40,15 +40,12 @@ def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = Non
     pool, fingerprint = pool or Threads(), label_set_fingerprint(label_set.check())
     found = store.marker(url, KEY, fingerprint=fingerprint)
     if found is None:
-        length = block_length(len(label_set.rows))
-        blocks = [label_set.rows[i : i + length] for i in range(0, len(label_set.rows), length)]
+        tasks = [CheckTask(block) for block in image_blocks(label_set, block_length(len(label_set.rows)))]
         bad: list[list[str]] = []
-        with track("checking images", len(blocks), show=show) as bar:
-            for task, found_bad in run_blocks(
-                pool, check_block, [CheckTask(replace(label_set, rows=rows)) for rows in blocks]
-            ):
+        with track("checking images", len(tasks), show=show) as bar:
+            for task, found_bad in run_blocks(pool, check_block, tasks):
                 bad += found_bad
-                bar.advance(len(task.label_set.rows))
+                bar.advance(len(task.block.rows))
         store.mark(url, KEY, fingerprint=fingerprint, written={}, note={KEY: sorted(bad)})
     else:
         bad = found["note"][KEY]
@@ -59,10 +56,10 @@ def without_bad_images(label_set: LabelSet, url: str, *, pool: Pool | None = Non
 
 def check_block(task: CheckTask) -> list[list[str]]:
     """[image, reason] of every image of the block that cannot be read, or whose label maps cannot be read."""
-    bad = []
-    for row in task.label_set.rows:
+    block, bad = task.block, []
+    for row in block.rows:
         try:
-            read_maps(task.label_set, row, hashlib.sha256(), hashlib.sha256())
+            read_maps(block, row, hashlib.sha256(), hashlib.sha256())
         except DissectError as error:
-            bad.append([row.image, str(error).replace(task.label_set.images, "").replace(task.label_set.maps, "")])
+            bad.append([row.image, str(error).replace(block.images, "").replace(block.maps, "")])
     return bad

@@ -12,7 +12,7 @@ import xarray as xr
 from runs import NETWORK, call
 
 from dissect_xr.activations.record import ExtractTask
-from dissect_xr.cli.main import parse_bytes
+from dissect_xr.cli.main import _pool, parse_bytes
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import _ThreadStream
@@ -143,6 +143,13 @@ def test_dry_run_plans_every_stage_and_writes_nothing(
     for stage in ("probe", "activations first", "thresholds second", "counts second"):
         assert stage in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_workers_beside_a_scheduler_are_expected_and_not_started() -> None:
+    assert _pool(8, 2, None, "1GiB") == {"workers": 8, "gpus": 2, "memory": 2**30}
+    cluster = {"scheduler": "tcp://a:1", "memory": 2**30}
+    assert _pool(8, 2, "tcp://a:1", "1GiB") == cluster | {"expect": 8, "expect_gpus": 2}
+    assert _pool(None, 0, "tcp://a:1", "1GiB") == cluster | {"expect": None, "expect_gpus": 0}
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(

@@ -28,7 +28,7 @@ from dissect_xr.parallel import retry
 from dissect_xr.parallel.dask_pool import DaskPool
 from dissect_xr.parallel.fold import TREE, Fold, fold_tasks
 from dissect_xr.parallel.pool import Threads, open_pool, run_blocks, run_tasks
-from dissect_xr.parallel.resources import Projection
+from dissect_xr.parallel.resources import Host, Projection
 
 GPU_WORKERS = ("gpu0", "gpu1")
 
@@ -409,19 +409,6 @@ def _keys(pool: DaskPool) -> set[str]:
     return set(pool.client.run_on_scheduler(lambda dask_scheduler: list(map(str, dask_scheduler.tasks))))
 
 
-def test_a_scheduler_without_workers_is_said():
-    class Empty:
-        class scheduler:
-            address = "tcp://here:8786"
-
-        @staticmethod
-        def scheduler_info(n_workers):
-            return {"workers": {}}
-
-    with pytest.raises(DissectError, match="tcp://here:8786: the scheduler has no workers"):
-        DaskPool(Empty)
-
-
 def test_no_scheduler_is_said():
     with (
         patch("distributed.Client", side_effect=OSError("timed out")),  # after 20 s
@@ -438,6 +425,16 @@ def test_plans_that_do_not_fit_name_their_parts():
     projection.check(4 * 2**20, "counts")
     with pytest.raises(DissectError, match=r"needs 4 MiB \(maps 3 MiB, labels 1 MiB\).*may use 3 MiB"):
         projection.check(3 * 2**20, "counts")
+
+
+def test_workers_that_do_not_hold_what_runs_at_once_are_refused():
+    needs = Projection((("maps", 3 * 2**30), ("labels", 2**30)))
+    Host("worker tcp://one:1", 8 * 2**30, 2).check(needs, "counts")
+    said = (
+        r"^counts: 2 tasks at once need 8\.0 GiB \(maps 3,072 MiB, labels 1,024 MiB\), worker tcp://one:1 has 7\.9 GiB"
+    )
+    with pytest.raises(DissectError, match=said):
+        Host("worker tcp://one:1", 8 * 2**30 - 2**26, 2).check(needs, "counts")
 
 
 def test_threads_by_default():

@@ -22,9 +22,10 @@ from dissect_xr.activations.request import Preprocess
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.pictures import read_picture
+from dissect_xr.probe.block import image_blocks, read_maps
 from dissect_xr.probe.crop import Crop, stored_crop
 from dissect_xr.probe.digits.write import write_digits
-from dissect_xr.probe.ingest import read_maps, write_probe
+from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.pixels import nearest
 from dissect_xr.probe.readers.broden import read_broden
 
@@ -179,5 +180,6 @@ def test_an_endless_strip_is_refused_by_name(images, tmp_path):
         read_image(strip, (48, 40), crop=crop)
     label_set = read_broden(images / "whole", label_size=(24, 20)).cropped(crop)
     label_set = replace(label_set, images=str(tmp_path), rows=(replace(label_set.rows[0], image=strip.name, maps=()),))
+    (block,) = image_blocks(label_set, 1)
     with pytest.raises(DissectError, match=r"strip\.png: 3840000 x 64 pixels after resizing"):
-        read_maps(label_set, label_set.rows[0], hashlib.sha256(), hashlib.sha256())
+        read_maps(block, block.rows[0], hashlib.sha256(), hashlib.sha256())

@@ -1,6 +1,7 @@
 """A probe holds what its files say, once per pixel, or says which file and line is wrong."""
 
 import json
+import pickle
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -22,9 +23,11 @@ from PIL import Image
 from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
-from dissect_xr.probe import ingest
+from dissect_xr.probe import ingest, skip
+from dissect_xr.probe.block import Numbers
 from dissect_xr.probe.colors import COLOR_NAMES, color_labels
 from dissect_xr.probe.ingest import image_root, open_probe, write_probe
+from dissect_xr.probe.label_set import Concept
 from dissect_xr.probe.pixels import nearest
 from dissect_xr.probe.readers.broden import decode_broden, read_broden
 from dissect_xr.probe.readers.masks import read_masks
@@ -652,6 +655,38 @@ class Interrupted(BaseException):
     """What a killed run looks like from inside."""
 
 
+def tasks_of(module, call):
+    """The tasks that `call` would run."""
+    with patch.object(module, "run_blocks", side_effect=Interrupted) as run, pytest.raises(Interrupted):
+        call()
+    return run.call_args.args[2]
+
+
+@pytest.mark.parametrize("module", [ingest, skip])
+def test_a_task_does_not_carry_65000_concepts(many, tmp_path, module):
+    label_set = replace(
+        many,
+        concepts=tuple(Concept(n, f"a concept with a long name, {n}", "abc"[n % 3]) for n in range(1, 65_001)),
+        ignored=frozenset(range(65_001, 65_536)),
+    )
+    function = write_probe if module is ingest else skip.without_bad_images
+    for task in tasks_of(module, lambda: function(label_set, str(tmp_path / "probe.zarr"), show=False)):
+        assert len(task.block.rows) <= 16
+        assert len(pickle.dumps(task)) < 2**16 + len(pickle.dumps(task.block.rows))
+
+
+@given(st.sets(st.integers(0, 65_535)))
+def test_numbers_come_back_from_their_bits(numbers):
+    assert set(np.flatnonzero(Numbers.of(numbers).mask)) == numbers
+
+
+def test_a_number_that_is_a_concept_and_ignored_is_no_label(many, tmp_path):
+    probe = written(replace(many, ignored=frozenset({2})), tmp_path)
+    assert 2 in probe["concept"]
+    assert not (probe["annotation"] == 2).any()
+    assert probe["concept_area"].sel(concept=2) == 0
+
+
 def test_an_interrupted_ingest_is_taken_up(many, tmp_path):
     wanted = written(many, tmp_path / "whole")
     url, done = str(tmp_path / "probe.zarr"), []
@@ -719,6 +754,17 @@ def test_content_of_images_and_of_labels_is_fingerprinted_apart(folder, tmp_path
     assert second[1] != first[1]
     assert third[0] != first[0]
     assert third[1] not in (first[1], second[1])
+
+
+def test_names_of_images_are_fingerprinted_in_their_order(many, tmp_path):
+    def names_sha256(label_set, name):
+        return written(label_set, tmp_path, name=name).attrs["names_sha256"]
+
+    first = names_sha256(many, "1")
+    assert first == store.fingerprint({"images": stores.image_names(40)})
+    Image.new("RGB", (2, 2)).save(Path(many.images) / many.rows[5].image)
+    assert names_sha256(many, "2") == first
+    assert names_sha256(replace(many, rows=many.rows[::-1]), "3") != first
 
 
 def test_pixels_are_found_again_when_a_run_is_moved(folder, tmp_path):
