@@ -507,6 +507,24 @@ def test_however_an_image_is_damaged_one_error_names_it(tmp_path, suffix):
             assert path.name in str(error)  # noqa: PT017
 
 
+def test_two_concepts_of_one_name_in_one_category_are_refused(folder, tmp_path):
+    label_set = read_broden(folder)
+    sky, *others = label_set.concepts
+    concepts = (sky, *(replace(c, name=sky.name, category=sky.category) for c in others[:1]), *others[1:])
+    wanted = f"concepts {SKY} and {others[0].number} are both called 'sky' in the category 'object'"
+    with pytest.raises(DissectError, match=f"{wanted}.*[Rr]ename"):
+        write_probe(replace(label_set, concepts=concepts), str(tmp_path / "probe.zarr"), show=False)
+    assert not store.exists(str(tmp_path / "probe.zarr"))
+
+
+def test_one_name_in_two_categories_is_two_concepts(folder):
+    label_set = read_broden(folder)
+    part = next(c for c in label_set.concepts if c.category == "part")
+    thing = next(c for c in label_set.concepts if c.category == "object")
+    concepts = tuple(replace(c, name=thing.name) if c == part else c for c in label_set.concepts)
+    assert replace(label_set, concepts=concepts).check().concepts == concepts
+
+
 # --- masks ---
 
 
