@@ -140,14 +140,18 @@ def _is_of_this_host(content: dict[str, Any]) -> bool:
 def left_behind(lock: bytes) -> bool:
     """Whether the holder of a lock was a process of this host that is gone.
 
-    A new process may have its number by now, so the time at which the process started is compared as well.
+    A new process may have its number by now, so the time at which the process started is compared as well. A zombie is
+    gone, too: it has ended, but its parent has not asked for its exit code, as in a container without an init process.
     """
     content = _fields(lock)
     if not _is_of_this_host(content):
         return False
     try:
-        born = psutil.Process(content["pid"]).create_time()
+        process = psutil.Process(content["pid"])
+        born, status = process.create_time(), process.status()
     except psutil.NoSuchProcess:
+        return True
+    if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return True
     return bool(abs(born - float(content.get("born", born))) > 2)
 

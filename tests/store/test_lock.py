@@ -100,6 +100,18 @@ def test_who_has_lost_the_lock_leaves_the_other_ones_alone(tmp_path):
     assert (tmp_path / "lock").read_bytes() == b"another's"
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="NOT RUN: needs os.waitid")
+def test_a_process_that_is_dead_but_not_reaped_is_no_obstacle(out):
+    """As in a container without an init process, where nobody waits for the children of a killed one."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still in the process table
+        process = psutil.Process(zombie.pid)
+        assert process.status() == psutil.STATUS_ZOMBIE
+        left(out, pid=zombie.pid, born=process.create_time())
+        with locked(out, "mine"):
+            assert b"mine" in (objects.read(out, lock.KEY) or b"")
+
+
 def contender(out: str, start: object, log: str, break_lock: bool) -> None:
     """Take the lock, if it can be had, and say so."""
     start.wait()
