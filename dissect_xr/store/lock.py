@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -70,6 +71,8 @@ def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterato
         found = objects.read(out, key)
         if found is None:  # its holder has just deleted it
             continue
+        if found == own:  # this run created it, but the answer was lost
+            break
         if not (found == breakable or left_behind(found)):
             raise DissectError(_in_use_message(out, found) if key == KEY else _starting_message(out))
         claim = f"{KEY}.{hashlib.sha256(found).hexdigest()[:32]}{objects.PARTIAL}"
@@ -110,7 +113,10 @@ def _abandoned_claim(out: str, claim: str) -> bytes | None:
 
 
 def _new_content(command: str) -> bytes:
-    """The content of a lock that this process holds: JSON that names the process and its command."""
+    """The content of a lock that this process holds: JSON that names the process and its command.
+
+    No two locks have the same content, so a run can tell its own from one that another thread of its process took.
+    """
     now = datetime.now(UTC)
     process = psutil.Process()
     content = {
@@ -120,6 +126,7 @@ def _new_content(command: str) -> bytes:
         "command": command,
         "started": now.isoformat(timespec="seconds"),
         "taken": now.timestamp(),
+        "id": uuid4().hex,
     }
     return json.dumps(content).encode()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel import retry
 from dissect_xr.store import lock, objects
 from dissect_xr.store.lock import locked
 
@@ -110,6 +111,24 @@ def test_a_process_that_is_dead_but_not_reaped_is_no_obstacle(out):
         left(out, pid=zombie.pid, born=process.create_time())
         with locked(out, "mine"):
             assert b"mine" in (objects.read(out, lock.KEY) or b"")
+
+
+def test_a_lock_is_held_if_only_the_answer_to_its_creation_was_lost(out, monkeypatch):
+    real, calls = objects._create, []
+
+    def lost(*args):
+        created = real(*args)
+        calls.append(created)
+        if len(calls) == 1:
+            raise TimeoutError("timed out")
+        return created
+
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
+    monkeypatch.setattr(objects, "_create", lost)
+    with locked(out, "mine"):
+        assert b"mine" in (objects.read(out, lock.KEY) or b"")
+    assert calls == [True, False]
+    assert objects.sizes(out) == {}
 
 
 def contender(out: str, start: object, log: str, break_lock: bool) -> None:
