@@ -13,6 +13,9 @@ L) was left. The runs A and B start at the same time, both read L and find that 
 2. A reads `lock` again. It is still L, so A writes its own content there and deletes the claim. A holds the lock.
 3. If B is slower and tries to create the claim only now, it succeeds, but then reads `lock` again and finds A's content
    instead of L. B deletes its claim, starts over, and is refused with the name of A.
+
+Where a file system has no hard links, a lock may be read while it is being written. What is no whole lock counts as
+held by someone else, and is read again a moment later.
 """
 
 import hashlib
@@ -34,6 +37,12 @@ KEY = "lock"
 
 TRIES = 3
 """How often a run reads a lock that other runs keep changing, before it gives up."""
+
+READS = 4
+"""How often a lock is read that is not whole, because another run may just be writing it."""
+
+READ_PAUSE = 0.1
+"""Seconds between two such reads."""
 
 CLAIMED = 5.0
 """Seconds after which another host's claim counts as abandoned; a live run holds its claim for two requests."""
@@ -68,7 +77,7 @@ def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterato
     for _ in range(TRIES):
         if objects.create(out, key, own):
             break
-        found = objects.read(out, key)
+        found = _read(out, key)
         if found is None:  # its holder has just deleted it
             continue
         if found == own:  # this run created it, but the answer was lost
@@ -89,12 +98,22 @@ def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterato
             objects.delete(out, key)
 
 
+def _read(out: str, key: str) -> bytes | None:
+    """The content of the object `key`, read again for a moment if it is not a whole lock; None if there is none."""
+    for _ in range(READS - 1):
+        found = objects.read(out, key)
+        if found is None or _fields(found):
+            return found
+        time.sleep(READ_PAUSE)
+    return objects.read(out, key)
+
+
 def _breakable(out: str) -> bytes | None:
     """The present lock; None if another process of this host took it after this process started.
 
     The user who gave `--break-lock` cannot have meant a lock that did not exist yet.
     """
-    found = objects.read(out, KEY)
+    found = _read(out, KEY)
     content, process = _fields(found or b""), psutil.Process()
     other = _is_of_this_host(content) and content["pid"] != process.pid
     return None if other and float(content.get("taken", 0)) > process.create_time() else found
@@ -165,7 +184,10 @@ def left_behind(lock: bytes) -> bool:
 
 def _starting_message(out: str) -> str:
     """Does not name the run that holds a claim: that run may not get the lock."""
-    return f"{objects.join(out, KEY)}: other runs are starting here as well. Give the same command again."
+    return (
+        f"{objects.join(out, KEY)}: other runs are starting here as well. Give the same command again; if "
+        "it says so again though no other run is starting, give --break-lock."
+    )
 
 
 def _in_use_message(out: str, lock: bytes) -> str:

@@ -33,6 +33,9 @@ OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://")
 PARTIAL = ".partial"
 """Suffix of a file that is being written; zarr's local store uses the same one."""
 
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+"""What `os.link` fails with where the file system has no hard links, as FUSE mounts and exFAT."""
+
 _TRANSPORT_ERRNO = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 _TRANSPORT_MESSAGE = re.compile(r"HTTP error|status code: (408|429|5\d\d)")
@@ -178,11 +181,28 @@ def _write_file(path: Path, data: bytes, *, exclusive: bool) -> None:
     try:
         partial.write_bytes(data)
         if exclusive:
-            os.link(partial, path)
+            _link(partial, path)
         else:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Give a file a second name that nothing has yet; a copy of it if the file system has no hard links."""
+    try:
+        os.link(partial, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    file = path.open("xb")
+    try:
+        with file:
+            file.write(partial.read_bytes())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def delete(url: str, key: str) -> None:

@@ -113,6 +113,28 @@ def test_a_process_that_is_dead_but_not_reaped_is_no_obstacle(out):
             assert b"mine" in (objects.read(out, lock.KEY) or b"")
 
 
+def being_written(out: str, content: bytes, monkeypatch) -> None:
+    """A lock of which only the first half is there; the second half comes when the reader pauses."""
+    objects.write(out, lock.KEY, content[: len(content) // 2])
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: objects.write(out, lock.KEY, content))
+
+
+def test_a_lock_that_is_just_being_written_is_read_again(tmp_path, monkeypatch):
+    being_written(str(tmp_path), lock._new_content("run other"), monkeypatch)
+    with pytest.raises(DissectError, match="in use by `run other`"), locked(str(tmp_path), "mine"):
+        pass
+
+
+def test_a_lock_that_is_just_being_written_is_not_the_one_to_break(tmp_path, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        fields = {"pid": other.pid, "born": psutil.Process(other.pid).create_time(), "taken": time.time()}
+        content = json.loads(lock._new_content("run other")) | fields
+        being_written(str(tmp_path), json.dumps(content).encode(), monkeypatch)
+        with pytest.raises(DissectError, match="`run other`"), locked(str(tmp_path), "mine", break_lock=True):
+            pass
+        other.communicate()
+
+
 def test_a_lock_is_held_if_only_the_answer_to_its_creation_was_lost(out, monkeypatch):
     real, calls = objects._create, []
 

@@ -1,14 +1,17 @@
-"""Writes: a store that does not answer is tried again, a full disk is not."""
+"""Writes: a store that does not answer is tried again, a full disk is not; creation is exclusive without hard links."""
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
 from dissect_xr import store
-from dissect_xr.errors import Failed, WriteError
+from dissect_xr.errors import DissectError, Failed, WriteError
 from dissect_xr.parallel import retry
 from dissect_xr.store import objects
 from dissect_xr.store.lock import locked
@@ -149,3 +152,83 @@ def test_a_block_on_a_full_disk_still_stops_the_run(url, monkeypatch):
     assert failed.stop
     assert "No space left on device" in failed.message
     assert len(keys) == 1
+
+
+# --- file systems without hard links ---
+
+
+@pytest.fixture(params=["EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK", "ENOSYS"])
+def no_links(request, monkeypatch):
+    """A file system that refuses hard links."""
+    number = getattr(errno, request.param)
+
+    def refuse(*args, **given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_of_many_that_create_an_object_one_does_without_hard_links_too(tmp_path, no_links):
+    for n in range(5):
+        barrier = threading.Barrier(4)
+
+        def create(name: int, n=n, barrier=barrier) -> bool:
+            barrier.wait(30)
+            return objects.create(str(tmp_path), f"lock{n}", bytes([name]) * 1000)
+
+        with ThreadPoolExecutor(4) as executor:
+            created = list(executor.map(create, range(4)))
+        assert sorted(created) == [False, False, False, True]
+        assert objects.read(str(tmp_path), f"lock{n}") == bytes([created.index(True)]) * 1000
+    assert set(objects.sizes(str(tmp_path))) == {f"lock{n}" for n in range(5)}
+
+
+def test_a_lock_is_held_and_let_go_of_without_hard_links(tmp_path, no_links):
+    refused = pytest.raises(DissectError, match="`first`")
+    with locked(str(tmp_path), "first"), refused, locked(str(tmp_path), "second"):
+        pass
+    assert objects.sizes(str(tmp_path)) == {}
+
+
+def test_what_could_not_be_created_whole_is_removed(tmp_path, monkeypatch):
+    class Full:
+        """A file on a full disk."""
+
+        def __init__(self, file) -> None:
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> None:
+            self.file.write(data[:3])
+            self.file.flush()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(*args, **given):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    real = Path.open
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode="r", *more, **given: (Full if "x" in mode else lambda file: file)(
+            real(path, mode, *more, **given))
+    )  # fmt: skip
+    with pytest.raises(WriteError, match="No space left on device"):
+        objects.create(str(tmp_path), "lock", b"content")
+    monkeypatch.undo()
+    assert objects.sizes(str(tmp_path)) == {}
+    assert objects.create(str(tmp_path), "lock", b"content")
+
+
+def test_a_folder_without_rights_is_no_reason_to_write_in_place(tmp_path, monkeypatch):
+    def refuse(*args, **given):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(WriteError, match="Permission denied"):
+        objects.create(str(tmp_path), "lock", b"content")
+    assert objects.sizes(str(tmp_path)) == {}
