@@ -275,6 +275,7 @@ def test_published_tables_have_the_published_primary_counts():
     assert {c.number: c.category for c in label_set.concepts} == oracle.primary_categories(folder)
     assert [c.number for c in label_set.concepts] == list(range(1, 1198))
     assert not any(0 in row.whole for row in label_set.rows)
+    assert label_set.check() is label_set  # no two concepts have both name and primary category in common
     assert label_set.categories == tuple(
         line.split(",")[0] for line in (folder / "category.csv").read_text().split()[1:]
     )
