@@ -212,6 +212,23 @@ def test_compare_counts_concepts_by_name_and_category() -> None:
         a.dissect.compare(b, names=("A", "A"))
 
 
+@pytest.mark.parametrize("names", [("A", "B"), ("B", "A")])
+def test_compare_refuses_two_concepts_of_one_name_in_one_category(names: tuple[str, str]) -> None:
+    a, b = one(0), one(1)
+    twice = b.assign_coords(concept_name=b["concept_name"].where(b["concept"] != 18, "dog"))  # 3 and 18 are objects
+    first, second = (a, twice) if names == ("A", "B") else (twice, a)
+    wanted = "'B': concepts 3 and 18 are both called 'dog' in the category 'object'"
+    with pytest.raises(DissectError, match=wanted):
+        first.dissect.compare(second, names=names)
+
+
+def test_compare_takes_one_name_in_two_categories() -> None:
+    a = one(0)
+    a = a.assign_coords(concept_name=a["concept_name"].where(a["concept"] != 9, "dog"))  # the part 9, the object 3
+    got = a.dissect.compare(one(1), cutoff=CUTOFF)
+    assert got["unique_detectors"].sel(network="this").sum() == unique_detectors(a, cutoff=CUTOFF)
+
+
 def test_repr_says_what_is_there() -> None:
     ds = dissection().expand_dims("fraction")
     assert repr(ds.dissect).splitlines() == [

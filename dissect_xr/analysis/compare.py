@@ -1,6 +1,7 @@
 """Compares two dissections: which concepts each of them detects, and which only one of them.
 
-Knows: that two concepts are the same if their names and categories are, whatever their numbers.
+Knows: that two concepts are the same if their names and categories are, whatever their numbers; in one dissection,
+these must therefore be distinct.
 Does not know: whether the two are networks, layers or snapshots.
 """
 
@@ -36,7 +37,8 @@ def compare(
     Raises
     ------
     DissectError
-        If one holds several snapshots or fractions, or both have the same name.
+        If one holds several snapshots or fractions, or two concepts of one name in one category, or both have the same
+        name.
 
     Examples
     --------
@@ -77,6 +79,15 @@ def compare(
 
 def _units(ds: xr.Dataset, name: str, cutoff: float) -> dict[tuple[str, str], int]:
     """(category, concept name) -> number of units that detect the concept."""
-    units = concept_histogram(only(ds, "snapshot", "fraction", of=f"'{name}'"), cutoff=cutoff).compute()
-    keys = zip(units["concept_category"].values.tolist(), units["concept_name"].values.tolist(), strict=True)
-    return dict(zip(keys, units.values.tolist(), strict=True))
+    units = concept_histogram(only(ds, "snapshot", "fraction", of=f"'{name}'"), cutoff=cutoff)
+    columns = (units[coordinate].values.tolist() for coordinate in ("concept_category", "concept_name", "concept"))
+    number: dict[tuple[str, str], int] = {}
+    for category, concept, n in zip(*columns, strict=True):
+        if (category, concept) in number:
+            raise DissectError(
+                f"'{name}': concepts {number[category, concept]} and {n} are both called '{concept}' in the "
+                f"category '{category}', so it is not known which of them to compare. Give them two names with "
+                "ds.assign_coords(concept_name=...)."
+            )
+        number[category, concept] = n
+    return dict(zip(number, units.compute().values.tolist(), strict=True))

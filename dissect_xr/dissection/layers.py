@@ -185,6 +185,8 @@ class Peaks:
         self._first = 0 if layer.columns is None else layer.columns[0]
         path = layer.path if layer.columns is None else layer.snapshot
         self._array = store.read(layer.url, f"{path}/peak")
+        self.chunk = self._array.chunks[0]
+        """images of a chunk"""
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.floating]:
         images, units = key

@@ -31,14 +31,15 @@ TOP = 9
 """Top images of a unit."""
 
 PEAKS = 32 << 20
-"""Bytes of peaks in memory at a time."""
+"""Bytes of peaks that are ranked at a time."""
 
 
 def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> xr.Dataset:
     """The `k` images in which each unit of a layer peaks highest, from the stored peaks; computes.
 
     Variables (unit, rank): ``image`` (its name), ``image_index`` (in the probe) and ``peak``. Equal peaks are in
-    the order of the images. Memory: some 32 MiB of peaks at a time, and twice the result.
+    the order of the images. Every chunk of peaks is read once. Memory: one chunk of peaks, or as many as 32 MiB hold,
+    the ranks of 32 MiB of them, and twice the result.
 
     Raises
     ------
@@ -50,11 +51,9 @@ def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> 
     opened = open_layer(activations, snapshot, layer)
     images, units = opened.shape[:2]
     peaks, names = Peaks(opened), store.read(activations, "image")
-    step = max(k, PEAKS // (units * 4))
     best = np.zeros((0, units), np.float32)
     indices = np.zeros((0, units), np.int64)
-    for first in range(0, images, step):
-        block = peaks[first : min(first + step, images), :units].astype(np.float32)
+    for first, block in _peak_blocks(peaks, images, units, max(k, PEAKS // (units * 4))):
         here = np.broadcast_to(np.arange(first, first + len(block))[:, None], block.shape)
         best, indices = _largest(np.concatenate([best, block]), np.concatenate([indices, here]), k)
     return xr.Dataset(
@@ -174,6 +173,18 @@ def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *,
         {"hit": ("image", hits), "miss": ("image", area - hits), "false_alarm": ("image", active - hits)},
         coords={"image": np.asarray(names, dtype=str), "unit": unit, "concept": view.labels.concepts[index]},
     )
+
+
+def _peak_blocks(peaks: Peaks, images: int, units: int, length: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(first image, peaks) of `length` images at a time, or fewer; what is read are whole chunks, each once.
+
+    Chunks of 4 images and a `length` of 6 give blocks of 4; chunks of 8 and a `length` of 6 give blocks of 6 and 2.
+    """
+    step = max(1, length // peaks.chunk) * peaks.chunk
+    for start in range(0, images, step):
+        read = peaks[start : min(start + step, images), :units]
+        for n in range(0, len(read), length):
+            yield start + n, read[n : n + length].astype(np.float32)
 
 
 def _largest(

@@ -1,6 +1,6 @@
 """Retries of tasks: a failing task is tried up to three times, and then returns a `Failed` instead of its result.
 
-Knows: which errors are worth another try, and how a `Failed` passes through a tree of merges.
+Knows: which errors of a task are worth another try, and how a `Failed` passes through a tree of merges.
 Does not know: what a task computes, or where it runs.
 
 Three tasks, an example. The first reads from an object store and raises a ConnectionError: it is tried again after 0.2
@@ -45,6 +45,21 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
             if n + 1 < ATTEMPTS:
                 time.sleep(PAUSE * 2**n)
     return Failed(f"{name}: failed {ATTEMPTS} times, {type(last).__name__}: {last}", name)
+
+
+def retried(is_transient: Callable[[Exception], bool], function: Callable[..., Any], *args: Any) -> Any:
+    """The result of `function(*args)`, tried up to `ATTEMPTS` times while it raises errors that `is_transient`.
+
+    For what is not part of a task, such as a marker or a lock that the client writes. The last error is raised.
+    """
+    for n in range(ATTEMPTS - 1):
+        try:
+            return function(*args)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        time.sleep(PAUSE * 2**n)
+    return function(*args)
 
 
 def _damaged(error: DissectError) -> tuple[str, str] | None:

@@ -119,7 +119,7 @@ class LabelSet:
         )
 
     def check(self) -> "LabelSet":
-        """The label set itself; raises if it has no image or no concept, or cannot be stored."""
+        """The label set itself; raises if it has no image or no concept, names one twice, or cannot be stored."""
         if not self.rows:
             raise DissectError("the probe would hold no image: expected at least one.")
         if not self.concepts:
@@ -127,6 +127,16 @@ class LabelSet:
         repeated = [name for name, n in Counter(row.image for row in self.rows).items() if n > 1]
         if repeated:
             raise DissectError(f"image '{repeated[0]}' is listed more than once: images must be distinct.")
+        known: dict[tuple[str, str], int] = {}
+        for concept in self.concepts:
+            pair = concept.category, concept.name
+            if pair in known:
+                raise DissectError(
+                    f"concepts {known[pair]} and {concept.number} are both called '{concept.name}' in the category "
+                    f"'{concept.category}': results name concepts by these two. Rename one in the table of concepts, "
+                    "or, if they mean the same, give both one number in the label maps."
+                )
+            known[pair] = concept.number
         if max(self.label_size) > LABEL_SIDE:
             raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
         return self

@@ -13,6 +13,9 @@ L) was left. The runs A and B start at the same time, both read L and find that 
 2. A reads `lock` again. It is still L, so A writes its own content there and deletes the claim. A holds the lock.
 3. If B is slower and tries to create the claim only now, it succeeds, but then reads `lock` again and finds A's content
    instead of L. B deletes its claim, starts over, and is refused with the name of A.
+
+Where a file system has no hard links, a lock may be read while it is being written. What is no whole lock counts as
+held by someone else, and is read again a moment later.
 """
 
 import hashlib
@@ -23,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -33,6 +37,12 @@ KEY = "lock"
 
 TRIES = 3
 """How often a run reads a lock that other runs keep changing, before it gives up."""
+
+READS = 4
+"""How often a lock is read that is not whole, because another run may just be writing it."""
+
+READ_PAUSE = 0.1
+"""Seconds between two such reads."""
 
 CLAIMED = 5.0
 """Seconds after which another host's claim counts as abandoned; a live run holds its claim for two requests."""
@@ -67,9 +77,11 @@ def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterato
     for _ in range(TRIES):
         if objects.create(out, key, own):
             break
-        found = objects.read(out, key)
+        found = _read(out, key)
         if found is None:  # its holder has just deleted it
             continue
+        if found == own:  # this run created it, but the answer was lost
+            break
         if not (found == breakable or left_behind(found)):
             raise DissectError(_in_use_message(out, found) if key == KEY else _starting_message(out))
         claim = f"{KEY}.{hashlib.sha256(found).hexdigest()[:32]}{objects.PARTIAL}"
@@ -86,12 +98,22 @@ def _holding(out: str, key: str, own: bytes, breakable: bytes | None) -> Iterato
             objects.delete(out, key)
 
 
+def _read(out: str, key: str) -> bytes | None:
+    """The content of the object `key`, read again for a moment if it is not a whole lock; None if there is none."""
+    for _ in range(READS - 1):
+        found = objects.read(out, key)
+        if found is None or _fields(found):
+            return found
+        time.sleep(READ_PAUSE)
+    return objects.read(out, key)
+
+
 def _breakable(out: str) -> bytes | None:
     """The present lock; None if another process of this host took it after this process started.
 
     The user who gave `--break-lock` cannot have meant a lock that did not exist yet.
     """
-    found = objects.read(out, KEY)
+    found = _read(out, KEY)
     content, process = _fields(found or b""), psutil.Process()
     other = _is_of_this_host(content) and content["pid"] != process.pid
     return None if other and float(content.get("taken", 0)) > process.create_time() else found
@@ -110,7 +132,10 @@ def _abandoned_claim(out: str, claim: str) -> bytes | None:
 
 
 def _new_content(command: str) -> bytes:
-    """The content of a lock that this process holds: JSON that names the process and its command."""
+    """The content of a lock that this process holds: JSON that names the process and its command.
+
+    No two locks have the same content, so a run can tell its own from one that another thread of its process took.
+    """
     now = datetime.now(UTC)
     process = psutil.Process()
     content = {
@@ -120,6 +145,7 @@ def _new_content(command: str) -> bytes:
         "command": command,
         "started": now.isoformat(timespec="seconds"),
         "taken": now.timestamp(),
+        "id": uuid4().hex,
     }
     return json.dumps(content).encode()
 
@@ -140,21 +166,28 @@ def _is_of_this_host(content: dict[str, Any]) -> bool:
 def left_behind(lock: bytes) -> bool:
     """Whether the holder of a lock was a process of this host that is gone.
 
-    A new process may have its number by now, so the time at which the process started is compared as well.
+    A new process may have its number by now, so the time at which the process started is compared as well. A zombie is
+    gone, too: it has ended, but its parent has not asked for its exit code, as in a container without an init process.
     """
     content = _fields(lock)
     if not _is_of_this_host(content):
         return False
     try:
-        born = psutil.Process(content["pid"]).create_time()
+        process = psutil.Process(content["pid"])
+        born, status = process.create_time(), process.status()
     except psutil.NoSuchProcess:
+        return True
+    if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return True
     return bool(abs(born - float(content.get("born", born))) > 2)
 
 
 def _starting_message(out: str) -> str:
     """Does not name the run that holds a claim: that run may not get the lock."""
-    return f"{objects.join(out, KEY)}: other runs are starting here as well. Give the same command again."
+    return (
+        f"{objects.join(out, KEY)}: other runs are starting here as well. Give the same command again; if "
+        "it says so again though no other run is starting, give --break-lock."
+    )
 
 
 def _in_use_message(out: str, lock: bytes) -> str:

@@ -26,11 +26,15 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from dissect_xr.errors import DissectError, WriteError
+from dissect_xr.parallel.retry import retried
 
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://")
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written; zarr's local store uses the same one."""
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+"""What `os.link` fails with where the file system has no hard links, as FUSE mounts and exFAT."""
 
 _TRANSPORT_ERRNO = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
@@ -114,11 +118,17 @@ def read(url: str, key: str) -> bytes | None:
 def write(url: str, key: str, data: bytes) -> None:
     """Write `data` to the object `key`: readers see all of it or the old content, never a part.
 
+    A transport error is retried, and raised as it is if it stays.
+
     Raises
     ------
     WriteError
         With the URL of the object and its size in bytes.
     """
+    retried(is_transport, _write, url, key, data)
+
+
+def _write(url: str, key: str, data: bytes) -> None:
     with writing(url, key, len(data)):
         if is_local(url):
             _write_file(Path(url, key), data, exclusive=False)
@@ -127,7 +137,16 @@ def write(url: str, key: str, data: bytes) -> None:
 
 
 def create(url: str, key: str, data: bytes) -> bool:
-    """Write `data` to the object `key` if it does not exist; whether this call created it."""
+    """Write `data` to the object `key` if it does not exist; whether this call created it.
+
+    A transport error is retried, and raised as it is if it stays. If only the answer was lost, the second try finds the
+    object that the first one created, and the result is False: a caller to whom this matters compares the content.
+    On a local file system without hard links, a reader may see a part of the object while it is being written.
+    """
+    return bool(retried(is_transport, _create, url, key, data))
+
+
+def _create(url: str, key: str, data: bytes) -> bool:
     with writing(url, key, len(data)):
         if is_local(url):
             try:
@@ -139,7 +158,7 @@ def create(url: str, key: str, data: bytes) -> bool:
             return _create_object(open_store(url).store, key, data)
         if read(url, key) is not None:
             return False
-    write(url, key, data)
+    _write(url, key, data)
     return True
 
 
@@ -162,15 +181,36 @@ def _write_file(path: Path, data: bytes, *, exclusive: bool) -> None:
     try:
         partial.write_bytes(data)
         if exclusive:
-            os.link(partial, path)
+            _link(partial, path)
         else:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _link(partial: Path, path: Path) -> None:
+    """Give a file a second name that nothing has yet; a copy of it if the file system has no hard links."""
+    try:
+        os.link(partial, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    file = path.open("xb")
+    try:
+        with file:
+            file.write(partial.read_bytes())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def delete(url: str, key: str) -> None:
-    """Delete the object `key`, if it exists."""
+    """Delete the object `key`, if it exists; a transport error is retried."""
+    retried(is_transport, _delete, url, key)
+
+
+def _delete(url: str, key: str) -> None:
     if is_local(url):
         Path(url, key).unlink(missing_ok=True)
     else:
@@ -250,13 +290,17 @@ async def _listed(store: Any, prefix: str) -> dict[str, int]:
 
 @contextmanager
 def writing(url: str, key: str, nbytes: int) -> Iterator[None]:
-    """Turn every error of a write in the `with` block into a `WriteError` with the URL and the size of the object."""
+    """Turn errors of a write in the `with` block into a `WriteError` with the URL and the size of the object.
+
+    Transport errors are raised as they are: unlike a full disk, they may be gone at the next try.
+    """
     try:
         yield
     except DissectError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("obstore"):
+        of_store = isinstance(error, OSError) or type(error).__module__.startswith("obstore")
+        if not of_store or is_transport(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise WriteError(

@@ -16,7 +16,8 @@ crc32c 304860571, and there is a marker `first/conv1/done`.
    the group were written, so `DamagedError` is raised. Without that marker the chunk counts as not written yet.
 
 The content of the markers is read once per process and store, and again after `forget`, or when a comparison fails:
-this run may have written the metadata again.
+this run may have written the metadata again. Such a check is decided by what it has read itself, since other threads
+change what is kept for later checks meanwhile. The bytes that were compared are the bytes that zarr gets.
 """
 
 import asyncio
@@ -128,7 +129,10 @@ class RecordingStore(WrapperStore[Any]):
 
 
 class _ListedMetadata:
-    """The metadata objects that the markers of one store list. Markers are read when they are first needed."""
+    """The metadata objects that the markers of one store list. Markers are read when they are first needed.
+
+    Threads share it. An entry may vanish at any moment, so only an entry that is there proves anything.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -137,8 +141,11 @@ class _ListedMetadata:
         self.done: set[str] = set()
         """paths of the groups that have a marker `done`"""
 
-    def load(self, key: str) -> None:
-        """Read the markers `created` and `done` of all groups above the object `key`."""
+    def load(self, key: str) -> tuple[dict[str, list[int]], set[str]]:
+        """`objects` and `done` of the groups above the object `key`, read from their markers now, and kept."""
+        listed: dict[str, list[int]] = {}
+        done: set[str] = set()
+        known, finished = self.objects, self.done  # if `forget` is called meanwhile, what is read here is not kept
         parts = key.split("/")[:-1]
         for depth in range(len(parts) + 1):
             group = "/".join(parts[:depth])
@@ -147,16 +154,19 @@ class _ListedMetadata:
                 if content is None:
                     continue
                 if name == "done":
-                    self.done.add(group)
-                self.objects |= {k: v for k, v in content["objects"].items() if k.endswith(METADATA)}
+                    done.add(group)
+                listed |= {k: v for k, v in content["objects"].items() if k.endswith(METADATA)}
+        if key not in listed:
+            known.pop(key, None)
+        known.update(listed)
+        finished.update(done)
+        return listed, done
 
     def is_finished(self, key: str) -> bool:
         """Whether the chunk `key` belongs to an array of a group that has a marker `done`."""
         parts = key.split("/")
         groups = {"/".join(parts[:depth]) for depth in range(len(parts))}
-        if not groups & self.done:
-            self.load(key)
-        return bool(groups & self.done)
+        return bool(groups & self.done) or bool(groups & self.load(key)[1])
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,9 +188,7 @@ def check_metadata(url: str, key: str, data: bytes) -> None:
     if listed.objects.get(key) == found:
         return
     # The marker has not been read yet, or this run has written the object and its marker again since.
-    listed.objects.pop(key, None)
-    listed.load(key)
-    if listed.objects.get(key, found) != found:
+    if listed.load(key)[0].get(key, found) != found:
         raise DamagedError(
             f"{objects.join(url, key)}: is damaged: its size or checksum is not that of what was written. {MEND}",
             url,
@@ -191,5 +199,4 @@ def check_metadata(url: str, key: str, data: bytes) -> None:
 def forget(url: str) -> None:
     """Make this process read the markers of `url` again when it next needs them; call it after removing objects."""
     listed = _listed_metadata(url)
-    listed.objects.clear()
-    listed.done.clear()
+    listed.objects, listed.done = {}, set()

@@ -1,6 +1,7 @@
 """Activations are those of one forward pass per image, stored whole or not at all; made elsewhere, they are checked."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -263,6 +264,40 @@ def test_the_model_and_torch_are_left_as_they_were(url, probe):
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in state.items())
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("leaves_last", ["the first", "the second"])
+def test_tasks_that_overlap_leave_the_number_of_torch_threads_as_it_was(leaves_last):
+    """Torch keeps a number per thread, and one for threads to come."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    tasks = [record._torch_threads(1), record._torch_threads(2)]
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as new:
+        threads = [one, other]
+        for thread, task in zip(threads, tasks, strict=True):
+            thread.submit(task.__enter__).result()
+        assert [thread.submit(torch.get_num_threads).result() for thread in threads] == [1, 2]
+        last = 0 if leaves_last == "the first" else 1
+        threads[1 - last].submit(tasks[1 - last].__exit__, None, None, None).result()
+        assert threads[last].submit(torch.get_num_threads).result() == last + 1, "it is still running"
+        threads[last].submit(tasks[last].__exit__, None, None, None).result()
+        found = [thread.submit(torch.get_num_threads).result() for thread in (one, other, new)]
+        here = torch.get_num_threads()
+        torch.set_num_threads(before)
+    assert [here, *found] == [3, 3, 3, 3]
+
+
+def test_a_task_without_a_number_of_torch_threads_takes_the_one_before_all_tasks():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with ThreadPoolExecutor(1) as other:
+        first, second = record._torch_threads(1), record._torch_threads(None)
+        other.submit(first.__enter__).result()
+        with second:
+            here = torch.get_num_threads()
+        other.submit(first.__exit__, None, None, None).result()
+        torch.set_num_threads(before)
+    assert here == 3
 
 
 def test_what_made_them_is_recorded(url, probe):

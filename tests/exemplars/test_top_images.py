@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import activations, anchorings, fractions, probes
 
+from dissect_xr import store
+from dissect_xr.activations import store as activations_store
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars import masks
@@ -23,6 +25,7 @@ from dissect_xr.exemplars.masks import Stores, mask, open_view, upsampled
 from dissect_xr.exemplars.pictures import OUTLINE, around, draw, read_picture
 from dissect_xr.exemplars.top_images import exemplars, images_with, iou_images, top_images
 from dissect_xr.probe.ingest import open_probe
+from dissect_xr.store import reader
 
 
 @settings(max_examples=12)
@@ -79,6 +82,31 @@ def test_top_images_are_the_highest_peaks_in_the_order_of_images(tmp_path: Path)
             assert top["image"].values[u].tolist() == [stores.image_names(23)[image] for image in order]
     with pytest.raises(DissectError, match="k is 0"):
         top_images(url, "s", stores.LAYER, k=0)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 9, 100])
+def test_each_chunk_of_peaks_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    case, activation = noisy(images=23)
+    probe = stores.write_probe_case(case, tmp_path)
+    with patch.object(activations_store, "power_of_two", lambda wanted, most: min(4, most)):  # blocks of four images
+        url = stores.write_layers(tmp_path, probe, {stores.LAYER: activation})
+    assert store.read(url, f"s/{stores.LAYER}/peak").chunks == (4, 5)
+    wanted, read = top_images(url, "s", stores.LAYER, k=2), []
+
+    class Noting(reader.VerifiedStore):
+        async def get(self, key, *args, **given):
+            read.append(key)
+            return await super().get(key, *args, **given)
+
+        def get_sync(self, key, **given):  # zarr 3.4
+            read.append(key)
+            return super().get_sync(key, **given)
+
+    monkeypatch.setattr(reader, "VerifiedStore", Noting)
+    monkeypatch.setattr(module, "PEAKS", 4 * 5 * rows)
+    xr.testing.assert_identical(top_images(url, "s", stores.LAYER, k=2), wanted)
+    chunks = sorted(key for key in read if "/peak/c/" in key)
+    assert chunks == [f"s/{stores.LAYER}/peak/c/{n}/0" for n in range(6)]
 
 
 @pytest.fixture(scope="module")

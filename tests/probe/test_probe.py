@@ -278,6 +278,7 @@ def test_published_tables_have_the_published_primary_counts():
     assert {c.number: c.category for c in label_set.concepts} == oracle.primary_categories(folder)
     assert [c.number for c in label_set.concepts] == list(range(1, 1198))
     assert not any(0 in row.whole for row in label_set.rows)
+    assert label_set.check() is label_set  # no two concepts have both name and primary category in common
     assert label_set.categories == tuple(
         line.split(",")[0] for line in (folder / "category.csv").read_text().split()[1:]
     )
@@ -508,6 +509,24 @@ def test_however_an_image_is_damaged_one_error_names_it(tmp_path, suffix):
             decode_broden(path)
         except DissectError as error:
             assert path.name in str(error)  # noqa: PT017
+
+
+def test_two_concepts_of_one_name_in_one_category_are_refused(folder, tmp_path):
+    label_set = read_broden(folder)
+    sky, *others = label_set.concepts
+    concepts = (sky, *(replace(c, name=sky.name, category=sky.category) for c in others[:1]), *others[1:])
+    wanted = f"concepts {SKY} and {others[0].number} are both called 'sky' in the category 'object'"
+    with pytest.raises(DissectError, match=f"{wanted}.*[Rr]ename"):
+        write_probe(replace(label_set, concepts=concepts), str(tmp_path / "probe.zarr"), show=False)
+    assert not store.exists(str(tmp_path / "probe.zarr"))
+
+
+def test_one_name_in_two_categories_is_two_concepts(folder):
+    label_set = read_broden(folder)
+    part = next(c for c in label_set.concepts if c.category == "part")
+    thing = next(c for c in label_set.concepts if c.category == "object")
+    concepts = tuple(replace(c, name=thing.name) if c == part else c for c in label_set.concepts)
+    assert replace(label_set, concepts=concepts).check().concepts == concepts
 
 
 # --- masks ---

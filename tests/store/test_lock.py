@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel import retry
 from dissect_xr.store import lock, objects
 from dissect_xr.store.lock import locked
 
@@ -98,6 +99,58 @@ def test_who_has_lost_the_lock_leaves_the_other_ones_alone(tmp_path):
     with locked(str(tmp_path), "first"):
         (tmp_path / "lock").write_bytes(b"another's")
     assert (tmp_path / "lock").read_bytes() == b"another's"
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="NOT RUN: needs os.waitid")
+def test_a_process_that_is_dead_but_not_reaped_is_no_obstacle(out):
+    """As in a container without an init process, where nobody waits for the children of a killed one."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still in the process table
+        process = psutil.Process(zombie.pid)
+        assert process.status() == psutil.STATUS_ZOMBIE
+        left(out, pid=zombie.pid, born=process.create_time())
+        with locked(out, "mine"):
+            assert b"mine" in (objects.read(out, lock.KEY) or b"")
+
+
+def being_written(out: str, content: bytes, monkeypatch) -> None:
+    """A lock of which only the first half is there; the second half comes when the reader pauses."""
+    objects.write(out, lock.KEY, content[: len(content) // 2])
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: objects.write(out, lock.KEY, content))
+
+
+def test_a_lock_that_is_just_being_written_is_read_again(tmp_path, monkeypatch):
+    being_written(str(tmp_path), lock._new_content("run other"), monkeypatch)
+    with pytest.raises(DissectError, match="in use by `run other`"), locked(str(tmp_path), "mine"):
+        pass
+
+
+def test_a_lock_that_is_just_being_written_is_not_the_one_to_break(tmp_path, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        fields = {"pid": other.pid, "born": psutil.Process(other.pid).create_time(), "taken": time.time()}
+        content = json.loads(lock._new_content("run other")) | fields
+        being_written(str(tmp_path), json.dumps(content).encode(), monkeypatch)
+        with pytest.raises(DissectError, match="`run other`"), locked(str(tmp_path), "mine", break_lock=True):
+            pass
+        other.communicate()
+
+
+def test_a_lock_is_held_if_only_the_answer_to_its_creation_was_lost(out, monkeypatch):
+    real, calls = objects._create, []
+
+    def lost(*args):
+        created = real(*args)
+        calls.append(created)
+        if len(calls) == 1:
+            raise TimeoutError("timed out")
+        return created
+
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
+    monkeypatch.setattr(objects, "_create", lost)
+    with locked(out, "mine"):
+        assert b"mine" in (objects.read(out, lock.KEY) or b"")
+    assert calls == [True, False]
+    assert objects.sizes(out) == {}
 
 
 def contender(out: str, start: object, log: str, break_lock: bool) -> None:
