@@ -57,7 +57,7 @@ def read_block(task: tuple[Layer, cut.Block]) -> int:
 def read_seconds(home: Path, pool: Pool) -> float:
     """Time to read the store once, cut as the counting pass cuts it."""
     layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
-    cut = count_blocks(layer, labels, 1, pool)
+    cut = count_blocks(layer, labels, 1, Limits.of(pool))
     start = time.perf_counter()
     read = sum(n for _, n in run_tasks(pool, read_block, _read_tasks(layer, cut)))
     assert read == np.prod(layer.shape)
@@ -242,8 +242,12 @@ def _bind(core: int) -> None:
 def projection(home: Path, pool: Pool) -> int:
     """Bytes that a worker needs at most: the process itself and its largest task."""
     layer, labels = layer_of(home), open_labels(str(home / "probe.zarr"))
-    counts = cut.projected(layer, count_blocks(layer, labels, 1, pool)[0][0], **count_sizes(labels, 1, pool.memory))
-    thresholds = cut.projected(layer, threshold_blocks(layer, pool)[0][0], **threshold_sizes(layer, pool.memory))
+    counts = cut.projected(
+        layer, count_blocks(layer, labels, 1, Limits.of(pool))[0][0], **count_sizes(labels, 1, pool.memory)
+    )
+    thresholds = cut.projected(
+        layer, threshold_blocks(layer, Limits.of(pool))[0][0], **threshold_sizes(layer, pool.memory)
+    )
     return cut.RESIDENT + max(counts.total, thresholds.total)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from strategies import AnchoringCase, ProbeCase
 
-from dissect_xr import store
+from dissect_xr import schema, store
 from dissect_xr.activations import store as activations_store
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.activations.write import write_activations
@@ -198,9 +198,20 @@ def method(fractions: Sequence[float], anchoring: AnchoringCase = HALF_PIXEL, do
 
 
 def stored(out: str, path: str) -> dict[str, NDArray[Any]]:
-    """Every variable of a layer's results."""
-    names = ("threshold", "exceedance", "intersection", "unit_area", "dead", "concept_area", "category_area")
-    return {name: store.read(out, f"{path}/{name}")[:] for name in names}
+    """Every variable of a layer's results, with those that all layers share."""
+    mine = {name: store.read(out, f"{path}/{name}")[:] for name in schema.PER_UNIT}
+    return mine | {name: store.read(out, name)[:] for name in ("concept_area", "category_area")}
+
+
+def complete_pairs(out: str) -> list[tuple[str, str]]:
+    """The (snapshot, layer) pairs that a store of results holds completely, by step and position."""
+    found = []
+    for key in store.markers(out):
+        if key.endswith("/done") and key.count("/") == 2:
+            snapshot, layer, _ = key.split("/")
+            note = (store.marker(out, key) or {})["note"]
+            found.append((store.read_attrs(out, snapshot)["step"], snapshot, note["position"], layer))
+    return [(snapshot, layer) for _, snapshot, _, layer in sorted(found)]
 
 
 def expected(

@@ -82,7 +82,7 @@ def summary_specs(images: int, units: int, block: int, dtype: str, dim: str = "u
     """
     wide = min(units, UNIT_CHUNK)
     deep = min(block, images)
-    shard = (deep, -(-units // wide) * wide)
+    shard = (deep, -(-units // wide) * wide) if units > wide else None
     return [
         store.ArraySpec(name, ("image", dim), (images, units), kind, (deep, wide), shard, attrs=ACTIVATIONS[name].attrs)
         for name, kind in (("peak", dtype), ("mean", "float32"))

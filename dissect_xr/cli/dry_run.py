@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dissect_xr.cli.run import Run
-from dissect_xr.dissection.cut import RESIDENT, Limits, projected
+from dissect_xr.dissection.cut import RESIDENT, Limits, is_small, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
@@ -138,7 +138,7 @@ def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: 
     units = sum(layer.shape[1] for layer in layers)
     return StagePlan(
         f"dissection {snapshot}",
-        sum(1 if layer.is_small else tasks_of(layer, labels, fractions, limits) for layer in layers),
+        sum(1 if is_small(layer) else tasks_of(layer, labels, fractions, limits) for layer in layers),
         (sizes["unit_bytes"] + 12 * fractions) * units,
         3 + sum(LayerToDissect(run.dissection_url, la, labels, run.method, 0).objects for la in layers),
         Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),

@@ -28,10 +28,13 @@ from dataclasses import dataclass
 from math import ceil
 
 from dissect_xr.dissection.labels import ProbeLabels
-from dissect_xr.dissection.layers import READ_BYTES, Layer
+from dissect_xr.dissection.layers import Layer
 from dissect_xr.parallel.fold import TREE
 from dissect_xr.parallel.pool import Pool
 from dissect_xr.parallel.resources import Projection
+
+READ_BYTES = 24 * 2**20
+"""Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
 
 LABEL_READ_BYTES = 32 * 2**20
 """Raw bytes of labels in one read: about a shard, since parts of a shard are read at three fifths of the speed."""
@@ -82,6 +85,11 @@ class Block:
         """Half-open image ranges of the reads."""
         first, last = self.images
         return [(i, min(i + self.step, last)) for i in range(first, last, self.step)]
+
+
+def is_small(layer: Layer) -> bool:
+    """Whether the layer's activations are at most one read: then a single task dissects it."""
+    return layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize <= READ_BYTES
 
 
 def count_chunk_units(layer: Layer, unit_bytes: int) -> int:

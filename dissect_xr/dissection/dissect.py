@@ -3,7 +3,7 @@
 Knows: which layers are finished, that a small layer is one task and a large one steps of many, what is written when.
 Does not know: how activations were made, or any score: those are derived when the store is opened.
 
-A layer whose activations are at most one read (`layers.READ_BYTES`, 24 MiB) is one task, which finds its thresholds,
+A layer whose activations are at most one read (`cut.READ_BYTES`, 24 MiB) is one task, which finds its thresholds,
 counts and writes both. A larger one goes in steps, each of as many tasks as there is work for: its thresholds are
 written as soon as they are found, its counts unit block by unit block. Layers are under way side by side, so a run that
 is killed has lost the tasks that were in flight and nothing else.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dissect_xr import store
-from dissect_xr.dissection.cut import Limits
+from dissect_xr.dissection.cut import Limits, is_small
 from dissect_xr.dissection.labels import ProbeLabels, open_labels
 from dissect_xr.dissection.layers import Layer, Snapshot, complete_snapshots, open_layer
 from dissect_xr.dissection.method import Method
@@ -132,7 +132,7 @@ def _dissect_snapshot(
                 layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
                 _check_pixels(layer, labels)
                 wanted = LayerToDissect(out, layer, labels, method, position)
-                if layer.is_small and f"{wanted.path}/created" not in keys:
+                if is_small(layer) and f"{wanted.path}/created" not in keys:
                     bar.expect(1)
                     yield _small_layer(wanted, limits)
                 else:

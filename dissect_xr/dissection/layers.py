@@ -18,9 +18,6 @@ from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version
 
-READ_BYTES = 24 * 2**20
-"""Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -58,11 +55,6 @@ class Layer:
     def cells(self) -> int:
         """Number of cells in a map."""
         return self.shape[2] * self.shape[3]
-
-    @property
-    def is_small(self) -> bool:
-        """Whether its activations are at most one read: then one task dissects it."""
-        return self.shape[0] * self.shape[1] * self.cells * self.itemsize <= READ_BYTES
 
     @property
     def itemsize(self) -> int:

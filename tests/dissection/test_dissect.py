@@ -25,14 +25,14 @@ from dissect_xr.activations.store import LayerShape
 from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection import cut, kernels, passes, thresholds
 from dissect_xr.dissection.counts import CountTask, count_block
-from dissect_xr.dissection.dissect import complete_pairs, dissect
+from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.fold import run_here
 from dissect_xr.parallel.pool import Threads
-from dissect_xr.parallel.progress import track
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -363,9 +363,7 @@ def test_threshold_is_exact_for_every_sample(data):
         write_activations(
             url, layers, images=stores.image_names(images), snapshot="s", dtype=str(acts.activation.dtype)
         )
-        with track("thresholds", show=False) as bar:
-            layers_open = [open_layer(url, "s", "conv")]
-            found = passes.find_thresholds(Threads(1, memory=2**29), layers_open, fractions, bar)["conv"]
+        found = run_here(passes.find_thresholds(open_layer(url, "s", "conv"), fractions, cut.Limits(2**29, 2)))
     stores.assert_same(
         {"threshold": found.threshold, "exceedance": found.exceedance},
         {"threshold": wanted, "exceedance": oracle.exceedances(acts.activation, wanted)},
@@ -448,7 +446,7 @@ def test_activations_of_another_probe_are_refused(run, tmp_path):
     activations, _, _, method = run
     (tmp_path / "more").mkdir()
     other = stores.write_probe_case(noisy_probe(images=7), tmp_path / "more")
-    with pytest.raises(DissectError, match=r"s/conv.*(images|probe)"):
+    with pytest.raises(DissectError, match="its activations are of 6 images, the probe has 7"):
         dissect(activations, other, str(tmp_path / "new.zarr"), method=method, pool=Threads(1), show=False)
     assert not store.exists(str(tmp_path / "new.zarr"), "s/conv")
 
@@ -487,7 +485,7 @@ def test_activations_made_elsewhere_of_other_images_are_refused(tmp_path):
     probe, url = stores.write_probe_case(noisy_probe(), tmp_path), str(tmp_path / "activations.zarr")
     names = store.read(probe, "image")[:].tolist()
     write_activations(url, {"conv": noise()}, images=names[::-1], snapshot="s")
-    with pytest.raises(DissectError, match="s/conv"):
+    with pytest.raises(DissectError, match=r"of other images than the probe's: number 0 is .* 6 differ in all"):
         dissect(url, probe, str(tmp_path / "out.zarr"), method=stores.method([0.1]), pool=Threads(1), show=False)
 
 
@@ -498,7 +496,7 @@ def test_incomplete_activations_are_refused(run, tmp_path):
     with pytest.raises(DissectError, match="s/half are not complete"):
         dissect(activations, probe, out, method=method, only=[("s", "half")], pool=Threads(1), show=False)
     dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
-    assert complete_pairs(out) == [("s", "conv")]
+    assert stores.complete_pairs(out) == [("s", "conv")]
 
 
 def test_store_without_layers_is_refused(run, tmp_path):
@@ -522,7 +520,7 @@ def test_layer_without_geometry_is_counted_at_half_pixels_and_says_why(run, tmp_
     dissect(activations, probe, other, method=replace(method, anchoring="receptive_field"), pool=Threads(1), show=False)
     stores.assert_same(stores.stored(other, "s/conv"), stores.stored(out, "s/conv"))
     attrs = store.read_attrs(other, "s/conv")
-    assert (attrs["anchoring"], attrs["anchoring_used"]) == ("receptive_field", "half_pixel")
+    assert (store.read_attrs(other)["anchoring"], attrs["anchoring_used"]) == ("receptive_field", "half_pixel")
     assert "without geometry" in attrs["anchoring_reason"]
 
 
@@ -580,7 +578,9 @@ def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
         pytest.raises(Interrupted),
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
-    assert complete_pairs(out) == []
+    assert set(stores.complete_pairs(out)) <= {("s", "one")}, "of its four unit blocks"
+    found = {name for name in wanted if store.marker(out, f"s/{name}/threshold") is not None}
+    assert found
     kept = {
         (name, tuple(map(int, key.rpartition("/")[2].split("-"))))
         for name in wanted
@@ -589,10 +589,10 @@ def test_interrupted_run_is_taken_up_where_it_stopped(layers, tmp_path, after):
     with (
         stores.tiny_chunks(task=10**9),
         spied(passes, "count_block") as tasks,
-        spied(thresholds, "histogram") as histograms,
+        spied(passes, "histogram_block") as histograms,
     ):
         dissect(activations, probe, out, method=method, pool=MANY_BLOCKS, show=False)
-    assert not histograms
+    assert not {task.layer.name for task in histograms} & found
     again = {(task.layer.name, task.block.units) for task in tasks}
     assert not again & kept
     assert len(again | kept) == 6
@@ -645,7 +645,7 @@ def test_whatever_markers_are_lost_the_same_counts_come_back(layers, data):
 
 def test_counts_of_many_concepts_are_written_in_chunks(tmp_path):
     case, acts = noisy_probe(concepts=10), noise()
-    with patch("dissect_xr.dissection.dissect.CONCEPT_CHUNK", 3):
+    with patch("dissect_xr.dissection.store.CONCEPT_CHUNK", 3):
         got = stores.dissected(tmp_path, case, acts, [0.1, 0.4])
     assert store.read(str(tmp_path / "dissection.zarr"), "s/conv/intersection").chunks[2] == 3
     stores.assert_same(got, stores.expected(acts, case, [0.1, 0.4], stores.HALF_PIXEL, "annotated"))
@@ -655,12 +655,12 @@ def test_layers_of_a_later_snapshot_are_added(layers, tmp_path):
     activations, probe, wanted = layers
     out, method = str(tmp_path / "out.zarr"), stores.method([0.1])
     dissect(activations, probe, out, method=method, only=[("s", "two")], pool=Threads(1), show=False)
-    assert complete_pairs(out) == [("s", "two")]
+    assert stores.complete_pairs(out) == [("s", "two")]
     stores.write_layers(tmp_path, probe, {"two": noise(10, 6, (3, 5), seed=2)}, snapshot=SnapshotInfo("t", step=-3))
     with spied(passes, "count_block") as tasks:
         dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
     assert {(t.layer.snapshot, t.layer.name) for t in tasks} == {("s", "one"), ("t", "two")}
-    assert [snapshot for snapshot, _ in complete_pairs(out)] == ["t", "s", "s"]
+    assert [snapshot for snapshot, _ in stores.complete_pairs(out)] == ["t", "s", "s"]
     stores.assert_same(stores.stored(out, "s/one"), wanted["one"])
 
 
@@ -671,7 +671,9 @@ def test_results_open_as_a_plain_datatree(run):
         assert layer["unit"].values.tolist() == ["conv/0", "conv/1", "conv/2"]
         assert layer["intersection"].dims == ("fraction", "unit", "concept")
         assert layer["concept"].values.tolist() == store.read(probe, "concept")[:].tolist()
-        assert layer["intersection"].coords.keys() >= {"layer", "channel", "concept_name", "concept_category"}
+        assert layer["intersection"].coords.keys() == {"fraction", "unit", "concept"}, "shared names are inherited"
+        assert tree.coords.keys() == {"fraction", "concept", "concept_name", "concept_category", "category"}
+        assert (tree["concept_area"].dims, tree["category_area"].dims) == (("concept",), ("category",))
 
 
 # --- memory ---
@@ -696,7 +698,7 @@ def test_a_count_holds_neither_pixels_by_concepts_nor_all_maps(tmp_path):
     ):
         layer = open_layer(stores.write_layers(tmp_path, probe, {"conv": acts}), "s", "conv")
         label_set = open_labels(probe)
-        ((block, *_),) = count_blocks(layer, label_set, 1, Threads(1, memory=memory))
+        ((block, *_),) = count_blocks(layer, label_set, 1, cut.Limits(memory, 2))
         block = replace(block, images=(0, images))
         levels = oracle.thresholds(acts, [0.05]).astype(np.float32)
         step = cut.label_step(label_set, memory)
@@ -743,11 +745,11 @@ def test_a_merge_holds_no_more_than_the_plan_allows(layers, tmp_path):
 )
 @example((701, 2688, 128, 128), "float16", (1, 6240), (4, 112), 2**29, 1)
 def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, labels, memory, workers):
-    spec = LayerShape("conv", shape, dtype, 256).specs()[0]
+    spec = LayerShape("conv", shape, dtype, 256).spec
     layer = Layer("", "s", "conv", shape, dtype, spec.chunks[:2], "", None, None)
     sizes = {"unit_bytes": 8 * counts[0] * (counts[1] + 2), "label_bytes": 2 * labels[0] * labels[1] ** 2}
     sizes["memory"] = memory
-    blocks = cut.cut(layer, **sizes, workers=workers, split_units=False)
+    blocks = cut.cut(layer, **sizes, tasks=2 * workers, split_units=False)
     units = min(shape[1], cut.count_chunk_units(layer, sizes["unit_bytes"]))
     least = cut.Block((0, units), (0, shape[0]), spec.chunks[0])
     assert cut.projected(layer, blocks[0][0], **sizes).total <= max(memory, cut.projected(layer, least, **sizes).total)
@@ -763,4 +765,4 @@ def test_every_plan_that_is_made_also_fits(tmp_path):
     activations = stores.write_layers(tmp_path, probe, {"conv": acts})
     out = str(tmp_path / "out.zarr")
     dissect(activations, probe, out, method=stores.method([0.1]), pool=Threads(1), show=False)
-    assert complete_pairs(out) == [("s", "conv")]
+    assert stores.complete_pairs(out) == [("s", "conv")]

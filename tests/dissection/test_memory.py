@@ -49,7 +49,7 @@ def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.Monk
     command = [sys.executable, "-c", DISSECT, str(tmp_path)]
     run = subprocess.run([*command, str(MEMORY), str(PIPELINES)], capture_output=True, text=True, check=True)
     before, peak = map(int, run.stdout.split())
-    block = count_blocks(layer, labels, 1, (MEMORY, 1))[0][0]
+    block = count_blocks(layer, labels, 1, cut.Limits(MEMORY, 2))[0][0]
     projection = cut.projected(layer, block, **count_sizes(labels, 1, MEMORY)).total
     assert projection <= MEMORY
     # What the process has before it reads anything, kernels and zarr's threads included, is RESIDENT.

@@ -16,7 +16,6 @@ from PIL import Image
 from strategies import activations, anchorings, fractions, probes
 
 from dissect_xr import store
-from dissect_xr.activations import store as activations_store
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars import masks
@@ -88,7 +87,7 @@ def test_top_images_are_the_highest_peaks_in_the_order_of_images(tmp_path: Path)
 def test_each_chunk_of_peaks_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     case, activation = noisy(images=23)
     probe = stores.write_probe_case(case, tmp_path)
-    with patch.object(activations_store, "power_of_two", lambda wanted, most: min(4, most)):  # blocks of four images
+    with patch("dissect_xr.activations.write.power_of_two", lambda wanted, most: min(4, most)):  # blocks of four images
         url = stores.write_layers(tmp_path, probe, {stores.LAYER: activation})
     assert store.read(url, f"s/{stores.LAYER}/peak").chunks == (4, 5)
     wanted, read = top_images(url, "s", stores.LAYER, k=2), []

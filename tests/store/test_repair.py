@@ -13,7 +13,7 @@ import runs
 
 from dissect_xr import store
 from dissect_xr.activations import extract
-from dissect_xr.dissection import dissect, thresholds
+from dissect_xr.dissection import cut, dissect, thresholds
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.dissection.passes import threshold_blocks
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed
@@ -289,7 +289,7 @@ def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
 def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begun, part, error, monkeypatch):
     url = str(begun[1] / "activations.zarr")
     layer = open_layer(url, "first", "first")
-    blocks = threshold_blocks(layer, (2**29, 1))[0]
+    blocks = threshold_blocks(layer, cut.Limits(2**29, 2))[0]
     low = np.full(layer.shape[1], -thresholds.top_code(layer.itemsize))
     task = thresholds.HistogramTask(layer, blocks[0], 0, low, -low)
     wanted = thresholds.histogram_block(task)
