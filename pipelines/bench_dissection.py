@@ -21,14 +21,16 @@ from synthetic import Size, write_synthetic_activations, write_synthetic_probe
 
 from dissect_xr import store
 from dissect_xr.dissection import cut, dissect
+from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 from dissect_xr.parallel.dask_pool import DaskPool
 from dissect_xr.parallel.pool import Pool, Threads, open_pool, run_tasks
 from dissect_xr.parallel.progress import track
 
-METHOD = dissect.Method(anchoring="half_pixel")
+METHOD = Method(anchoring="half_pixel")
 
 
 def make(folder: Path, size: Size) -> Path:
