@@ -1,6 +1,6 @@
 """Times `best()` on a synthetic dissection of 100,000 units, 1,197 concepts and 5 snapshots, and measures its memory.
 
-Knows: the layout of `dissection.zarr`, as `dissect` writes it.
+Knows: the functions that lay out and fill `dissection.zarr` for `dissect`.
 Does not know: any real activation; counts are random and heavy-tailed, as real ones are.
 
     python pipelines/bench_best.py --store FOLDER [--units 100000] [--layers 50] [--snapshots 5] [--record FILE]
@@ -16,66 +16,55 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from bench_rows import peak_memory
+from bench_rows import peak_memory, writable, write_section
+from numpy.typing import NDArray
+from synthetic import Size, write_synthetic_probe
 
 from dissect_xr import store
-from dissect_xr.dissection.cut import COUNT_CHUNK_UNITS
-from dissect_xr.schema import DISSECTION
+from dissect_xr.dissection.labels import open_labels
+from dissect_xr.dissection.layers import Layer, Snapshot
+from dissect_xr.dissection.method import Method
+from dissect_xr.dissection.store import (
+    LayerToDissect,
+    begin_snapshot,
+    create_root,
+    finish_snapshot,
+    write_counts,
+)
 
 SECTION, WORKERS = "## Answers", 2
-CONCEPTS, CATEGORIES = 1197, ("object", "part", "scene", "material", "texture", "color")
+METHOD, IMAGES = Method(anchoring="half_pixel"), 1024
 
 
 def write(url: str, units: int, layers: int, snapshots: int) -> None:
     """Write the dissection, layer by layer."""
     random = np.random.default_rng(0)
-    kinds = random.integers(0, len(CATEGORIES), CONCEPTS)
-    area = random.integers(1_000, 10_000_000, CONCEPTS)
-    store.create(url, "", [], {"schema_version": 1})
-    per_layer = units // layers
+    probe = f"{url.removesuffix('.zarr')}-probe.zarr"
+    write_synthetic_probe(probe, Size(images=IMAGES, units=units // layers, cells=7))
+    labels = open_labels(probe)
+    area = store.read(probe, "concept_area")[:]
+    create_root(url, labels, METHOD)
     for step in range(snapshots):
-        for position in range(layers):
-            _write_layer(url, (f"step{step}", f"layer{position}", step, position), per_layer, kinds, area, random)
+        snapshot = Snapshot(f"step{step}", step, {}, {f"layer{n}": f"{step}/{n}" for n in range(layers)}, None)
+        begin_snapshot(url, snapshot, snapshot.layers)
+        for position, (name, fingerprint) in enumerate(snapshot.layers.items()):
+            shape = (IMAGES, units // layers, 7, 7)
+            layer = Layer("", snapshot.name, name, shape, "float16", (IMAGES, 64), fingerprint, None, None)
+            _write_layer(LayerToDissect(url, layer, labels, METHOD, position), area, random)
+        finish_snapshot(url, snapshot)
 
 
-def _write_layer(url, name, units, kinds, area, random):  # type: ignore[no-untyped-def]
-    snapshot, layer, step, position = name
-    path = f"{snapshot}/{layer}"
-    whole, kinds_of = (CONCEPTS,) * 2, (len(CATEGORIES),) * 2
-    sizes = {"fraction": (1, 1), "unit": (units, min(units, COUNT_CHUNK_UNITS)), "concept": whole, "category": kinds_of}
-    specs = []
-    for variable in DISSECTION.values():
-        shape, chunks = zip(*(sizes[dim] for dim in variable.dims), strict=True)
-        specs.append(store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks))
-    coordinates = [
-        store.coordinate("fraction", "fraction", [0.005]),
-        store.coordinate("unit", "unit", [f"{layer}/{channel}" for channel in range(units)]),
-        store.coordinate("layer", "unit", [layer] * units),
-        store.coordinate("channel", "unit", np.arange(units)),
-        store.coordinate("concept", "concept", np.arange(1, CONCEPTS + 1)),
-        store.coordinate("concept_name", "concept", [f"concept {n}" for n in range(CONCEPTS)]),
-        store.coordinate("concept_category", "concept", np.array(CATEGORIES)[kinds]),
-        store.coordinate("category", "category", CATEGORIES),
-    ]
-    attrs = {
-        "step": step, "position": position, "metrics": {}, "probe_sha256": "", "fractions": [0.005],
-        "anchoring": "half_pixel", "anchoring_used": "half_pixel", "domain": "annotated", "schema_version": 1,
-        "coordinates": "layer channel concept_name concept_category",
-    }  # fmt: skip
-    objects = store.create(url, path, specs, attrs, coordinates)
-    active = random.integers(100_000, 5_000_000, (1, units, len(CATEGORIES)))
-    most = np.minimum(active[..., kinds], area)
+def _write_layer(wanted: LayerToDissect, area: NDArray[np.int64], random: np.random.Generator) -> None:
+    units, labels = wanted.layer.shape[1], wanted.labels
+    active = random.integers(100_000, 5_000_000, (1, units, len(labels.categories) + 1))  # the last: of all labels
+    most = np.minimum(active[..., labels.category], area)
     hits = (most * random.random(most.shape) ** 40).astype(np.int64)  # half are 0, the mean is 2 % of what can be
-    values = {
-        "intersection": hits, "unit_area": active, "dead": np.zeros((1, units), np.bool_), "concept_area": area,
-        "category_area": np.full(len(CATEGORIES), 10**9), "threshold": np.ones((1, units), np.float32),
-        "exceedance": np.ones((1, units), np.int64),
-    }  # fmt: skip
-    with store.marked(url, f"{path}/created", fingerprint="") as (writer, _):
-        writer.add(objects)
-        for name, data in values.items():
-            writer.write(f"{path}/{name}", (0,) * data.ndim, data)
-    store.mark(url, f"{path}/done", fingerprint="", written={}, depends_on=[f"{path}/created"])
+    with store.marked(wanted.out, f"{wanted.path}/done", fingerprint=wanted.fingerprint) as (writer, note):
+        writer.add(wanted.create())
+        writer.write(f"{wanted.path}/threshold", (0, 0), np.ones((1, units), np.float32))
+        writer.write(f"{wanted.path}/exceedance", (0, 0), np.ones((1, units), np.int64))
+        write_counts(writer, wanted.path, 0, hits, active)
+        note |= wanted.summary
 
 
 def measure(url: str) -> str:
@@ -109,12 +98,11 @@ def measure(url: str) -> str:
 
 
 def record(rows: str, file: Path) -> None:
-    """Put the rows in the file's section of that name, the last one."""
-    before = file.read_text().split(SECTION)[0].rstrip()
+    """Put the rows into the file's section of that name."""
     load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
     how = f"a synthetic dissection, read by a fresh process with {WORKERS} workers; load before: {load}."
     text = f"`python pipelines/bench_best.py --store DIR --record FILE`: {how}"
-    file.write_text(f"{before}\n\n{SECTION}\n\n{text}\n\n| what | measured | target |\n|---|---|---|\n{rows}")
+    write_section(file, SECTION, f"{text}\n\n| what | measured | target |\n|---|---|---|\n{rows}")
 
 
 def main() -> None:
@@ -124,10 +112,10 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=100_000)
     parser.add_argument("--layers", type=int, default=50)
     parser.add_argument("--snapshots", type=int, default=5)
-    parser.add_argument("--record", type=Path, help="file of benchmarks whose last section is replaced")
+    parser.add_argument("--record", type=writable, help="file of benchmarks whose section of answers is replaced")
     given = parser.parse_args()
     url = str(given.store / f"best-{given.units}-{given.layers}-{given.snapshots}.zarr")
-    if store.marker(url, f"step{given.snapshots - 1}/layer{given.layers - 1}/done") is None:
+    if store.marker(url, f"step{given.snapshots - 1}/done") is None:
         write(url, given.units, given.layers, given.snapshots)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         rows = fresh.submit(measure, url).result()

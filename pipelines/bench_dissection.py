@@ -8,8 +8,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,17 @@ from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.method import Method
-from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
+from dissect_xr.dissection.passes import (
+    LayerThresholds,
+    count_blocks,
+    count_sizes,
+    find_thresholds,
+    threshold_blocks,
+    threshold_sizes,
+)
 from dissect_xr.parallel.dask_pool import DaskPool
+from dissect_xr.parallel.fold import Fold
 from dissect_xr.parallel.pool import Pool, Threads, open_pool, run_tasks
-from dissect_xr.parallel.progress import track
 
 METHOD = Method(anchoring="half_pixel")
 
@@ -77,27 +83,32 @@ class ReadTask(tuple[Layer, cut.Block]):
 
 
 def pass_seconds(home: Path, pool: Pool, *, keep: bool = False) -> dict[str, float]:
-    """Times of both passes of `dissect`, checked against the labels' own totals."""
+    """Times of both passes of `dissect`, whose counts are checked; all that is not a search for thresholds is counts.
+
+    Worker processes need a layer of more than one read (`cut.READ_BYTES`): this process then drives both passes.
+    """
     out = home / "dissection.zarr"
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(home / "markers" / "dissection.zarr", ignore_errors=True)
-    times: dict[str, float] = {}
+    searches: list[float] = []
 
-    @contextmanager
-    def timed(stage: str, *args: Any, **options: Any) -> Iterator[Any]:
+    def timed(*args: Any) -> Generator[Sequence[Fold], Sequence[Any], LayerThresholds]:
         start = time.perf_counter()
-        with track(stage, *args, **options) as bar:
-            yield bar
-        times[stage.split()[0]] = time.perf_counter() - start
+        found = yield from find_thresholds(*args)
+        searches.append(time.perf_counter() - start)
+        return found
 
-    with patch.object(dissect, "track", timed):
+    start = time.perf_counter()
+    with patch.object(dissect, "find_thresholds", timed):
         dissect.dissect(
             str(home / "activations.zarr"), str(home / "probe.zarr"), str(out), method=METHOD, pool=pool, show=False
         )
+    total = time.perf_counter() - start
     check_counts(home)
     if not keep:
         shutil.rmtree(out)
-    return times
+    (thresholds,) = searches  # none, where the layer is so small that a worker process dissected all of it
+    return {"thresholds": thresholds, "counts": total - thresholds}
 
 
 def check_counts(home: Path) -> None:
@@ -274,7 +285,7 @@ def broden(folder: Path, size: Size) -> list[Row]:
     """The size of Broden, once, on two worker processes; the second reading finds the files in the page cache."""
     home = make(folder, size)
     with open_pool(workers=2) as pool:
-        pass_seconds(make(folder, Size(images=512, units=64, cells=7)), pool)
+        pass_seconds(make(folder, Size(images=2048, units=256, cells=7)), pool)
         read_seconds(home, pool)
         rows = passes_against_reading(folder, "Broden size", size, 1, count_target=4.0, pool=pool)
         memory = memory_row("Broden size", home, pool)

@@ -1,12 +1,14 @@
-"""One line of the benchmarks' table, and how figures that are compared are taken.
+"""One line of the benchmarks' table, how figures that are compared are taken, and where they are written down.
 
-Knows: medians, ratios.
+Knows: medians, ratios, sections of a Markdown file.
 Does not know: what is measured.
 """
 
+import argparse
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 MIB = 2**20
@@ -36,6 +38,24 @@ def median_of(runs: int, **measures: Callable[[], float]) -> dict[str, list[floa
 def ratio(found: dict[str, list[float]], above: str, below: str) -> float:
     """Median of the ratios of measures taken side by side."""
     return statistics.median(a / b for a, b in zip(found[above], found[below], strict=True))
+
+
+def writable(path: str) -> Path:
+    """The file that `--record` names, which is created where it is missing; refused before anything is measured."""
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
+    return file
+
+
+def write_section(file: Path, heading: str, text: str) -> None:
+    """Put the text under its heading, in place of what stands there, or at the end of a file without the heading."""
+    before, _, rest = file.read_text().partition(f"{heading}\n")
+    _, following, after = rest.partition("\n## ")
+    file.write_text(f"{before.rstrip()}\n\n{heading}\n\n{text.rstrip()}\n{following}{after}".lstrip())
 
 
 def peak_memory() -> int:

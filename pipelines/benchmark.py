@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_dissection import broden, passes_against_reading, scaling, workers
-from bench_rows import Row
+from bench_rows import Row, writable, write_section
 from synthetic import Size
 
 from dissect_xr.dissection import kernels
@@ -85,13 +85,6 @@ def together(earlier: list[Row], found: list[Row]) -> list[Row]:
     return list(rows.values())
 
 
-def record(text: str, file: Path) -> None:
-    """Put the table under its heading, in place of what stands there."""
-    before, _, rest = file.read_text().partition(f"{SECTION}\n")
-    _, heading, after = rest.partition("\n## ")
-    file.write_text(f"{before}{SECTION}\n\n{text}\n{heading}{after}")
-
-
 def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
     """What can be measured, by name."""
     # Not above: worker processes import this file again, and torch would be counted as their memory.
@@ -142,7 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", help="parts to run; the others' figures stay those of the folder's last run"
     )
-    parser.add_argument("--record", type=Path, help="Markdown file whose section of figures is replaced")
+    parser.add_argument("--record", type=writable, help="Markdown file whose section of figures is replaced")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     chosen = {
@@ -162,7 +155,7 @@ def main() -> None:
     text = table(together(found, estimate(found)), about)
     print(text)
     if given.record:
-        record(text, given.record)
+        write_section(given.record, SECTION, text)
 
 
 if __name__ == "__main__":

@@ -165,9 +165,11 @@ def _coordinates(
 ) -> Iterator[tuple[str, NDArray[np.generic]]]:
     texts = {
         "image": image_names(size.images),
+        "split": ["train"] * size.images,
         "concept_name": [f"concept {n}" for n in numbers],
         "concept_category": [CATEGORIES[c] for c in category],
         "category": list(CATEGORIES),
+        "plane_category": [CATEGORIES[plane % 4] for plane in range(size.planes)],
     }
     yield "concept", numbers
     for name, values in texts.items():
@@ -186,11 +188,16 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
         sharded = variable.name == "annotation" and block[0] % 16 == 0
         chunks = (16, *block[1:]) if sharded else block
         arrays.append(
-            store.ArraySpec(variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None)
+            store.ArraySpec(
+                variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None, variable.attrs
+            )
         )
-    dims = {"image": "image", "category": "category"}
+    dims = {"image": "image", "split": "image", "category": "category", "plane_category": "plane"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
         arrays.append(store.coordinate(name, dims.get(name, "concept"), values)[0])
     names = store.fingerprint({"images": image_names(size.images)})
-    attrs = {"schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {}}
+    attrs = {
+        "schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {},
+        "label_size": [size.labels] * 2, "coordinates": "split concept_name concept_category plane_category",
+    }  # fmt: skip
     store.create(url, "", arrays, attrs)
