@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dissect_xr.cli.run import Run
-from dissect_xr.dissection.cut import RESIDENT, Limits, is_small, projected
+from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
@@ -128,6 +128,7 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
 
 def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels) -> StagePlan:
     from dissect_xr.dissection.passes import count_blocks, count_sizes, tasks_of, threshold_blocks, threshold_sizes
+    from dissect_xr.dissection.small import is_small
     from dissect_xr.dissection.store import LayerToDissect
 
     fractions, memory = len(run.method.fractions), run.pool.memory
@@ -136,11 +137,12 @@ def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: 
     needed = [projected(la, count_blocks(la, labels, fractions, limits)[0][0], **sizes) for la in layers]
     needed += [projected(la, threshold_blocks(la, limits)[0][0], **threshold_sizes(la, memory)) for la in layers]
     units = sum(layer.shape[1] for layer in layers)
+    wanted = [LayerToDissect(run.dissection_url, layer, labels, run.method, 0) for layer in layers]
     return StagePlan(
         f"dissection {snapshot}",
-        sum(1 if is_small(layer) else tasks_of(layer, labels, fractions, limits) for layer in layers),
+        sum(1 if is_small(one, memory) else tasks_of(one.layer, labels, fractions, limits) for one in wanted),
         (sizes["unit_bytes"] + 12 * fractions) * units,
-        3 + sum(LayerToDissect(run.dissection_url, la, labels, run.method, 0).objects for la in layers),
+        3 + sum(one.objects for one in wanted),
         Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),
         run.pool.workers,
     )

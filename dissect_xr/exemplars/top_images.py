@@ -168,7 +168,7 @@ def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *,
             parts.append(image_counts(view, unit, index, images))
             bar.advance(images[1] - images[0])
     hits, active, area = (np.concatenate(part) for part in zip(*parts, strict=True))
-    names = store.read(view.layer.url, f"{view.layer.path}/image")[:].tolist()
+    names = store.read(view.layer.url, "image")[:].tolist()
     return xr.Dataset(
         {"hit": ("image", hits), "miss": ("image", area - hits), "false_alarm": ("image", active - hits)},
         coords={"image": np.asarray(names, dtype=str), "unit": unit, "concept": view.labels.concepts[index]},
