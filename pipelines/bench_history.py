@@ -63,14 +63,28 @@ def write_recipe(folder: Path, layers: int, images: int, snapshots: int) -> Path
     return path
 
 
+PROGRAM = """
+import sys
+from dissect_xr.cli.main import main
+from bench_rows import peak_memory
+try:
+    main(sys.argv[1:])
+finally:
+    print(peak_memory(), file=sys.stderr)
+"""
+
+
 def call(*arguments: str) -> tuple[float, float]:
     """Seconds and peak memory in MiB of the command, in a process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     before = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "dissect_xr", *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"dissect-xr {' '.join(arguments)} failed")
-    return time.perf_counter() - before, usage.ru_maxrss / 1024
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"dissect-xr {' '.join(arguments)} failed: {done.stderr}")
+    return time.perf_counter() - before, int(done.stderr.split()[-1]) / 2**20
 
 
 def clone(url: str, snapshots: int, *, data: bool) -> None:

@@ -58,7 +58,9 @@ class LayerShape:
         whole = -(-units // wide) * wide
         deep = power_of_two(CHUNK * units // (wide * self.image_bytes), self.shard_images)
         chunks, shards = (deep, wide, *self.shape[2:]), (self.shard_images, whole, *self.shape[2:])
-        return store.ArraySpec("activation", variable.dims, self.shape, self.dtype, chunks, shards, variable.attrs)
+        # A shard of one chunk would be an index beside it, and twice the calls to read or write it.
+        sharded = shards if shards != chunks else None
+        return store.ArraySpec("activation", variable.dims, self.shape, self.dtype, chunks, sharded, variable.attrs)
 
 
 def power_of_two(wanted: int, most: int) -> int:
