@@ -26,6 +26,7 @@ a marker, computes images 64 to 127 again, and writes the `done` markers again.
 
 import json
 from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
 from typing import Any
 
 from dissect_xr.errors import DamagedError, DissectError
@@ -110,8 +111,9 @@ def drop(url: str, keys: Iterable[str]) -> set[str]:
             content[key] = set()
     while more := {key for key, depends_on in content.items() if depends_on & dropped} - dropped:
         dropped |= more
-    # Markers with more dependencies are removed first, so that no marker left by a kill depends on a removed one.
-    for key in sorted(dropped, key=lambda key: -len(content.get(key, ()))):
+    # Markers that depend on others are removed before those, so that no marker left by a kill depends on a removed one.
+    graph = {key: content.get(key, set()) & dropped for key in dropped}
+    for key in reversed(list(TopologicalSorter(graph).static_order())):
         objects.delete(*_location(url, key))
     return dropped & set(content)
 

@@ -18,7 +18,17 @@ from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import open_probe
-from dissect_xr.store import ArraySpec, Writer, coordinate, fingerprint, mark, marked, marker, markers
+from dissect_xr.store import (
+    ArraySpec,
+    Writer,
+    coordinate,
+    fingerprint,
+    mark,
+    marked,
+    marker,
+    markers,
+    objects,
+)
 
 PRINT = fingerprint({"run": 1})
 
@@ -134,6 +144,16 @@ def test_removing_a_group_removes_its_markers_first(url):
     store.remove(url, "group")
     assert markers(url) == {"group2/done"}
     assert not store.exists(url, "group")
+
+
+def test_markers_that_depend_on_others_are_removed_before_those(url, monkeypatch):
+    for key, depends_on in (("a", []), ("b", ["a"]), ("c", ["b"]), ("d", ["a", "c"]), ("e", [])):
+        mark(url, key, fingerprint=PRINT, written={}, depends_on=depends_on)
+    removed, delete = [], objects.delete
+    monkeypatch.setattr(objects, "delete", lambda url, key: removed.append(Path(key).stem) or delete(url, key))
+    assert store.drop(url, ["a"]) == {"a", "b", "c", "d"}
+    assert removed == ["d", "c", "b", "a"]
+    assert markers(url) == {"e"}
 
 
 # --- what a marker vouches for ---
