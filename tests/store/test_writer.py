@@ -164,8 +164,8 @@ def vouched(url: str) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for key in markers(url):
         content = marker(url, key)
-        for objects in (content["objects"], content["note"].get("metadata", {})):
-            for name, size_and_crc in objects.items():
+        for listed in (content["objects"], content["note"].get("metadata", {})):
+            for name, size_and_crc in listed.items():
                 assert found.setdefault(name, tuple(size_and_crc)) == tuple(size_and_crc), f"{name} twice, not the same"
     return found
 
