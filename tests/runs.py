@@ -5,11 +5,15 @@ Does not know: what is done to the run.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from dissect_xr import store
 from dissect_xr.cli.main import main
+from dissect_xr.dissection import cut, thresholds
 from dissect_xr.store import objects
 from dissect_xr.store.verify import STORES
 
@@ -61,6 +65,17 @@ def call(*arguments: str) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+@contextmanager
+def large_layers() -> Iterator[None]:
+    """Every layer is dissected as a large one: sampled, in steps, its counts unit block by unit block."""
+    with patch.object(cut, "READ_BYTES", 64), patch.object(thresholds, "LEAST_CHUNKS", 1):
+        yield
+
+
+LAYERS = {"small": nullcontext, "large": large_layers}
+"""The two ways in which layers are dissected: a context for the process that gives the command."""
 
 
 def urls(out: str) -> list[str]:

@@ -63,9 +63,18 @@ def source_sha256(reference: str | None) -> str | None:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex sha256 of a file's bytes.
+
+    Raises
+    ------
+    DissectError
+        If it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DissectError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from error
 
 
 def shortlist(names: Iterable[str], limit: int = 12) -> str:

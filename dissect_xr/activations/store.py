@@ -27,6 +27,10 @@ SHARD = 128 * 2**20
 """Largest size of a shard in raw bytes."""
 
 
+ROOT_OBJECTS = 4
+"""Objects at the root: its metadata, the names of the images with theirs, a marker."""
+
+
 @dataclass(frozen=True)
 class LayerShape:
     """The shape of one layer's maps, and the chunks and shards they are stored in."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dissect_xr import store
 from dissect_xr.cli.run import Run
 from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 PROBE_OBJECTS = 4
 """Objects of an image block of labels: three arrays and a marker."""
 
-PROBE_ROOT = 27
-"""Objects of a probe besides: metadata of 14 arrays and groups, coordinates, totals and two markers."""
+PROBE_ROOT = 26
+"""Objects of a probe besides: metadata of 13 arrays and the root, 7 coordinates, 3 totals and two markers."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +113,27 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
         return
     from dissect_xr.activations.extract import RESIDENT as WITH_TORCH
     from dissect_xr.activations.extract import Extraction
+    from dissect_xr.activations.store import ROOT_OBJECTS as ACTIVATIONS_ROOT
+    from dissect_xr.dissection.store import ROOT_OBJECTS as DISSECTION_ROOT
 
+    # What all snapshots share is written with the first of them.
+    activations_root = 0 if store.marker(run.activations_url, "created") else ACTIVATIONS_ROOT
+    dissection_root = 0 if store.marker(run.dissection_url, "created") else DISSECTION_ROOT
     labels, described = _labels(probe), run.describe([spec for _, spec in unfinished])
-    for snapshot, spec in unfinished:
+    for n, (snapshot, spec) in enumerate(unfinished):
         extraction = Extraction(
             run.activations_url, run.probe_url, snapshot, spec, run.recording, described[spec], images
         )
         extraction.check_budget()
         memory = Projection((("process with torch", WITH_TORCH), *extraction.memory.parts))
-        yield StagePlan(
-            f"activations {snapshot.name}", extraction.blocks, extraction.nbytes, extraction.objects, memory, 1
-        )
-        yield _dissection_stage(run, snapshot.name, [_layer(extraction, layer) for layer in extraction.layers], labels)
+        objects = extraction.objects + (0 if n else activations_root)
+        yield StagePlan(f"activations {snapshot.name}", extraction.blocks, extraction.nbytes, objects, memory, 1)
+        layers = [_layer(extraction, layer) for layer in extraction.layers]
+        yield _dissection_stage(run, snapshot.name, layers, labels, 0 if n else dissection_root)
 
 
-def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels) -> StagePlan:
+def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels, root: int) -> StagePlan:
+    """The plan of a snapshot's dissection, which also writes so many objects at the root."""
     from dissect_xr.dissection.passes import count_blocks, count_sizes, tasks_of, threshold_blocks, threshold_sizes
     from dissect_xr.dissection.small import is_small
     from dissect_xr.dissection.store import LayerToDissect
@@ -138,11 +145,15 @@ def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: 
     needed += [projected(la, threshold_blocks(la, limits)[0][0], **threshold_sizes(la, memory)) for la in layers]
     units = sum(layer.shape[1] for layer in layers)
     wanted = [LayerToDissect(run.dissection_url, layer, labels, run.method, 0) for layer in layers]
+    objects = root + 3 + sum(one.objects for one in wanted)  # 3 of the snapshot: its group and two markers
+    # A large layer has two markers more, and one for the counts of each unit block.
+    large = [one.layer for one in wanted if not is_small(one, memory)]
+    objects += sum(2 + len(count_blocks(layer, labels, fractions, limits)) for layer in large)
     return StagePlan(
         f"dissection {snapshot}",
         sum(1 if is_small(one, memory) else tasks_of(one.layer, labels, fractions, limits) for one in wanted),
         (sizes["unit_bytes"] + 12 * fractions) * units,
-        3 + sum(one.objects for one in wanted),
+        objects,
         Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),
         run.pool.workers,
     )

@@ -24,6 +24,11 @@ from dissect_xr.store.seal import SEAL, seal
 CONCEPT_CHUNK = 2048
 """Concepts in a chunk of `intersection` at most."""
 
+CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category")
+
+ROOT_OBJECTS = 2 + 2 * (len(CONCEPT_COORDINATES) + len(("fraction", "category")) + len(DISSECTION) - len(PER_UNIT))
+"""Objects at the root: its metadata and marker, and each array with its metadata."""
+
 MEND = "Use another output directory, or delete this one."
 
 
@@ -69,9 +74,6 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
     attrs = inputs | {"coordinates": "concept_name concept_category"}
     fingerprint = store.fingerprint(inputs)
     store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
-
-
-CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category")
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None,
         only = [key for key in listed.objects if f"{key}/".startswith(prefixes)]
         damages = [*listed.damages, *inspect(listed, only=only)]
     elif full:
-        damages = list(read_all(expected(url), show))
+        damages = list(read_all(expected(url), show=show))
     else:
         sizes = objects.sizes(url)
         damages = list(inspect(expected(url, sealed(url, sizes, markers(url))), sizes=sizes))

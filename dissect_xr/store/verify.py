@@ -166,11 +166,11 @@ def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
         if not listed.by and not listed.damages and set(objects.sizes(url)) != {METADATA}:
             damages.append(Damage(url, "no marker lists anything in it, so nothing in it is finished", ()))
         count += len(listed.objects)
-        damages += read_all(listed, show)
+        damages += read_all(listed, show=show)
     return damages, count
 
 
-def read_all(listed: Expected, show: bool) -> Iterator[Damage]:
+def read_all(listed: Expected, *, show: bool = True) -> Iterator[Damage]:
     """The damaged and missing objects; reads every byte, with a progress bar if `show`."""
     name, count = listed.url.rstrip("/").rsplit("/", 1)[-1], len(listed.objects)
     with track(f"verify {name}", count, show=show and count > 0) as bar:

@@ -68,29 +68,50 @@ def no_space_for(pattern: str, after: int = 0):
         yield
 
 
-WRITES = {
+PREPARED = {
     "metadata of the probe": ("probe.zarr/annotation/zarr.json", 0),
     "labels": ("probe.zarr/annotation/c", 1),
     "marker of labels": ("markers/probe.zarr/blocks", 1),
     "end of the probe": ("markers/probe.zarr/done", 0),
-    "metadata of activations": ("activations.zarr/first/second/mean/zarr.json", 0),
+    "names of the images": ("activations.zarr/image/c", 0),
+    "root of activations": ("markers/activations.zarr/created", 0),
+    "metadata of all layers' peaks": ("activations.zarr/first/mean/zarr.json", 0),
+    "metadata of activations": ("activations.zarr/first/second/activation/zarr.json", 0),
     "activations": ("second/second/activation/c", 0),
+    "peaks": ("activations.zarr/second/peak/c", 1),
     "marker of activations": ("markers/activations.zarr/first/blocks", 1),
-    "metadata of results": ("dissection.zarr/first/first/dead/zarr.json", 0),
-    "thresholds": ("dissection.zarr/first/first/threshold/c", 0),
-    "marker of thresholds": ("first/second/threshold.json", 0),
-    "counts": ("dissection.zarr/second/first/intersection/c", 0),
-    "marker of counts": ("markers/dissection.zarr/second/first/counts", 0),
+    "end of a snapshot's activations": ("markers/activations.zarr/first/done", 0),
     "recipe": ("recipe.yaml", 0),
     "lock": ("/lock", 0),
 }
+DISSECTED = {
+    "concepts of results": ("dissection.zarr/concept_name/c", 0),
+    "root of results": ("markers/dissection.zarr/created", 0),
+    "beginning of a snapshot's results": ("markers/dissection.zarr/first/created", 0),
+    "metadata of results": ("dissection.zarr/first/first/dead/zarr.json", 0),
+    "thresholds": ("dissection.zarr/first/first/threshold/c", 0),
+    "counts": ("dissection.zarr/second/first/intersection/c", 0),
+    "end of a layer's results": ("markers/dissection.zarr/first/second/done", 0),
+    "end of a snapshot's results": ("markers/dissection.zarr/first/done", 0),
+}
+IN_STEPS = {
+    "beginning of a layer's results": ("markers/dissection.zarr/first/second/created", 0),
+    "marker of thresholds": ("first/second/threshold.json", 0),
+    "marker of counts": ("markers/dissection.zarr/second/first/counts", 0),
+}
+"""What is written -> part of its path, and how many such writes succeed."""
+WRITES = [
+    *(pytest.param("small", *where, id=name) for name, where in (PREPARED | DISSECTED).items()),
+    *(pytest.param("large", *where, id=f"{name}, in steps") for name, where in (DISSECTED | IN_STEPS).items()),
+]
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_write_that_fails_is_one_error_and_leaves_nothing_half_marked(images, undisturbed, tmp_path, write, capsys):
+@pytest.mark.parametrize(("layers", "pattern", "after"), WRITES)
+def test_a_write_that_fails_is_one_error_and_leaves_nothing_half_marked(
+    images, undisturbed, tmp_path, layers, pattern, after, capsys
+):
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
-    pattern, after = WRITES[write]
-    with no_space_for(pattern, after):
+    with runs.LAYERS[layers](), no_space_for(pattern, after):
         assert runs.call("run", *given) == 2
     said = capsys.readouterr().err
     assert pattern in said
@@ -118,12 +139,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_named_and_space_is_all_that_is_needed(images, undisturbed, tmp_path, small_disk, capsys):
-    from dissect_xr.cli.main import dry_run
+@pytest.mark.parametrize("layers", runs.LAYERS)
+def test_a_full_disk_is_named_and_space_is_all_that_is_needed(
+    images, undisturbed, tmp_path, small_disk, layers, capsys
+):
+    from dissect_xr.cli import dry_run
 
     given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
     codes, ballast = [], small_disk / "ballast"
-    with patch.object(dry_run, "_free", lambda out: None):  # else the run is refused before it starts
+    refused = patch.object(dry_run, "_free", lambda out: None)  # else the run is refused before it starts
+    with refused, runs.LAYERS[layers]():
         for free in (64, 160, 256, 384):
             with contextlib.suppress(OSError), ballast.open("wb") as file:
                 for _ in range(2048 // 4):
@@ -229,8 +254,8 @@ def test_many_failures_are_counted_and_some_named():
     failures = [Failed("...", f"counts of a/[b], images number {n} to {n}") for n in range(NAMED + 7)]
     console = Console(width=120)
     with (
-        patch("dissect_xr.store.writer.marker", return_value=None),
-        patch("dissect_xr.store.writer.markers", return_value=set()),
+        patch("dissect_xr.store.marker", return_value=None),
+        patch("dissect_xr.store.markers", return_value=set()),
     ):
         table = unfinished(run, failures)
     with console.capture() as shown:
@@ -282,30 +307,42 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
     assert runs.contents(str(tmp_path / "run")) == undisturbed
 
 
+POISONED = {
+    "small": {
+        "histogram_block": ("counts", "images number 0 to 19", 1),
+        "count_block": ("counts", "images number 0 to 19", 1),
+    },
+    "large": {
+        "sample_bound": ("thresholds", "units 0 to 5", 1),
+        "histogram_block": ("thresholds", "images number 0 to 15, units 0 to 5", 1),
+        "count_block": ("counts", "images number 0 to 15, units 0 to 5", 2),
+    },
+}
+"""Layers -> function that fails -> what is said to fail, of what, and how many layers have thresholds then."""
+
+
+@pytest.mark.parametrize("layers", runs.LAYERS)
 def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
-    images, undisturbed, tmp_path, capsys, monkeypatch
+    images, undisturbed, tmp_path, layers, capsys, monkeypatch
 ):
     from dissect_xr.dissection import passes
 
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
-    for name, what, of, finished in (
-        ("sample_bound", "thresholds", "units 0 to 5", 1),
-        ("histogram_block", "thresholds", "images number 0 to 19, units 0 to 5", 1),
-        ("count_block", "counts", "images number 0 to 19, units 0 to 5", 2),
-    ):
+    for name, (what, of, finished) in POISONED[layers].items():
         real = getattr(passes, name)
 
         def poisoned(task, real=real):
-            if task.layer.path == "first/second":
+            first = not hasattr(task, "block") or task.block.images[0] == 0
+            if task.layer.path == "first/second" and first:
                 raise RuntimeError("poison")
             return real(task)
 
-        with patch.object(passes, name, poisoned):
+        with patch.object(passes, name, poisoned), runs.LAYERS[layers]():
             assert runs.call("run", *given) == 3
         done = {str(path.parent.relative_to(tmp_path / "run/markers/dissection.zarr")) for path in
                 (tmp_path / "run/markers/dissection.zarr").rglob("done.json")}  # fmt: skip
-        assert done == {"first/first", "second/first", "second/second"}
+        assert done == {"first/first", "second", "second/first", "second/second"}
         assert rows(capsys.readouterr().err) >= {
             "activations of first 2 of 2 blocks",
             f"thresholds of first {finished} of 2 layers",
@@ -317,11 +354,12 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
     assert runs.contents(str(tmp_path / "run")) == undisturbed
 
 
-def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("layers", "name"), [(size, name) for size in POISONED for name in POISONED[size]])
+def test_what_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, layers, name, monkeypatch):
     from dissect_xr.dissection import passes
 
     monkeypatch.setattr(retry, "PAUSE", 0.0)
-    real, tries = passes.sample_bound, []
+    real, tries = getattr(passes, name), []
 
     def once(task):
         tries.append(task.what)
@@ -329,7 +367,7 @@ def test_a_sample_that_cannot_be_read_once_is_tried_again(images, undisturbed, t
             raise OSError(errno.EIO, "Input/output error")
         return real(task)
 
-    with patch.object(passes, "sample_bound", once):
+    with patch.object(passes, name, once), runs.LAYERS[layers]():
         assert runs.call("run", *arguments(tmp_path, images), "--out", str(tmp_path / "run")) == 0
     assert max(map(tries.count, tries)) == 2
     assert runs.contents(str(tmp_path / "run")) == undisturbed

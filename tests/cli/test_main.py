@@ -1,22 +1,27 @@
 """The command line: one message and exit code 2 for what the user can mend, and every stage by itself."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import xarray as xr
-from runs import NETWORK, call
+from checkout import ROOT
+from runs import LAYERS, NETWORK, call, urls
 
+from dissect_xr import store
 from dissect_xr.activations.record import ExtractTask
 from dissect_xr.cli.main import _pool, parse_bytes
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import _ThreadStream
 from dissect_xr.probe.ingest import IngestTask
+from dissect_xr.store import objects
 
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
@@ -91,12 +96,13 @@ def test_a_second_run_does_nothing_again(
 
 def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str], tmp_path: Path) -> None:
     assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
-    store = tmp_path / "run" / "activations.zarr"
-    assert not [path for path in store.rglob("c") if path.is_dir()]
+    url = tmp_path / "run" / "activations.zarr"
+    left = {path.relative_to(url).as_posix() for path in url.rglob("c") if path.is_dir()}
+    assert left == {"image/c"}, "names of the images, which the next snapshot needs"
     first = counts(tmp_path / "run")
     assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
     xr.testing.assert_identical(first, counts(tmp_path / "run"))
-    assert not [path for path in store.rglob("c") if path.is_dir()]
+    assert {path.relative_to(url).as_posix() for path in url.rglob("c") if path.is_dir()} == left
 
 
 def executed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
@@ -106,7 +112,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
     def add(self: _ThreadStream, tag: Any, function: Any, *args: Any) -> None:
         called = [part for part in (function, *args) if callable(part)][-1]
-        at = getattr(args[-1], "layer", args[-1])
+        task = getattr(args[-1], "wanted", args[-1])
+        at = getattr(task, "layer", task)
         if isinstance(at, Layer | ExtractTask | IngestTask):
             found[called.__name__, getattr(at, "snapshot", "")] += 1
         real(self, tag, function, *args)
@@ -115,17 +122,28 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     return found
 
 
+PASSES = {"small": {"dissect_small"}, "large": {"sample_bound", "histogram_block", "count_block"}}
+"""Layers -> functions of the tasks that dissect them."""
+
+
+@pytest.fixture(params=LAYERS)
+def layers(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Small layers, and layers that are dissected as large ones are."""
+    with LAYERS[request.param]():
+        yield request.param
+
+
 @pytest.mark.parametrize("keep", ["all", "none"])
 def test_only_a_snapshot_added_later_is_computed(
-    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, layers: str
 ) -> None:
     blocks = executed(monkeypatch)
     arguments = [*recipe, "--quiet", "--set", f"keep_activations={keep}"]
     assert call("run", *arguments) == 0
-    assert {"ingest_block", "extract_block", "sample_bound", "count_block"} <= {function for function, _ in blocks}
+    assert {function for function, _ in blocks} == {"ingest_block", "extract_block"} | PASSES[layers]
     first = {(function, "third"): number for (function, name), number in blocks.items() if name == "first"}
-    stores = [tmp_path / "run" / part for part in ("probe.zarr", "activations.zarr", "dissection.zarr", "markers")]
-    old = {p: p.stat().st_mtime_ns for store in stores for p in store.rglob("*") if p.is_file()}
+    folders = [tmp_path / "run" / part for part in ("probe.zarr", "activations.zarr", "dissection.zarr", "markers")]
+    old = {p: p.stat().st_mtime_ns for folder in folders for p in folder.rglob("*") if p.is_file()}
     blocks.clear()
     text = Path(recipe[0]).read_text()
     Path(recipe[0]).write_text(text.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:"))
@@ -140,9 +158,88 @@ def test_dry_run_plans_every_stage_and_writes_nothing(
 ) -> None:
     assert call("run", *recipe, "--dry-run") == 0
     printed = capsys.readouterr().out
-    for stage in ("probe", "activations first", "thresholds second", "counts second"):
+    for stage in ("probe", "activations first", "dissection first", "activations second", "dissection second"):
         assert stage in printed
     assert not (tmp_path / "run").exists()
+
+
+def planned(recipe: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    """Stage -> objects, as `--dry-run` prints them."""
+    capsys.readouterr()
+    assert call("run", *recipe, "--dry-run") == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    return {row[0]: int(row[3].replace(",", "")) for row in rows if row}
+
+
+@pytest.mark.usefixtures("layers")
+def test_a_dry_run_says_how_many_objects_each_stage_writes(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(recipe, capsys)
+    assert call("run", *recipe, "--quiet") == 0
+    written: Counter[str] = Counter()
+    for url in urls(str(tmp_path / "run")):
+        stage = Path(url).stem
+        for key in [*objects.sizes(url), *store.markers(url)]:
+            # What the snapshots share is written with the first of them.
+            snapshot = "second" if key.startswith("second/") else "first"
+            written[stage if stage == "probe" else f"{stage} {snapshot}"] += 1
+    assert plan == written
+
+
+def test_a_plan_is_of_what_is_not_finished(recipe: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    whole = planned(recipe, capsys)
+    assert list(whole) == ["probe", *(f"{stage} {name}" for name in ("first", "second") for stage in STAGES)]
+    one = [*recipe, "--set", "model.snapshots=[{name: second, step: 5, seed: 1, metrics: {accuracy: 0.5}}]"]
+    assert call("run", *one, "--quiet") == 0
+    assert list(planned(one, capsys)) == ["probe"]
+    left = planned(recipe, capsys)
+    assert list(left) == ["probe", "activations first", "dissection first"]
+    assert left["activations first"] == whole["activations second"], "the names of the images are there"
+    assert left["dissection first"] == whole["dissection second"]
+
+
+STAGES = ("activations", "dissection")
+"""Of each snapshot."""
+
+
+FINISHED = """
+import sys
+
+from dissect_xr.cli.main import main
+
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    assert not stop.code
+assert not [name for name in sys.modules if name.partition(".")[0] == "torch" or "network" in name.split("_")]
+"""
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_a_finished_run_loads_no_model_and_not_even_torch(recipe: list[str], keep: str) -> None:
+    arguments = ["run", *recipe, "--quiet", "--set", f"keep_activations={keep}"]
+    assert call(*arguments) == 0
+    for options in ([], ["--dry-run"]):
+        again = [sys.executable, "-c", FINISHED, *arguments, *options]
+        subprocess.run(again, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_weights_that_are_gone_are_named_though_the_run_is_finished(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import network
+    finally:
+        sys.path.remove(str(tmp_path))
+    torch.save(network.Small().state_dict(), tmp_path / "weights.pt")
+    arguments = [*recipe, "--quiet", "--set", f"model.snapshots=[{{name: one, weights: {tmp_path / 'weights.pt'}}}]"]
+    assert call("run", *arguments) == 0
+    (tmp_path / "weights.pt").unlink()
+    assert call("run", *arguments) == 2
+    assert "weights.pt: cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 def test_workers_beside_a_scheduler_are_expected_and_not_started() -> None:
@@ -155,7 +252,7 @@ def test_workers_beside_a_scheduler_are_expected_and_not_started() -> None:
 def test_what_cannot_fit_is_refused_before_anything_is_written(
     recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dissect_xr.cli.main import dry_run
+    from dissect_xr.cli import dry_run
 
     assert call("run", *recipe, "--quiet", "--set", "activations.budget=1000") == 2
     assert "the budget is" in capsys.readouterr().err
@@ -218,12 +315,12 @@ def test_info_and_export(recipe: list[str], tmp_path: Path, capsys: pytest.Captu
     assert call("run", *recipe, "--quiet") == 0
     capsys.readouterr()
     run = tmp_path / "run"
-    for store, words in (
+    for name, words in (
         ("probe.zarr", ["24 images", "object: ", "share"]),
         ("activations.zarr", ["first", "6", "32 x 32", "float16"]),
         ("dissection.zarr", ["detectors", "top concepts"]),
     ):
-        assert call("info", str(run / store)) == 0
+        assert call("info", str(run / name)) == 0
         printed = capsys.readouterr().out
         assert all(word in printed for word in words), printed
     assert call("export", str(run / "dissection.zarr"), "--to", str(tmp_path / "units.csv")) == 0

@@ -31,7 +31,7 @@ from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.report.write import write_report
 from dissect_xr.store.repair import repair
-from dissect_xr.store.verify import verify
+from dissect_xr.store.verify import expected, read_all, verify
 
 BESIDE = {"dissect_xr.parallel.progress.track", "dissect_xr.cli.start.open_run", "dissect_xr.cli.run.Run"}
 """Have the parameter, and hand it on: the bar itself, and what the command line's `--quiet` goes to."""
@@ -83,6 +83,7 @@ CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
     write_table: lambda run, to, **show: write_table(last(run).expand_dims("snapshot"), to / "t.csv", "csv", **show),
     write_report: lambda run, to, **show: write_report(str(run), to / "report", exemplars=1, **show),
     verify: lambda run, to, **show: verify(str(run), **show),
+    read_all: lambda run, to, **show: list(read_all(expected(str(run / "probe.zarr")), **show)),
     repair: lambda run, to, **show: repair(str(run / "probe.zarr"), full=True, **show),
 }
 """Each of them, and a call that takes moments."""

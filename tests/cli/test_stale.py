@@ -9,9 +9,10 @@ pytest.importorskip("torch")
 import runs
 
 from dissect_xr import schema
-from dissect_xr.activations import extract
+from dissect_xr.activations import extract, request
 from dissect_xr.activations import store as activations
-from dissect_xr.dissection import dissect
+from dissect_xr.dissection import method
+from dissect_xr.dissection import store as dissection
 from dissect_xr.probe import ingest
 from dissect_xr.probe.digits.write import write_digits
 
@@ -66,7 +67,7 @@ def test_other_labels_under_the_same_names_are_refused(finished, tmp_path, capsy
 
 def test_another_schema_is_refused(finished, monkeypatch, capsys):
     arguments, _ = finished
-    for module in (schema, extract, activations, dissect, ingest):
+    for module in (schema, extract, request, activations, method, dissection, ingest):
         monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
     assert runs.call("run", *arguments) == 2
     assert "schema_version was 1, is 2" in capsys.readouterr().err
