@@ -127,7 +127,7 @@ class LayerToDissect:
         return 1 + len(PER_UNIT) + 2 + chunks * (len(PER_UNIT) - 1 + concepts) + 1
 
     def create(self) -> store.Written:
-        """Create the layer's group with its arrays, keeping counts that are there; the objects written."""
+        """Create the layer's group with its arrays, keeping counts that are there; the objects of the group."""
         units = self.layer.shape[1]
         sizes = {
             "fraction": (len(self.method.fractions),) * 2,
@@ -145,7 +145,12 @@ class LayerToDissect:
         lay_out = store.lay_out if store.markers(self.out, self.path) else store.create
         attrs = {name: value for name, value in self.summary.items() if name not in ("chunks", "root_sha256", "units")}
         attrs["schema_version"] = SCHEMA_VERSION
-        return lay_out(self.out, self.path, arrays, attrs, [store.coordinate("unit", "unit", names)])
+        return _below(self.path, lay_out(self.out, self.path, arrays, attrs, [store.coordinate("unit", "unit", names)]))
+
+
+def _below(path: str, written: store.Written) -> store.Written:
+    """The objects of a group; those above it have markers of their own, and damage of theirs must not cost it."""
+    return {key: pair for key, pair in written.items() if key.startswith(f"{path}/")}
 
 
 def dissection_fingerprint(activations: str, probe: str, method: Method) -> str:
@@ -181,9 +186,9 @@ def begin_snapshot(out: str, snapshot: Snapshot, layers: Iterable[str]) -> None:
     key = f"{snapshot.name}/created"
     created = store.marker(out, key)
     begun = set(created["note"]["layers"] if created else ())
-    if not begun.issuperset(layers):
+    if created is None or not begun.issuperset(layers):
         attrs = {"step": snapshot.step, "metrics": dict(snapshot.metrics), "schema_version": SCHEMA_VERSION}
-        written = store.lay_out(out, snapshot.name, [], attrs)
+        written = _below(snapshot.name, store.lay_out(out, snapshot.name, [], attrs))
         fingerprint = store.fingerprint({"snapshot": snapshot.name})
         store.mark(out, key, fingerprint=fingerprint, written=written, note={"layers": sorted(begun | set(layers))})
     store.unmark(out, f"{snapshot.name}/done")
