@@ -114,7 +114,7 @@ def create_root(url: str, images: Sequence[str]) -> None:
     if store.exists(url) and "names_sha256" not in store.read_attrs(url):
         raise DissectError(f"{url}: holds something that this package did not make. Use another path.")
     attrs = {"schema_version": SCHEMA_VERSION, "names_sha256": names}
-    lay_out = store.lay_out if store.exists(url) else store.create
+    lay_out = store.lay_out if store.exists(url) or store.markers(url) else store.create
     written = lay_out(url, "", [], attrs, [store.coordinate("image", "image", list(images))])
     store.mark(url, "created", fingerprint=names, written=written)
 

@@ -102,6 +102,17 @@ def dissect(
         raise BlocksFailed(failures)
 
 
+def finish(probe: str, out: str, snapshot: Snapshot, method: Method) -> None:
+    """Write again what the layers of a dissected snapshot share, and its end, where a run was killed or it is damaged.
+
+    Needs no activations: they may have been removed.
+    """
+    create_root(out, open_labels(probe), method)
+    if store.marker(out, f"{snapshot.name}/done") is None:
+        begin_snapshot(out, snapshot, ())
+        finish_snapshot(out, snapshot)
+
+
 def _dissect_snapshot(
     activations: str,
     out: str,

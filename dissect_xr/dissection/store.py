@@ -130,7 +130,7 @@ class LayerToDissect:
         return 1 + len(PER_UNIT) + 2 + chunks * (len(PER_UNIT) - 1 + concepts) + 1
 
     def create(self, values: Mapping[str, NDArray[Any]] | None = None) -> store.Written:
-        """Create the layer's group with its arrays, keeping counts that are there; the objects written.
+        """Create the layer's group with its arrays, keeping counts that are there; the objects of the group.
 
         `values` of arrays that are known already are written with them, which takes a third of the time.
         """
@@ -154,7 +154,13 @@ class LayerToDissect:
         known = values or {}
         given = [(spec, known[spec.name]) for spec in arrays if spec.name in known]
         missing = [spec for spec in arrays if spec.name not in known]
-        return lay_out(self.out, self.path, missing, attrs, [store.coordinate("unit", "unit", names), *given])
+        coordinates = [store.coordinate("unit", "unit", names), *given]
+        return _below(self.path, lay_out(self.out, self.path, missing, attrs, coordinates))
+
+
+def _below(path: str, written: store.Written) -> store.Written:
+    """The objects of a group; those above it have markers of their own, and damage of theirs must not cost it."""
+    return {key: pair for key, pair in written.items() if key.startswith(f"{path}/")}
 
 
 def dissection_fingerprint(activations: str, probe: str, method: Method) -> str:
@@ -190,9 +196,9 @@ def begin_snapshot(out: str, snapshot: Snapshot, layers: Iterable[str]) -> None:
     key = f"{snapshot.name}/created"
     created = store.marker(out, key)
     begun = set(created["note"]["layers"] if created else ())
-    if not begun.issuperset(layers):
+    if created is None or not begun.issuperset(layers):
         attrs = {"step": snapshot.step, "metrics": dict(snapshot.metrics), "schema_version": SCHEMA_VERSION}
-        written = store.lay_out(out, snapshot.name, [], attrs)
+        written = _below(snapshot.name, store.lay_out(out, snapshot.name, [], attrs))
         fingerprint = store.fingerprint({"snapshot": snapshot.name})
         store.mark(out, key, fingerprint=fingerprint, written=written, note={"layers": sorted(begun | set(layers))})
     store.unmark(out, f"{snapshot.name}/done")
