@@ -15,8 +15,12 @@ from .analysis.scores import iou as iou
 from .dissection.dissect import dissect as dissect
 from .dissection.method import Method as Method
 from .errors import DissectError as DissectError
+from .exemplars.masks import Stores as Stores
+from .exemplars.top_images import iou_images as iou_images
+from .exemplars.top_images import top_images as top_images
 from .io.netdissect_csv import read_netdissect_csv as read_netdissect_csv
 from .parallel.pool import open_pool as open_pool
+from .plot.compare import networks_compared as networks_compared
 from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe
 from .probe.ingest import write_probe as write_probe

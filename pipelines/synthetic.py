@@ -191,4 +191,6 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
     dims = {"image": "image", "category": "category"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
         arrays.append(store.coordinate(name, dims.get(name, "concept"), values)[0])
-    store.create(url, "", arrays, {"schema_version": SCHEMA_VERSION, "images_sha256": "", "root": "", "parameters": {}})
+    names = store.fingerprint({"images": image_names(size.images)})
+    attrs = {"schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {}}
+    store.create(url, "", arrays, attrs)
