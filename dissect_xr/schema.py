@@ -12,7 +12,7 @@ import xarray as xr
 
 from dissect_xr.errors import DissectError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises by one when this package can no longer read the stores that older versions wrote."""
 
 FRACTION = 0.005

@@ -252,8 +252,7 @@ class Run:
         """
         damages = []
         for url in (self.probe_url, self.activations_url, self.dissection_url):
-            sweep(url)
-            damages += repair(url, full=full, show=self.show)
+            damages += repair(url, full=full, sizes=sweep(url), show=self.show)
         return damages
 
     def _dissected(self, extraction: "Extraction") -> bool:

@@ -13,8 +13,8 @@ block are written, the worker writes the marker `first/blocks/64-128` to the obj
     {"depends_on": [],
      "fingerprint": "9f2c...",                                    sha256 of what the block was made from
      "note": {"batch": 32},
-     "objects": {"first/conv1/activation/c/1/0/0/0": [804312, 1917132407],    bytes and crc32c
-                 "first/conv1/peak/c/1/0": [5120, 304860571]}}
+     "objects": {"first/conv1/activation/c.1.0.0.0": [804312, 1917132407],    bytes and crc32c
+                 "first/conv1/peak/c.1.0": [5120, 304860571]}}
     bd82a251                                                      crc32c of the marker itself, in hex
 
 When all blocks are finished, the marker `first/conv1/done` is written, and so is one for every other layer. It lists no

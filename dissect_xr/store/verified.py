@@ -10,7 +10,7 @@ crc32c 304860571, and there is a marker `first/conv1/done`.
    and of `first/conv1`, and compares size and crc32c of the bytes read with (312, 304860571). With 311 bytes, or with
    one flipped bit, it raises `DamagedError`. If none of these markers lists the object, the group is not finished yet,
    and the bytes are returned unchecked.
-2. zarr gets the chunk `first/conv1/activation/c/3/0/0/0`. If the object exists, it is returned unchecked: its zstd
+2. zarr gets the chunk `first/conv1/activation/c.3.0.0.0`. If the object exists, it is returned unchecked: its zstd
    frame ends with a checksum of its own, which zarr's codec compares.
 3. If the object does not exist, zarr would fill the array with zeros. But `first/conv1/done` says that all chunks of
    the group were written, so `DamagedError` is raised. So it is for a chunk that one of the other markers lists, as the
@@ -38,7 +38,7 @@ METADATA = "zarr.json"
 LISTING = ("created", "done")
 """Last parts of the keys of those markers that list metadata, and the chunks that are written with it."""
 
-_CHUNK = re.compile(r"(^|/)c(/\d+)*$")
+_CHUNK = re.compile(r"(^|/)c([./]\d+)*$")
 
 MEND = (
     "`dissect-xr verify` lists all damage; `run --verify` computes all damaged blocks again, `run` those that it reads."

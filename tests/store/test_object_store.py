@@ -55,9 +55,9 @@ def test_damage_on_an_object_store_is_mended(undisturbed, size, s3):
     out = f"{s3.bucket()}/run"
     assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
     url = f"{out}/dissection.zarr"
-    key = "first/first/intersection/c/0/0/0"
+    key = "first/first/intersection/c.0.0.0"
     objects.write(url, key, (objects.read(url, key) or b"")[:-1])
-    objects.delete(f"{out}/probe.zarr", "annotation/c/0/0/0/0")
+    objects.delete(f"{out}/probe.zarr", "annotation/c.0.0.0.0")
     assert runs.call("verify", out) == 2
     assert runs.call("run", *arguments, "--out", out, "--verify") == 0
     assert verify(out)[0] == []

@@ -92,25 +92,25 @@ def again(before: dict[str, int], out: Path) -> set[str]:
 
 
 NEEDED = [
-    ("activations.zarr/first/first/activation/c/0/0/0/0", {"activations.zarr/first/blocks/0-16"}),
-    ("activations.zarr/second/second/activation/c/1/0/0/0", {"activations.zarr/second/blocks/16-20"}),
-    ("activations.zarr/first/peak/c/1/0", {"activations.zarr/first/blocks/16-20"}),
+    ("activations.zarr/first/first/activation/c.0.0.0.0", {"activations.zarr/first/blocks/0-16"}),
+    ("activations.zarr/second/second/activation/c.1.0.0.0", {"activations.zarr/second/blocks/16-20"}),
+    ("activations.zarr/first/peak/c.1.0", {"activations.zarr/first/blocks/16-20"}),
     ("activations.zarr/second/second/zarr.json", {"activations.zarr/second/created"}),
     ("activations.zarr/first/peak/zarr.json", {"activations.zarr/first/created"}),
     ("activations.zarr/first/first/activation/zarr.json", {"activations.zarr/first/created"}),
     ("activations.zarr/second/zarr.json", {"activations.zarr/second/created"}),
     ("activations.zarr/zarr.json", {"activations.zarr/created"}),
     ("activations.zarr/image/zarr.json", {"activations.zarr/created"}),
-    ("probe.zarr/annotation/c/1/0/0/0", {"probe.zarr/blocks/16-20"}),
-    ("probe.zarr/whole_image/c/0/0", {"probe.zarr/blocks/0-16"}),
-    ("probe.zarr/annotated/c/0/0", {"probe.zarr/blocks/0-16"}),
-    ("probe.zarr/image/c/0", {"probe.zarr/created"}),
-    ("probe.zarr/concept/c/0", {"probe.zarr/created"}),
-    ("probe.zarr/concept_name/c/0", {"probe.zarr/created"}),
-    ("probe.zarr/concept_category/c/0", {"probe.zarr/created"}),
-    ("probe.zarr/category/c/0", {"probe.zarr/created"}),
-    ("probe.zarr/concept_area/c/0", set()),
-    ("probe.zarr/category_area/c/0", set()),
+    ("probe.zarr/annotation/c.1.0.0.0", {"probe.zarr/blocks/16-20"}),
+    ("probe.zarr/whole_image/c.0.0", {"probe.zarr/blocks/0-16"}),
+    ("probe.zarr/annotated/c.0.0", {"probe.zarr/blocks/0-16"}),
+    ("probe.zarr/image/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_name/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_category/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/category/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_area/c.0", set()),
+    ("probe.zarr/category_area/c.0", set()),
     ("probe.zarr/zarr.json", set()),
     ("markers/probe.zarr/blocks/0-16.json", {"probe.zarr/blocks/0-16"}),
     ("markers/activations.zarr/created.json", {"activations.zarr/created"}),
@@ -134,12 +134,12 @@ def test_what_a_dissection_reads_is_made_again(finished, begun, pattern, block, 
 
 
 RESULTS = [
-    ("dissection.zarr/concept_area/c/0", {"created"}),
-    ("dissection.zarr/concept/c/0", {"created"}),
-    ("dissection.zarr/concept_name/c/0", {"created"}),
-    ("dissection.zarr/concept_category/c/0", {"created"}),
-    ("dissection.zarr/category/c/0", {"created"}),
-    ("dissection.zarr/fraction/c/0", {"created"}),
+    ("dissection.zarr/concept_area/c.0", {"created"}),
+    ("dissection.zarr/concept/c.0", {"created"}),
+    ("dissection.zarr/concept_name/c.0", {"created"}),
+    ("dissection.zarr/concept_category/c.0", {"created"}),
+    ("dissection.zarr/category/c.0", {"created"}),
+    ("dissection.zarr/fraction/c.0", {"created"}),
     ("dissection.zarr/category_area/zarr.json", {"created"}),
     ("dissection.zarr/zarr.json", {"created"}),
     ("dissection.zarr/first/zarr.json", {"first/created"}),
@@ -150,17 +150,17 @@ RESULTS = [
 
 OF_LAYERS = {
     "small": [
-        ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/done"}),
-        ("dissection.zarr/first/second/unit_area/c/0/0/0", {"first/second/done"}),
-        ("dissection.zarr/first/first/dead/c/0/0", {"first/first/done"}),
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/done"}),
+        ("dissection.zarr/first/second/unit_area/c.0.0.0", {"first/second/done"}),
+        ("dissection.zarr/first/first/dead/c.0.0", {"first/first/done"}),
         ("dissection.zarr/first/first/threshold/zarr.json", {"first/first/done"}),
         ("dissection.zarr/second/second/zarr.json", {"second/second/done"}),
         ("markers/dissection.zarr/first/first/done.json", {"first/first/done"}),
     ],
     "large": [
-        ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/counts/0-6"}),
-        ("dissection.zarr/first/second/unit_area/c/0/0/0", {"first/second/counts/0-6"}),
-        ("dissection.zarr/first/first/dead/c/0/0", {"first/first/counts/0-6"}),
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/counts/0-6"}),
+        ("dissection.zarr/first/second/unit_area/c.0.0.0", {"first/second/counts/0-6"}),
+        ("dissection.zarr/first/first/dead/c.0.0", {"first/first/counts/0-6"}),
         ("dissection.zarr/first/first/threshold/zarr.json", {"first/first/created"}),
         ("dissection.zarr/second/second/zarr.json", {"second/second/created"}),
         ("markers/dissection.zarr/first/first/created.json", {"first/first/created"}),
@@ -201,15 +201,15 @@ MEANWHILE = [
     (
         "small",
         "find_thresholds",
-        "activations.zarr/first/first/activation/c/0/0/0/0",
+        "activations.zarr/first/first/activation/c.0.0.0.0",
         "activations.zarr/first/blocks/0-16",
     ),
-    ("small", "count_folds", "probe.zarr/annotation/c/0/0/0/0", "probe.zarr/blocks/0-16"),
+    ("small", "count_folds", "probe.zarr/annotation/c.0.0.0.0", "probe.zarr/blocks/0-16"),
     ("small", "count_blocks", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
     ("small", "finish_snapshot", "markers/dissection.zarr/first/first/done.json", "dissection.zarr/first/first/done"),
-    ("small", "finish_snapshot", "dissection.zarr/concept_area/c/0", "dissection.zarr/created"),
-    ("small", "finish_snapshot", "dissection.zarr/second/first/dead/c/0/0", "dissection.zarr/second/first/done"),
-    ("large", "count_blocks", "dissection.zarr/first/first/threshold/c/0/0", "dissection.zarr/first/first/threshold"),
+    ("small", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
+    ("small", "finish_snapshot", "dissection.zarr/second/first/dead/c.0.0", "dissection.zarr/second/first/done"),
+    ("large", "count_blocks", "dissection.zarr/first/first/threshold/c.0.0", "dissection.zarr/first/first/threshold"),
     ("large", "count_blocks", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
     (
         "large",
@@ -217,7 +217,7 @@ MEANWHILE = [
         "markers/dissection.zarr/first/first/counts/0-6.json",
         "dissection.zarr/first/first/counts/0-6",
     ),
-    ("large", "finish_snapshot", "dissection.zarr/concept_area/c/0", "dissection.zarr/created"),
+    ("large", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
     (
         "large",
         "find_thresholds",
@@ -268,9 +268,9 @@ def test_what_rots_while_the_run_is_under_way_is_made_again(finished, begun, ste
 
 def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
     arguments, out = begun
-    rot(out / "activations.zarr/second/first/activation/c/0/0/0/0")
-    rot(out / "activations.zarr/first/second/activation/c/1/0/0/0")
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "activations.zarr/second/first/activation/c.0.0.0.0")
+    rot(out / "activations.zarr/first/second/activation/c.1.0.0.0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     real, extracted = extract.extract_block, []
     with patch("dissect_xr.activations.extract.extract_block", lambda task: extracted.append(task.key) or real(task)):
         assert runs.call("run", *arguments) == 0
@@ -280,9 +280,9 @@ def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
 
 def test_on_processes_too(finished, begun, capsys):
     arguments, out = begun
-    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
-    rot(out / "activations.zarr/second/peak/c/1/0")
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
+    rot(out / "activations.zarr/second/peak/c.1.0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     assert runs.call("run", *arguments, "--workers", "2") == 0
     assert capsys.readouterr().err.count("will be done again") == 3
     assert same(out, finished)
@@ -292,7 +292,7 @@ def test_activations_that_are_dropped_once_counted_are_made_again_too(finished, 
     arguments, out = run
     dropping = [*arguments, "--set", "keep_activations=none"]
     assert runs.call("run", *dropping) == 0
-    rot(out / "dissection.zarr/first/first/intersection/c/0/0/0")
+    rot(out / "dissection.zarr/first/first/intersection/c.0.0.0")
     runs.forget_summary(out)
     assert runs.call("run", *dropping) == 0
     assert runs.call("run", *arguments) == 0
@@ -301,7 +301,7 @@ def test_activations_that_are_dropped_once_counted_are_made_again_too(finished, 
 
 def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
     arguments, out = begun
-    path, real, tries = out / "activations.zarr/second/first/activation/c/0/0/0/0", extract.extract_block, []
+    path, real, tries = out / "activations.zarr/second/first/activation/c.0.0.0.0", extract.extract_block, []
 
     def rotting(task):
         real(task)
@@ -324,7 +324,7 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
 
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     arguments, out = begun
-    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
+    rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
     real = passes.count_block
 
     def poisoned(task):
@@ -343,7 +343,7 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
 
 def test_what_cannot_be_made_again_is_said(begun, capsys):
     arguments, out = begun
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     folder = next(word for word in arguments if word.startswith("data=")).removeprefix("data=")
     shutil.copytree(folder, out.parent / "elsewhere")
     arguments = [word.replace(folder, str(out.parent / "elsewhere")) for word in arguments]
@@ -383,7 +383,7 @@ def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), TimeoutError("timed out")])
-@pytest.mark.parametrize("part", ["/activation/c/", "/peak/zarr.json"])
+@pytest.mark.parametrize("part", ["/activation/c.", "/peak/zarr.json"])
 def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begun, part, error, monkeypatch):
     url = str(begun[1] / "activations.zarr")
     layer = open_layer(url, "first", "first")
@@ -402,7 +402,7 @@ def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begu
 
 
 @pytest.mark.parametrize(
-    ("size", "part"), [("large", "/threshold/c/"), ("small", "concept_name/c/")], indirect=["size"]
+    ("size", "part"), [("large", "/threshold/c."), ("small", "concept_name/c.")], indirect=["size"]
 )
 def test_a_connection_that_the_run_itself_loses_is_tried_again(finished, begun, part, monkeypatch):
     arguments, out = begun
@@ -470,7 +470,7 @@ def test_what_was_intact_may_be_damaged_later(run):
         return "done"
 
     assert mended(work, told.append) == "done"
-    assert [damage.key for damage in told] == [f"{key}/c/0/0/0/0"]
+    assert [damage.key for damage in told] == [f"{key}/c.0.0.0.0"]
 
 
 def test_other_failures_are_none_of_its_business():
@@ -481,7 +481,7 @@ def test_other_failures_are_none_of_its_business():
 
 def test_each_store_is_looked_at_only_where_it_could_not_be_read(run):
     _, out = run
-    for pattern in ("first/first/activation/c/0/0/0/0", "first/second/activation/c/0/0/0/0"):
+    for pattern in ("first/first/activation/c.0.0.0.0", "first/second/activation/c.0.0.0.0"):
         rot(out / "activations.zarr" / pattern)
     told, failures = [], []
     url = str(out / "activations.zarr")
@@ -492,8 +492,8 @@ def test_each_store_is_looked_at_only_where_it_could_not_be_read(run):
             raise BlocksFailed(failures)
 
     mended(work, told.append)
-    assert [damage.key for damage in told] == ["first/first/activation/c/0/0/0/0"]
-    assert objects.read(url, "first/second/activation/c/0/0/0/0")
+    assert [damage.key for damage in told] == ["first/first/activation/c.0.0.0.0"]
+    assert objects.read(url, "first/second/activation/c.0.0.0.0")
 
 
 @pytest.mark.parametrize(
@@ -504,7 +504,7 @@ def test_an_object_that_the_disk_cannot_read_is_damaged(run, marker):
     real = objects.read
 
     def failing(url, key):
-        if key == "first/first/threshold/c/0/0":
+        if key == "first/first/threshold/c.0.0":
             raise OSError(5, "Input/output error")
         return real(url, key)
 

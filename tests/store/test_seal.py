@@ -58,9 +58,9 @@ def test_the_seal_of_what_was_written_holds(url):
 
 
 OBJECTS = [
-    "conv/intersection/c/0/0/0",
-    "conv/threshold/c/0/0",
-    "conv/unit/c/0",
+    "conv/intersection/c.0.0.0",
+    "conv/threshold/c.0.0",
+    "conv/unit/c.0",
     "conv/dead/zarr.json",
     "conv/zarr.json",
     "zarr.json",
@@ -80,7 +80,7 @@ def test_a_missing_object_breaks_it(url, key):
     assert sealed(url) == {"t"}
 
 
-@pytest.mark.parametrize("key", ["conv/intersection/c/9/9/9", "conv/more/zarr.json", "left"])
+@pytest.mark.parametrize("key", ["conv/intersection/c.9.9.9", "conv/more/zarr.json", "left"])
 def test_an_object_that_nobody_listed_breaks_it(url, key):
     objects.write(url, f"s/{key}", b"more")
     assert sealed(url) == {"t"}
@@ -159,11 +159,11 @@ def test_every_marker_is_read_where_every_byte_is(url, monkeypatch):
 
 def test_a_chunk_of_which_a_bit_flipped_is_left_to_its_own_checksum(url):
     """A start compares sizes; who reads the chunk is refused, and a run with --verify finds it."""
-    flip(Path(url, "s/conv/intersection/c/0/0/0"))
+    flip(Path(url, "s/conv/intersection/c.0.0.0"))
     assert sealed(url) == {"s", "t"}
     assert repair(url) == []
     (damage,) = repair(url, full=True, show=False)
-    assert damage.key == "s/conv/intersection/c/0/0/0"
+    assert damage.key == "s/conv/intersection/c.0.0.0"
 
 
 @pytest.mark.parametrize("key", ["s/conv/dead/zarr.json", "s/done"])

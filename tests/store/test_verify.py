@@ -117,7 +117,7 @@ def values(url: str, path: Path) -> object:
             return store.read_attrs(url, group)
         array = store.read(url, group)
     else:
-        array = store.read(url, inner[: inner.rindex("/c/")])
+        array = store.read(url, inner[: inner.rindex("/c.")])
     return array.dtype, array[...].tolist()
 
 
@@ -142,23 +142,23 @@ def test_no_damage_is_read_as_data(copy):
 DAMAGES = ("cut", "flipped", "removed")
 
 BLOCKS = [
-    ("activations.zarr/first/first/activation/c/0/0/0/0", {"first/blocks/0-16"}),
+    ("activations.zarr/first/first/activation/c.0.0.0.0", {"first/blocks/0-16"}),
     ("activations.zarr/second/second/zarr.json", {"second/created"}),
     ("activations.zarr/zarr.json", {"created", "first/created", "second/created"}),
-    ("activations.zarr/image/c/0", {"created"}),
+    ("activations.zarr/image/c.0", {"created"}),
     ("activations.zarr/first/zarr.json", {"first/created"}),
-    ("activations.zarr/first/peak/c/1/0", {"first/blocks/16-20"}),
-    ("activations.zarr/second/mean/c/0/0", {"second/blocks/0-16"}),
+    ("activations.zarr/first/peak/c.1.0", {"first/blocks/16-20"}),
+    ("activations.zarr/second/mean/c.0.0", {"second/blocks/0-16"}),
     ("activations.zarr/second/mean/zarr.json", {"second/created"}),
-    ("activations.zarr/first/second/unit/c/0", {"first/created"}),
-    ("probe.zarr/annotation/c/1/0/0/0", {"blocks/16-20"}),
+    ("activations.zarr/first/second/unit/c.0", {"first/created"}),
+    ("probe.zarr/annotation/c.1.0.0.0", {"blocks/16-20"}),
     ("probe.zarr/zarr.json", set()),
-    ("probe.zarr/image/c/0", {"created"}),
+    ("probe.zarr/image/c.0", {"created"}),
     ("dissection.zarr/zarr.json", {"created"}),
-    ("dissection.zarr/concept_area/c/0", {"created"}),
-    ("dissection.zarr/category_area/c/0", {"created"}),
+    ("dissection.zarr/concept_area/c.0", {"created"}),
+    ("dissection.zarr/category_area/c.0", {"created"}),
     ("dissection.zarr/concept_name/zarr.json", {"created"}),
-    ("dissection.zarr/fraction/c/0", {"created"}),
+    ("dissection.zarr/fraction/c.0", {"created"}),
     ("dissection.zarr/second/zarr.json", {"second/created"}),
     ("markers/activations.zarr/first/blocks/0-16.json", {"first/blocks/0-16"}),
     ("markers/activations.zarr/second/created.json", {"second/created"}),
@@ -169,17 +169,17 @@ BLOCKS = [
 
 OF_LAYERS = {
     "small": [
-        ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/done"}),
-        ("dissection.zarr/second/first/threshold/c/0/0", {"second/first/done"}),
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/done"}),
+        ("dissection.zarr/second/first/threshold/c.0.0", {"second/first/done"}),
         ("dissection.zarr/second/first/unit/zarr.json", {"second/first/done"}),
-        ("dissection.zarr/first/second/exceedance/c/0/0", {"first/second/done"}),
+        ("dissection.zarr/first/second/exceedance/c.0.0", {"first/second/done"}),
         ("markers/dissection.zarr/first/second/done.json", {"first/second/done"}),
     ],
     "large": [
-        ("dissection.zarr/second/first/intersection/c/0/0/0", {"second/first/counts/0-6"}),
-        ("dissection.zarr/second/first/threshold/c/0/0", {"second/first/threshold"}),
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/counts/0-6"}),
+        ("dissection.zarr/second/first/threshold/c.0.0", {"second/first/threshold"}),
         ("dissection.zarr/second/first/unit/zarr.json", {"second/first/created"}),
-        ("dissection.zarr/first/second/exceedance/c/0/0", {"first/second/threshold"}),
+        ("dissection.zarr/first/second/exceedance/c.0.0", {"first/second/threshold"}),
         ("markers/dissection.zarr/first/second/threshold.json", {"first/second/threshold"}),
         ("markers/dissection.zarr/first/second/created.json", {"first/second/created"}),
         ("markers/dissection.zarr/second/second/counts/0-6.json", {"second/second/counts/0-6"}),
@@ -252,7 +252,7 @@ def test_an_end_that_is_not_marked_is_marked_and_nothing_is_done_twice(finished,
 
 def test_sizes_are_checked_without_being_asked(copy, capsys):
     arguments, out = copy
-    path = out / "activations.zarr/first/first/activation/c/0/0/0/0"
+    path = out / "activations.zarr/first/first/activation/c.0.0.0.0"
     path.write_bytes(path.read_bytes()[:-1])
     assert runs.call("run", *arguments) == 0
     assert "done again" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_sizes_are_checked_without_being_asked(copy, capsys):
 def test_verify_names_what_is_damaged_and_exits_with_2(copy, capsys):
     _, out = copy
     assert runs.call("verify", str(out)) == 0
-    path = out / "dissection.zarr/first/first/dead/c/0/0"
+    path = out / "dissection.zarr/first/first/dead/c.0.0"
     path.write_bytes(b"")
     assert runs.call("verify", str(out)) == 2
     assert runs.call("verify", str(out / "dissection.zarr")) == 2
@@ -303,10 +303,12 @@ def test_repair_of_an_intact_store_changes_nothing(finished):
 
 def test_files_of_killed_writers_are_swept_away(copy):
     arguments, out = copy
-    orphan = out / "probe.zarr" / "annotation" / "c" / "0.abc.partial"
+    orphan = out / "probe.zarr" / "annotation" / "c.0.abc.partial"
     orphan.write_text("half")
     (out / "markers" / "probe.zarr" / "done.json.abc.partial").write_text("half")
-    assert sweep(str(out / "probe.zarr")) == 1
+    left = sweep(str(out / "probe.zarr"))
+    assert not orphan.exists()
+    assert left == objects.sizes(str(out / "probe.zarr"))
     orphan.write_text("half")
     assert runs.call("run", *arguments) == 0
     assert not list(out.rglob("*.partial"))

@@ -85,7 +85,7 @@ def test_an_error_inside_leaves_no_marker(url):
 def test_a_damaged_marker_is_refused(data):
     with stores.scratch() as folder:
         url = str(folder / "store.zarr")
-        mark(url, "block", fingerprint=PRINT, written={"a/c/0": (3, 2**32 - 1)}, note={"n": 1})
+        mark(url, "block", fingerprint=PRINT, written={"a/c.0": (3, 2**32 - 1)}, note={"n": 1})
         path = marker_file(url)
         content = bytearray(path.read_bytes())
         place = data.draw(st.integers(0, len(content) - 1))
@@ -179,7 +179,7 @@ def on_disk(url: str) -> dict[str, tuple[int, int]]:
 def test_recorded_size_and_checksum_are_the_files(url):
     written(url)
     recorded = {name: tuple(pair) for name, pair in marker(url, "block")["objects"].items()}
-    assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
+    assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c." in name}
 
 
 def test_a_block_of_zeros_replaces_what_stood_there(url):
@@ -187,8 +187,8 @@ def test_a_block_of_zeros_replaces_what_stood_there(url):
     written(url, 0.0)
     assert not store.read(url, "group/data")[:].any()
     recorded = {name: tuple(pair) for name, pair in marker(url, "block")["objects"].items()}
-    assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
-    assert set(recorded) == {"group/data/c/0/0"}
+    assert recorded == {name: pair for name, pair in on_disk(url).items() if "/c." in name}
+    assert set(recorded) == {"group/data/c.0.0"}
 
 
 @given(
@@ -209,7 +209,7 @@ def test_whatever_is_written_is_read_back_and_listed(shape, chunks, factor, dtyp
             for col in range(0, shape[1], block[1]):
                 writer.write("data", (row, col), values[row : row + block[0], col : col + block[1]])
         assert store.read(url, "data")[:].tobytes() == values.tobytes()
-        assert writer.written == {name: pair for name, pair in on_disk(url).items() if "/c/" in name}
+        assert writer.written == {name: pair for name, pair in on_disk(url).items() if "/c." in name}
 
 
 @pytest.mark.parametrize("read", [cut.READ_BYTES, 64], ids=["small", "large"])
@@ -273,7 +273,7 @@ def test_a_block_of_another_rank_is_refused(url):
 
 def test_a_truncated_shard_is_written_again(url):
     written(url, 1.0)
-    shard = Path(url) / "group/data/c/0/0"
+    shard = Path(url) / "group/data/c.0.0"
     shard.write_bytes(shard.read_bytes()[:-7])
     written(url, 2.0)
     assert (store.read(url, "group/data")[:4] == 2).all()
@@ -282,7 +282,7 @@ def test_a_truncated_shard_is_written_again(url):
 def test_a_flipped_byte_is_not_read_as_data(url):
     values = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float16)
     Writer(url).write("group/data", (0, 0), values)
-    shard = Path(url) / "group/data/c/0/0"
+    shard = Path(url) / "group/data/c.0.0"
     content = shard.read_bytes()
     for place in range(len(content)):
         damaged = bytearray(content)
@@ -394,7 +394,7 @@ def test_a_store_in_memory_works_like_one_on_disk():
     url = "memory://bucket/run/store.zarr"
     store.create(url, "group", [spec()], {"a": 1})
     written(url)
-    assert marker(url, "block", fingerprint=PRINT)["objects"].keys() == {"group/data/c/0/0"}
+    assert marker(url, "block", fingerprint=PRINT)["objects"].keys() == {"group/data/c.0.0"}
     assert markers(url) == {"block"}
     assert (store.read(url, "group/data")[:4] == 1).all()
     assert store.read_attrs(url, "group") == {"a": 1}
