@@ -4,27 +4,38 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-storage lint chaos fuzz bench clean
+.PHONY: demo test quick test-storage lint chaos fuzz bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python pipelines/train_digits.py --probe demo/digits --out demo/snapshots
 	$(BIN)/dissect-xr run pipelines/digits.yaml --out demo/run
 
+# Two processes: more would want more cores and memory. A file's tests share fixtures, so a file stays in one process.
+TOGETHER := -n 2 --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(TOGETHER) $(PYTEST)
+
+# What one wants after every edit: nothing that takes seconds, starts processes or needs data.
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not data" $(QUICK) $(PYTEST)
+
+QUICK := tests/test_rooms.py tests/test_oracle.py tests/test_doctests.py tests/test_packaging.py tests/test_docs.py \
+	tests/analysis tests/dissection/test_dissect.py tests/exemplars tests/io tests/plot tests/probe/test_probe.py \
+	tests/probe/test_colors.py tests/activations/test_geometry.py tests/activations/test_taps.py \
+	tests/activations/test_sources.py tests/store/test_writer.py tests/test_accessor.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Storage, probe, dissection and scores need no torch: their tests run on another Python, which gets another zarr.
-NO_TORCH := tests/test_storage.py tests/test_probe.py tests/test_dissect.py tests/test_score.py tests/test_netdissect_csv.py \
-	tests/test_digits.py tests/test_colors.py tests/test_plot.py \
-	tests/test_concurrency.py tests/test_lock.py tests/test_snapshots.py tests/test_accessor.py tests/test_exemplars.py \
-	tests/test_plot_units.py tests/test_progress.py
+# What needs no torch, on another Python, which gets another zarr; tests that need torch are left out, loudly.
 test-storage: .venv-storage/installed
-	.venv-storage/bin/python -m pytest $(PYTEST) $(NO_TORCH)
+	.venv-storage/bin/python -m pytest $(TOGETHER) $(PYTEST) tests/store/test_writer.py tests/store/test_objects.py \
+		tests/store/test_verified.py tests/store/test_concurrency.py tests/store/test_lock.py tests/probe tests/dissection \
+		tests/analysis tests/io tests/plot tests/exemplars tests/parallel/test_progress.py tests/test_accessor.py \
+		tests/test_rooms.py
 
 .venv-storage/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-storage

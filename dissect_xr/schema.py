@@ -1,6 +1,6 @@
-"""Every stored variable, declared once: name, dims, dtype, unit, meaning.
+"""Every stored variable and attribute, declared once: name, dims, dtype, unit, meaning.
 
-Knows: which variables the three stores hold, and the error for a Dataset that lacks one.
+Knows: which variables and attributes the groups of the three stores hold, and the error for a Dataset that lacks one.
 Does not know: shapes, chunks, or how anything is computed.
 """
 
@@ -12,7 +12,7 @@ import xarray as xr
 
 from dissect_xr.errors import DissectError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises by one when this package can no longer read the stores that older versions wrote."""
 
 FRACTION = 0.005
@@ -87,6 +87,122 @@ RESULT = frozenset({*DISSECTION, *COORDINATES, "iou", "complete", "layer_name"})
 
 LABEL_SIDE = 65_535
 """Largest side of a label map in pixels: the counting loop stores a column number in 16 bits."""
+
+
+def _names(dim: str, meaning: str) -> Variable:
+    return Variable(dim, (dim,), "string", "1", meaning)
+
+
+_CONCEPTS = (
+    Variable("concept", ("concept",), "int64", "1", "concept numbers, ascending"),
+    Variable("concept_name", ("concept",), "string", "1", "name of the concept"),
+    Variable("concept_category", ("concept",), "string", "1", "its primary category, in which it competes"),
+    _names("category", "categories that have concepts"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of Zarr group in a store."""
+
+    path: str
+    """in the store; names in angle brackets stand for those of the run"""
+    variables: tuple[Variable, ...]
+    """coordinates first"""
+    attributes: Mapping[str, str]
+    """name -> meaning"""
+
+
+_VERSION = {"schema_version": "version of this layout; another one is refused"}
+
+STORES: Mapping[str, tuple[Group, ...]] = {
+    "probe.zarr": (
+        Group(
+            "/",
+            (
+                _names("image", "path of the image below `root`"),
+                Variable("split", ("image",), "string", "1", "split of the image, such as train"),
+                Variable("plane_category", ("plane",), "string", "1", "category whose labels the plane holds"),
+                *_CONCEPTS,
+                *PROBE.values(),
+            ),
+            _VERSION
+            | {
+                "parameters": "how the label set was read: layout, tables, subset, crop, images left out",
+                "label_size": "rows and columns of the label grid",
+                "root": "folder of the images, relative to the store's folder where they lie in it",
+                "images_sha256": "of the images' names and pixels, and of the crop if there is one",
+                "names_sha256": "of the images' names, in order",
+            },
+        ),
+    ),
+    "activations.zarr": (
+        Group(
+            "/",
+            (_names("image", "names of the images, as in the probe"),),
+            _VERSION | {"names_sha256": "of the images' names, in order"},
+        ),
+        Group(
+            "/<snapshot>",
+            tuple(
+                Variable(name, ("image", "all_units"), ACTIVATIONS[name].dtype, "1", ACTIVATIONS[name].meaning)
+                for name in ("peak", "mean")
+            ),
+            _VERSION
+            | {
+                "step": "training step",
+                "metrics": "accuracy, loss, ... at this step",
+                "inputs": "all that makes the activations: model, weights, code, preprocessing, layers, geometry",
+                "batch": "images of a forward pass",
+                "request_sha256": "of what was asked for, as far as it is known without the model",
+            },
+        ),
+        Group(
+            "/<snapshot>/<layer>",
+            (_names("unit", "ids `<layer>/<channel>`"), ACTIVATIONS["activation"]),
+            _VERSION
+            | {
+                "layout": "the dims of `activation`",
+                "columns": "first and last (excluded) of its units in the snapshot's `peak` and `mean`; null where "
+                "the layer was written by itself and has arrays of these names, with the dim `unit`",
+                "images_sha256": "the probe's, for activations that were extracted from it",
+                "input_size": "height and width of the model's input",
+                "geometry": "for y and x: jump, start and receptive field, as fractions in text; or null",
+                "geometry_reason": "why there is no geometry, or null",
+            },
+        ),
+    ),
+    "dissection.zarr": (
+        Group(
+            "/",
+            (
+                Variable("fraction", ("fraction",), "float64", "1", "shares of activations above the threshold"),
+                *_CONCEPTS,
+                *(variable for variable in DISSECTION.values() if variable.name not in PER_UNIT),
+            ),
+            _VERSION
+            | {
+                "probe_sha256": "of the probe: labels, images and parameters",
+                "fractions": "as the coordinate",
+                "anchoring": "`receptive_field` or `half_pixel`, as asked for",
+                "domain": "`annotated`, `touched` or `all`",
+            },
+        ),
+        Group("/<snapshot>", (), _VERSION | {"step": "training step", "metrics": "accuracy, loss, ... at this step"}),
+        Group(
+            "/<snapshot>/<layer>",
+            (_names("unit", "ids `<layer>/<channel>`"), *(DISSECTION[name] for name in PER_UNIT)),
+            _VERSION
+            | {
+                "position": "of the layer in the model",
+                "activations_sha256": "fingerprint of the activations",
+                "anchoring_used": "the anchoring of this layer",
+                "anchoring_reason": "why it is not the one asked for, or null",
+            },
+        ),
+    ),
+}
+"""Store -> its groups. A group's attribute `coordinates` lists variables that are coordinates but no dim's own."""
 
 
 def check_version(attrs: Mapping[str, Any], where: str) -> None:

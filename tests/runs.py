@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from dissect_xr import store
@@ -50,6 +50,19 @@ dissect: {fractions: [0.01, 0.1]}
 """
 
 
+Size = Literal["small", "large"]
+
+SIZES: tuple[Size, ...] = ("small", "large")
+"""What a dissection takes the layers of this network for: small ones are a task each, large ones go in steps."""
+
+
+@contextmanager
+def layers_are(size: Size) -> Iterator[None]:
+    """Commands given in this process take all layers for small or for large ones; workers do as they are told."""
+    with patch.object(cut, "READ_BYTES", cut.READ_BYTES if size == "small" else 64):
+        yield
+
+
 def write_recipe(folder: Path, recipe: str = RECIPE) -> Path:
     """The recipe and its network in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +89,20 @@ def large_layers() -> Iterator[None]:
 
 LAYERS = {"small": nullcontext, "large": large_layers}
 """The two ways in which layers are dissected: a context for the process that gives the command."""
+
+
+def blocks(out: Path) -> dict[str, int]:
+    """Marker -> when it was written, but for the `done` that only says that others are all there."""
+    found = {}
+    for path in Path(out, "markers").rglob("*.json"):
+        if path.name != "done.json" or not json.loads(path.read_bytes().rpartition(b"\n")[0])["depends_on"]:
+            found[path.relative_to(out / "markers").with_suffix("").as_posix()] = path.stat().st_mtime_ns
+    return found
+
+
+def forget_summary(out: Path) -> None:
+    """Remove what a run has kept of what it showed at its end, so that the next one reads the results again."""
+    Path(out, "summary.json").unlink(missing_ok=True)
 
 
 def urls(out: str) -> list[str]:

@@ -63,7 +63,15 @@ class Theatre:
             assert time.monotonic() < deadline, "the scheduler did not start"
             time.sleep(0.05)
         address = json.loads(self.address.read_text())["address"]
-        command = [sys.executable, "-m", "dissect_xr", "run", *arguments, "--quiet", "--scheduler", address]
+        command = [
+            sys.executable,
+            str(ROOT / "tests" / "client.py"),
+            "run",
+            *arguments,
+            "--quiet",
+            "--scheduler",
+            address,
+        ]
         self._start("client", command)
 
     def _start(self, name: str, command: list[str]) -> None:

@@ -62,7 +62,9 @@ class LayerShape:
         whole = -(-units // wide) * wide
         deep = power_of_two(CHUNK * units // (wide * self.image_bytes), self.shard_images)
         chunks, shards = (deep, wide, *self.shape[2:]), (self.shard_images, whole, *self.shape[2:])
-        return store.ArraySpec("activation", variable.dims, self.shape, self.dtype, chunks, shards, variable.attrs)
+        # A shard of one chunk would be an index beside it, and twice the calls to read or write it.
+        sharded = shards if shards != chunks else None
+        return store.ArraySpec("activation", variable.dims, self.shape, self.dtype, chunks, sharded, variable.attrs)
 
 
 def power_of_two(wanted: int, most: int) -> int:
@@ -112,7 +114,7 @@ def create_root(url: str, images: Sequence[str]) -> None:
     if store.exists(url) and "names_sha256" not in store.read_attrs(url):
         raise DissectError(f"{url}: holds something that this package did not make. Use another path.")
     attrs = {"schema_version": SCHEMA_VERSION, "names_sha256": names}
-    lay_out = store.lay_out if store.exists(url) else store.create
+    lay_out = store.lay_out if store.exists(url) or store.markers(url) else store.create
     written = lay_out(url, "", [], attrs, [store.coordinate("image", "image", list(images))])
     store.mark(url, "created", fingerprint=names, written=written)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dissect_xr import store
 from dissect_xr.cli.run import Run
-from dissect_xr.dissection.cut import RESIDENT, Limits, is_small, projected
+from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
@@ -135,6 +135,7 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
 def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: ProbeLabels, root: int) -> StagePlan:
     """The plan of a snapshot's dissection, which also writes so many objects at the root."""
     from dissect_xr.dissection.passes import count_blocks, count_sizes, tasks_of, threshold_blocks, threshold_sizes
+    from dissect_xr.dissection.small import is_small
     from dissect_xr.dissection.store import LayerToDissect
 
     fractions, memory = len(run.method.fractions), run.pool.memory
@@ -143,13 +144,14 @@ def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: 
     needed = [projected(la, count_blocks(la, labels, fractions, limits)[0][0], **sizes) for la in layers]
     needed += [projected(la, threshold_blocks(la, limits)[0][0], **threshold_sizes(la, memory)) for la in layers]
     units = sum(layer.shape[1] for layer in layers)
-    objects = root + 3  # of the snapshot: its group and two markers
-    objects += sum(LayerToDissect(run.dissection_url, la, labels, run.method, 0).objects for la in layers)
+    wanted = [LayerToDissect(run.dissection_url, layer, labels, run.method, 0) for layer in layers]
+    objects = root + 3 + sum(one.objects for one in wanted)  # 3 of the snapshot: its group and two markers
     # A large layer has two markers more, and one for the counts of each unit block.
-    objects += sum(2 + len(count_blocks(la, labels, fractions, limits)) for la in layers if not is_small(la))
+    large = [one.layer for one in wanted if not is_small(one, memory)]
+    objects += sum(2 + len(count_blocks(layer, labels, fractions, limits)) for layer in large)
     return StagePlan(
         f"dissection {snapshot}",
-        sum(1 if is_small(layer) else tasks_of(layer, labels, fractions, limits) for layer in layers),
+        sum(1 if is_small(one, memory) else tasks_of(one.layer, labels, fractions, limits) for one in wanted),
         (sizes["unit_bytes"] + 12 * fractions) * units,
         objects,
         Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),

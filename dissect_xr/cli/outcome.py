@@ -4,9 +4,13 @@ Knows: which markers the stages of a run write; rich.
 Does not know: why a block failed, or how a result is computed.
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import RenderableType
@@ -23,20 +27,61 @@ NAMED = 3
 """How many failed blocks of a stage the table names; the error message names more."""
 
 
+SUMMARY = "summary.json"
+"""What a run has shown at its end, kept in the output directory with the fingerprint of the results it is of."""
+
+
 def results(out: str, url: str) -> list[RenderableType]:
-    """The tables of the dissection at `url`, and the paths of its figures, which are drawn. Reads all of it."""
+    """The tables of the dissection at `url`, and the paths of its figures; reads all counts and draws the figures.
+
+    A run that finds everything finished shows again what was kept of the last one, and reads no counts.
+    """
+    from dissect_xr.cli.summary import Row, summary
+
+    fingerprint = _fingerprint(url)
+    kept = _kept(out, fingerprint)
+    if kept is None:
+        kept = _made(out, url) | {"fingerprint": fingerprint}
+        objects.write(out, SUMMARY, json.dumps(kept, sort_keys=True).encode())
+    rows = {
+        float(fraction): [Row(row["snapshot"], row["layer"], tuple(row["cells"])) for row in mine]
+        for fraction, mine in kept["rows"].items()
+    }
+    figures = (f"figure: {escape(str(Path(out, 'figures', name)))}" for name in kept["figures"])
+    return [*summary(rows), *kept["notes"], *figures, f"results: {escape(url)}"]
+
+
+def _made(out: str, url: str) -> dict[str, Any]:
     from dissect_xr.analysis.results import open_dissection
-    from dissect_xr.cli.summary import anchoring_notes, summary
+    from dissect_xr.cli.summary import anchoring_notes, summary_rows
     from dissect_xr.plot.figures import save_figures
 
     found = open_dissection(url)
+    rows = {repr(fraction): [asdict(row) for row in mine] for fraction, mine in summary_rows(found).items()}
     figures = save_figures(found, Path(out) / "figures") if objects.is_local(out) else ()
-    return [
-        *summary(found),
-        *anchoring_notes(found),
-        *(f"figure: {escape(str(path))}" for path in figures),
-        f"results: {escape(url)}",
-    ]
+    return {"rows": rows, "notes": anchoring_notes(found), "figures": [path.name for path in figures]}
+
+
+def _fingerprint(url: str) -> str | None:
+    """sha256 of all results that are finished; None where some are not."""
+    done = {name: store.marker(url, f"{name}/done") for name in store.marked_groups(url)}
+    fingerprints = {name: marker["fingerprint"] for name, marker in done.items() if marker is not None}
+    root = store.marker(url, "created")
+    if root is None or len(fingerprints) < len(done):
+        return None
+    return store.fingerprint({"root": root["fingerprint"], "snapshots": fingerprints, "version": version("dissect-xr")})
+
+
+def _kept(out: str, fingerprint: str | None) -> dict[str, Any] | None:
+    """What was shown of these results before, None where it was not, or a figure is gone."""
+    content = objects.read(out, SUMMARY)
+    try:
+        kept = json.loads(content or b"null")
+        figures = [Path(out, "figures", name) for name in kept["figures"]] if kept else []
+    except (ValueError, TypeError, KeyError):  # cut short, or written by another program
+        return None
+    whole = kept and fingerprint is not None and kept.get("fingerprint") == fingerprint
+    return dict(kept) if whole and all(figure.is_file() for figure in figures) else None
 
 
 def unfinished(run: Run, failures: Sequence[Failed]) -> Table:

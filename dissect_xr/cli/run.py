@@ -218,7 +218,9 @@ class Run:
             dissected = self._dissected(extraction)
             if self._keeps or not dissected:
                 extract(extraction, pool=self.pool, show=self.show)
-            if not dissected:
+            if dissected:
+                self._finish(extraction)
+            else:
                 self.dissect([(snapshot.name, layer.name) for layer in extraction.layers])
         if not self._keeps and store.markers(self.activations_url, snapshot.name):
             store.remove(self.activations_url, snapshot.name)
@@ -239,7 +241,8 @@ class Run:
             return False
         if root["fingerprint"] != store.fingerprint(self.method.inputs(probe["fingerprint"])):
             return False
-        return not self._keeps or store.marker(self.activations_url, f"{snapshot.name}/done") is not None
+        kept = ("created", f"{snapshot.name}/done") if self._keeps else ()
+        return all(store.marker(self.activations_url, key) is not None for key in kept)
 
     def repair(self, *, full: bool = False) -> list[Damage]:
         """The damage of all stores, after deleting the damaged objects, whose blocks are then computed again.
@@ -249,8 +252,7 @@ class Run:
         """
         damages = []
         for url in (self.probe_url, self.activations_url, self.dissection_url):
-            sweep(url)
-            damages += repair(url, full=full, show=self.show)
+            damages += repair(url, full=full, sizes=sweep(url), show=self.show)
         return damages
 
     def _dissected(self, extraction: "Extraction") -> bool:
@@ -259,8 +261,9 @@ class Run:
         from dissect_xr.dissection.store import check_root, is_dissected
 
         probe = store.marker(self.probe_url, "done")
-        if probe is None or not check_root(self.dissection_url, probe["fingerprint"], self.method):
+        if probe is None:
             return False
+        check_root(self.dissection_url, probe["fingerprint"], self.method)
         name = extraction.snapshot.name
         keys = store.markers(self.dissection_url, name)
         return all(
@@ -274,3 +277,14 @@ class Run:
             )
             for layer in extraction.layers
         )
+
+    def _finish(self, extraction: "Extraction") -> None:
+        """Write what all layers of a dissected snapshot share, and its end, where either is lost."""
+        from dissect_xr.dissection.dissect import finish
+        from dissect_xr.dissection.layers import Snapshot, layer_fingerprint
+
+        info, fingerprint = extraction.snapshot, extraction.fingerprint
+        layers = {layer.name: layer_fingerprint(fingerprint, layer.name) for layer in extraction.layers}
+        request = request_sha256(extraction.spec, extraction.recording, extraction.images_sha256)
+        snapshot = Snapshot(info.name, info.step, dict(info.metrics or {}), layers, request)
+        finish(self.probe_url, self.dissection_url, snapshot, self.method)

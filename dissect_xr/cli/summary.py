@@ -5,7 +5,8 @@ Does not know: how anything was computed, or which parts of a run are not finish
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import xarray as xr
 from rich import box
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dissect_xr import store
-from dissect_xr.analysis.detectors import concept_histogram, detectors, unique_detectors
+from dissect_xr.analysis.labels import layer_counts, top_concepts, unit_labels
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots
 from dissect_xr.errors import DissectError
@@ -23,40 +24,56 @@ TOP = 3
 """Number of concepts named in a row of the summary."""
 
 
-def summary(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> Iterator[Table]:
-    """A table per fraction, with units, detectors, unique detectors and frequent concepts of each snapshot and layer.
+@dataclass(frozen=True)
+class Row:
+    """A layer of a snapshot in the summary."""
 
-    Computes the IoUs of one layer at a time.
-    """
-    for fraction in ds["fraction"].values:
+    snapshot: str
+    layer: str
+    cells: tuple[str, ...]
+    """units, detectors, unique detectors by unit and by category, the most frequent labels"""
+
+
+def summary_rows(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> dict[float, list[Row]]:
+    """Fraction -> a row for each snapshot and layer. Reads the counts of a snapshot once."""
+    names = dict(zip(ds["concept"].values.tolist(), ds["concept_name"].values.tolist(), strict=True))
+    rows: dict[float, list[Row]] = {float(fraction): [] for fraction in ds["fraction"].values}
+    for snapshot in ds["snapshot"].values.tolist():
+        found = unit_labels(ds.sel(snapshot=[snapshot]))
+        lacking = _lacking(ds, snapshot)
+        for fraction, mine in rows.items():
+            labels = found.sel(fraction=fraction).isel(snapshot=0)
+            counts = layer_counts(labels, cutoff=cutoff)
+            for n, layer in enumerate(counts["layer_name"].values.tolist()):
+                if layer in lacking:
+                    mine.append(Row(snapshot, layer, ("-", "-", "-", "-", "not in this snapshot")))
+                    continue
+                top = top_concepts(labels.isel(unit=labels["layer"].values == layer), TOP, cutoff=cutoff)
+                numbers = [str(int(counts[key][n])) for key in ("units", "detectors", "by_unit", "by_category")]
+                mine.append(Row(snapshot, layer, (*numbers, ", ".join(f"{names[c]} {units}" for c, units in top))))
+    return rows
+
+
+def _lacking(ds: xr.Dataset, snapshot: str) -> set[str]:
+    """Layers that the snapshot lacks."""
+    if "complete" not in ds:
+        return set()
+    complete = ds["complete"].sel(snapshot=snapshot)
+    return set(complete["layer_name"].values[~complete.values].tolist())
+
+
+def summary(rows: Mapping[float, Sequence[Row]], *, cutoff: float = CUTOFF) -> Iterator[Table]:
+    """A table per fraction, with units, detectors, unique detectors and frequent labels of each snapshot and layer."""
+    for fraction, mine in rows.items():
         table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
         table.add_column("snapshot", no_wrap=True)
         table.add_column("layer", no_wrap=True)
         for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
             table.add_column(name, justify="right", min_width=max(map(len, name.split("\n"))))
         table.add_column("top concepts", no_wrap=True)
-        for snapshot in ds["snapshot"].values:
-            at = ds.sel(fraction=fraction, snapshot=snapshot)
-            for layer in dict.fromkeys(ds["layer"].values):
-                row = _row(at.isel(unit=at["layer"].values == layer), cutoff)
-                table.add_row(escape(str(snapshot)), escape(str(layer)), *row)
+        for row in mine:
+            table.add_row(*map(escape, (row.snapshot, row.layer, *row.cells)))
         yield table
-
-
-def _row(one: xr.Dataset, cutoff: float) -> list[str]:
-    one = one[["intersection", "unit_area", "concept_area", "dead"]].load()
-    if one["intersection"].isnull().any():
-        return ["-", "-", "-", "-", "not in this snapshot"]
-    units = concept_histogram(one, cutoff=cutoff)
-    order = units.argsort().values[::-1]
-    named = [f"{escape(str(one['concept_name'].values[c]))} {int(units[c])}" for c in order[:TOP] if int(units[c])]
-    numbers = (
-        one.sizes["unit"],
-        detectors(one, cutoff=cutoff).sum(),
-        unique_detectors(one, count="by_unit", cutoff=cutoff),
-        unique_detectors(one, count="by_category", cutoff=cutoff),
-    )
-    return [*(str(int(number)) for number in numbers), ", ".join(named)]
 
 
 def concepts(probe: xr.Dataset) -> Iterator[Table]:
@@ -91,7 +108,7 @@ def describe_store(url: str) -> Iterator[str | Table]:
         yield from _probe(url)
     elif "fractions" in attrs:
         found = open_dissection(url)
-        yield from summary(found)
+        yield from summary(summary_rows(found))
         yield from anchoring_notes(found)
     elif snapshots := complete_snapshots(url):
         yield _activations(url, snapshots)

@@ -99,7 +99,7 @@ def count_block(task: CountTask) -> Counts:
     reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
     label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
     maps = zip(reads, prefetch(read, reads), strict=True)
-    labels = zip(label_reads, prefetch(partial(read_labels, task.labels.url), label_reads), strict=True)
+    labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
     for (values, peak), known in _shared(maps, labels):
         tables = (*known, lookup, task.labels.category)
         add_counts((intersection, unit_area), values, peak, task.thresholds, tables, (rows, cols), task.domain)

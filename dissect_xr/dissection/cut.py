@@ -87,11 +87,6 @@ class Block:
         return [(i, min(i + self.step, last)) for i in range(first, last, self.step)]
 
 
-def is_small(layer: Layer) -> bool:
-    """Whether the layer's activations are at most one read: then a single task dissects it."""
-    return layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize <= READ_BYTES
-
-
 def count_chunk_units(layer: Layer, unit_bytes: int) -> int:
     """Units of a chunk of counts: whole chunks of activations. Unit blocks are whole chunks of counts.
 

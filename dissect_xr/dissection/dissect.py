@@ -10,24 +10,23 @@ is killed has lost the tasks that were in flight and nothing else.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dissect_xr import store
-from dissect_xr.dissection.cut import Limits, is_small
+from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.labels import ProbeLabels, open_labels
 from dissect_xr.dissection.layers import Layer, Snapshot, complete_snapshots, open_layer
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import (
-    LayerThresholds,
     LayerToCount,
     count_blocks,
     count_folds,
     find_thresholds,
     tasks_of,
 )
+from dissect_xr.dissection.small import SmallLayer, dissect_small, is_small
 from dissect_xr.dissection.store import (
     LayerToDissect,
     StoreCounts,
@@ -36,10 +35,10 @@ from dissect_xr.dissection.store import (
     done_units,
     finish_snapshot,
     is_dissected,
-    write_counts,
+    threshold_arrays,
 )
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
-from dissect_xr.parallel.fold import Fold, Steps, folded_here, run_here, run_steps
+from dissect_xr.parallel.fold import Fold, Steps, run_steps
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.retry import kept_failures
@@ -103,6 +102,17 @@ def dissect(
         raise BlocksFailed(failures)
 
 
+def finish(probe: str, out: str, snapshot: Snapshot, method: Method) -> None:
+    """Write again what the layers of a dissected snapshot share, and its end, where a run was killed or it is damaged.
+
+    Needs no activations: they may have been removed.
+    """
+    create_root(out, open_labels(probe), method)
+    if store.marker(out, f"{snapshot.name}/done") is None:
+        begin_snapshot(out, snapshot, ())
+        finish_snapshot(out, snapshot)
+
+
 def _dissect_snapshot(
     activations: str,
     out: str,
@@ -132,9 +142,9 @@ def _dissect_snapshot(
                 layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
                 _check_pixels(layer, labels)
                 wanted = LayerToDissect(out, layer, labels, method, position)
-                if is_small(layer) and f"{wanted.path}/created" not in keys:
+                if is_small(wanted, pool.memory) and f"{wanted.path}/created" not in keys:
                     bar.expect(1)
-                    yield _small_layer(wanted, limits)
+                    yield _one_task(SmallLayer(wanted, pool.memory))
                 else:
                     bar.expect(tasks_of(layer, labels, len(method.fractions), limits))
                     yield _layer_in_steps(wanted, limits)
@@ -186,7 +196,8 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits) -> Steps:
     if store.marker(out, f"{path}/threshold", fingerprint=fingerprint) is None:
         found = yield from find_thresholds(wanted.layer, method.fractions, limits)
         with store.marked(out, f"{path}/threshold", fingerprint=fingerprint) as (writer, _):
-            _write_thresholds(writer, path, found)
+            for name, values in threshold_arrays(found).items():
+                writer.write(f"{path}/{name}", (0, 0), values)
     counted, blocks = done_units(wanted), count_blocks(wanted.layer, labels, len(method.fractions), limits)
     missing = [row for row in blocks if not counted.issuperset(range(*row[0].units))]
     levels = store.read(out, f"{path}/threshold")[:]
@@ -196,42 +207,6 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits) -> Steps:
     store.mark(out, f"{path}/done", fingerprint=fingerprint, written={}, note=wanted.summary, depends_on=depends_on)
 
 
-def _write_thresholds(writer: store.Writer, path: str, found: LayerThresholds) -> None:
-    writer.write(f"{path}/threshold", (0, 0), found.threshold)
-    writer.write(f"{path}/exceedance", (0, 0), found.exceedance)
-
-
-def _small_layer(wanted: LayerToDissect, limits: Limits) -> Steps:
-    """The dissection of a small layer: one task."""
-    yield [Fold(wanted.path, [SmallLayer(wanted, limits.memory)], dissect_small)]
-
-
-@dataclass(frozen=True)
-class SmallLayer:
-    """A layer that one task dissects whole."""
-
-    wanted: LayerToDissect
-    memory: int
-    """bytes that the task may use"""
-
-    @property
-    def what(self) -> str:
-        """What the task does, for messages."""
-        return f"counts of {self.wanted.path}, images number 0 to {self.wanted.layer.shape[0] - 1}"
-
-
-def dissect_small(task: SmallLayer) -> None:
-    """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked."""
-    wanted, limits = task.wanted, Limits(task.memory, 1)
-    key, method, labels = f"{wanted.path}/done", wanted.method, wanted.labels
-    if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
-        return
-    found = run_here(find_thresholds(wanted.layer, method.fractions, limits))
-    blocks = count_blocks(wanted.layer, labels, len(method.fractions), limits)
-    to_count = LayerToCount(wanted.layer, labels, found.threshold, wanted.anchoring, method.domain)
-    with store.marked(wanted.out, key, fingerprint=wanted.fingerprint) as (writer, note):
-        writer.add(wanted.create())
-        _write_thresholds(writer, wanted.path, found)
-        for fold in count_folds(to_count, blocks, limits.memory):
-            write_counts(writer, wanted.path, fold.key[0], *folded_here(fold))
-        note |= wanted.summary
+def _one_task(task: SmallLayer) -> Steps:
+    """The dissection of a small layer."""
+    yield [Fold(task.wanted.path, [task], dissect_small)]

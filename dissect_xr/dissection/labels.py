@@ -110,11 +110,14 @@ def _labels_of(url: str, fingerprint: str) -> ProbeLabels:
     return labels
 
 
-def read_labels(url: str, images: tuple[int, int]) -> LabelBlock:
+def read_labels(labels: ProbeLabels, images: tuple[int, int]) -> LabelBlock:
     """The labels of a half-open range of images."""
+    annotation, whole_image, annotated = _arrays_of(labels.url, labels.fingerprint)
     span = slice(*images)
-    return (
-        store.read(url, "annotation")[span],
-        store.read(url, "whole_image")[span],
-        store.read(url, "annotated")[span],
-    )
+    return annotation[span], whole_image[span], annotated[span]
+
+
+@lru_cache(maxsize=4)
+def _arrays_of(url: str, fingerprint: str) -> tuple[store.StoredArray, ...]:
+    """The arrays of a probe, opened once in this process; `fingerprint` tells them from those of one made again."""
+    return tuple(store.read(url, name) for name in ("annotation", "whole_image", "annotated"))

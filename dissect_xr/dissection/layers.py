@@ -4,7 +4,7 @@ Knows: how `activations.zarr` is laid out, read through the room `store`.
 Does not know: thresholds, labels, or which pass reads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -185,14 +185,15 @@ class Peaks:
         return np.asarray(self._array[images, self._first + (units.start or 0) : self._first + units.stop])
 
 
-def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def prefetch(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """`map`, but the next result is computed on another thread while the caller works on this one."""
+    if len(items) < 2:
+        yield from map(function, items)
+        return
     with ThreadPoolExecutor(1) as executor:
-        waiting = None
-        for item in items:
+        waiting = executor.submit(function, items[0])
+        for item in items[1:]:
             following = executor.submit(function, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
             yield waiting.result()
+            waiting = following
+        yield waiting.result()

@@ -39,6 +39,7 @@ from dissect_xr.dissection.method import Domain
 from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
     HistogramTask,
+    LayerThresholds,
     Selection,
     bins,
     decode,
@@ -52,16 +53,6 @@ from dissect_xr.dissection.thresholds import (
     top_code,
 )
 from dissect_xr.parallel.fold import Fold
-
-
-@dataclass(frozen=True)
-class LayerThresholds:
-    """The thresholds of one layer, and how many activations exceed each."""
-
-    threshold: NDArray[np.float32]
-    """(fraction, unit)"""
-    exceedance: NDArray[np.int64]
-    """(fraction, unit)"""
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,6 @@ SAMPLE_VALUES = 1 << 14
 SAMPLE_UNITS = 256
 """Units that one task samples."""
 
-FEW = 32
-"""Bins per value from which sorting the values (80 ns each) takes less time than going through the bins (3 ns each)."""
-
 MERGED_UNITS = 16
 """Units whose histograms are merged at a time."""
 
@@ -100,6 +97,16 @@ class HistogramTask:
         return f"thresholds of {self.layer.path}, {covered}"
 
 
+@dataclass(frozen=True)
+class LayerThresholds:
+    """The thresholds of one layer, and how many activations exceed each."""
+
+    threshold: NDArray[np.float32]
+    """(fraction, unit)"""
+    exceedance: NDArray[np.int64]
+    """(fraction, unit)"""
+
+
 def rank(fraction: float, count: int) -> int:
     """Index of T among `count` values in descending order: floor(fraction * count), in exact decimal arithmetic.
 
@@ -112,11 +119,6 @@ def rank(fraction: float, count: int) -> int:
 def top_code(itemsize: int) -> int:
     """The code of +inf for floats of `itemsize` bytes; the code of -inf is its negative."""
     return 0x7C00 if itemsize == 2 else 0x7F800000
-
-
-def top_mask(itemsize: int) -> int:
-    """All bits of a float of `itemsize` bytes but the sign."""
-    return (1 << (8 * itemsize - 1)) - 1
 
 
 def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
@@ -195,9 +197,6 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
     peaks = Peaks(layer)
     base = (task.low >> task.shift) << task.shift
     widths = np.maximum(0, ((task.high - base) >> task.shift) + 1)
-    images = task.block.images[1] - task.block.images[0]
-    if images * layer.cells * FEW <= widths.max():
-        return _sorted_histogram(task, array[slice(*task.block.images), first:last])
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.zeros(offsets[-1], np.int32)
 
@@ -209,16 +208,6 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
         flat = bits(values.reshape(*values.shape[:2], -1), "i")
         histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
     return _listed(counts, offsets, base, task.shift)
-
-
-def _sorted_histogram(task: HistogramTask, values: NDArray[np.floating]) -> SparseHistogram:
-    """The same of maps (image, unit, y, x) that have few values for the many codes: by sorting, without bins."""
-    raw = np.moveaxis(bits(values, "i"), 1, 0).reshape(values.shape[1], -1).astype(np.int64)
-    codes = np.where(raw >= 0, raw, -(raw & top_mask(values.dtype.itemsize)))
-    units, _ = np.nonzero(counted := (codes >= task.low[:, None]) & (codes <= task.high[:, None]))
-    keys = (units << 32) + ((codes[counted] >> task.shift) << task.shift) + MIDDLE
-    found, counts = np.unique(keys, return_counts=True)
-    return found, counts.astype(np.int64)
 
 
 def _listed(

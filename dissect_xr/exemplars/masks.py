@@ -139,7 +139,7 @@ def image_counts(
     """
     channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
     maps = store.read(view.layer.url, f"{view.layer.path}/activation")[slice(*images), channel : channel + 1]
-    planes, whole, annotated = read_labels(labels.url, images)
+    planes, whole, annotated = read_labels(labels, images)
     number = labels.concepts[concept]
     area = (planes == number).sum(axis=(1, 2, 3)) + (whole == number).any(axis=1) * planes[0, 0].size
     intersection, active = np.zeros((2, len(maps)), np.int64)

@@ -13,8 +13,8 @@ block are written, the worker writes the marker `first/blocks/64-128` to the obj
     {"depends_on": [],
      "fingerprint": "9f2c...",                                    sha256 of what the block was made from
      "note": {"batch": 32},
-     "objects": {"first/conv1/activation/c/1/0/0/0": [804312, 1917132407],    bytes and crc32c
-                 "first/conv1/peak/c/1/0": [5120, 304860571]}}
+     "objects": {"first/conv1/activation/c.1.0.0.0": [804312, 1917132407],    bytes and crc32c
+                 "first/conv1/peak/c.1.0": [5120, 304860571]}}
     bd82a251                                                      crc32c of the marker itself, in hex
 
 When all blocks are finished, the marker `first/conv1/done` is written, and so is one for every other layer. It lists no
@@ -26,6 +26,7 @@ a marker, computes images 64 to 127 again, and writes the `done` markers again.
 
 import json
 from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
 from typing import Any
 
 from dissect_xr.errors import DamagedError, DissectError
@@ -110,8 +111,9 @@ def drop(url: str, keys: Iterable[str]) -> set[str]:
             content[key] = set()
     while more := {key for key, depends_on in content.items() if depends_on & dropped} - dropped:
         dropped |= more
-    # Markers with more dependencies are removed first, so that no marker left by a kill depends on a removed one.
-    for key in sorted(dropped, key=lambda key: -len(content.get(key, ()))):
+    # Markers that depend on others are removed before those, so that no marker left by a kill depends on a removed one.
+    graph = {key: content.get(key, set()) & dropped for key in dropped}
+    for key in reversed(list(TopologicalSorter(graph).static_order())):
         objects.delete(*_location(url, key))
     return dropped & set(content)
 

@@ -4,7 +4,7 @@ Knows: which errors mean that an object is damaged, where to look for more damag
 Does not know: how an object is computed. A stage computes every block that has no marker.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError
@@ -76,7 +76,14 @@ def _unreadable(error: Exception) -> dict[str, set[str]]:
     return unreadable
 
 
-def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None, show: bool = True) -> list[Damage]:
+def repair(
+    url: str,
+    *,
+    full: bool = False,
+    within: Iterable[str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    show: bool = True,
+) -> list[Damage]:
     """The damaged objects, after deleting them and the markers that list them, so that their blocks are computed again.
 
     Parameters
@@ -86,6 +93,8 @@ def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None,
     within
         Keys of objects and paths of groups and arrays: only these, their objects and the markers are checked, and every
         byte of them. None checks the whole store.
+    sizes
+        Key -> bytes of all objects, where the caller has listed them already.
     show
         Whether to draw a progress bar while every byte of the store is read.
     """
@@ -96,7 +105,7 @@ def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None,
     elif full:
         damages = list(read_all(expected(url), show=show))
     else:
-        sizes = objects.sizes(url)
+        sizes = objects.sizes(url) if sizes is None else sizes
         damages = list(inspect(expected(url, sealed(url, sizes, markers(url))), sizes=sizes))
     if damages:
         drop(url, {key for damage in damages for key in damage.markers})
@@ -108,10 +117,9 @@ def repair(url: str, *, full: bool = False, within: Iterable[str] | None = None,
     return damages
 
 
-def sweep(url: str) -> int:
-    """Delete partial files that killed writers left, and return how many. No other process may write to the store."""
-    if not objects.is_local(url):
-        return 0
-    partial = [key for key in objects.sizes(url) if key.endswith(objects.PARTIAL)]
+def sweep(url: str) -> dict[str, int]:
+    """Key -> bytes of all objects, after deleting partial files that killed writers left. Nobody else may write."""
+    sizes = objects.sizes(url)
+    partial = [key for key in sizes if key.endswith(objects.PARTIAL)] if objects.is_local(url) else []
     objects.delete_all(url, partial)
-    return len(partial)
+    return {key: size for key, size in sizes.items() if key not in set(partial)} if partial else sizes

@@ -5,7 +5,7 @@ Does not know: what is wrong where a seal does not hold: `verify` then reads the
 
 An example. A snapshot of 132 layers on 63,305 images has 248 image blocks, whose markers list 37,000 objects. When it
 is finished, the marker `<snapshot>/done` is written with a seal: the sha256 over a line for each object in the order of
-keys, such as "20/conv1/activation/c/0/0/0/0 4194304 -". A run that starts lists the objects, makes the same lines from
+keys, such as "20/conv1/activation/c.0.0.0.0 4194304 -". A run that starts lists the objects, makes the same lines from
 the sizes it finds, and where the digests agree it reads one marker instead of 249. The metadata of arrays and groups is
 small, and a flipped bit in it changes no size: its lines end with a checksum, and it is read.
 """

@@ -10,10 +10,11 @@ crc32c 304860571, and there is a marker `first/conv1/done`.
    and of `first/conv1`, and compares size and crc32c of the bytes read with (312, 304860571). With 311 bytes, or with
    one flipped bit, it raises `DamagedError`. If none of these markers lists the object, the group is not finished yet,
    and the bytes are returned unchecked.
-2. zarr gets the chunk `first/conv1/activation/c/3/0/0/0`. If the object exists, it is returned unchecked: its zstd
+2. zarr gets the chunk `first/conv1/activation/c.3.0.0.0`. If the object exists, it is returned unchecked: its zstd
    frame ends with a checksum of its own, which zarr's codec compares.
 3. If the object does not exist, zarr would fill the array with zeros. But `first/conv1/done` says that all chunks of
-   the group were written, so `DamagedError` is raised. Without that marker the chunk counts as not written yet.
+   the group were written, so `DamagedError` is raised. So it is for a chunk that one of the other markers lists, as the
+   names of the images at the root. What neither says counts as not written yet.
 
 The content of the markers is read once per process and store, and again after `forget`, or when a comparison fails:
 this run may have written the metadata again. Such a check is decided by what it has read itself, since other threads
@@ -35,9 +36,9 @@ from dissect_xr.store.markers import Written, marker
 METADATA = "zarr.json"
 
 LISTING = ("created", "done")
-"""Last parts of the keys of those markers that list metadata."""
+"""Last parts of the keys of those markers that list metadata, and the chunks that are written with it."""
 
-_CHUNK = re.compile(r"(^|/)c(/\d+)*$")
+_CHUNK = re.compile(r"(^|/)c([./]\d+)*$")
 
 MEND = (
     "`dissect-xr verify` lists all damage; `run --verify` computes all damaged blocks again, `run` those that it reads."
@@ -77,7 +78,7 @@ class VerifiedStore(WrapperStore[Any]):
         if value is not None:
             check_metadata(self.url, key, value.to_bytes())
         elif _listed_metadata(self.url).is_finished(key):
-            message = f"{objects.join(self.url, key)}: is missing, though its array is finished. {MEND}"
+            message = f"{objects.join(self.url, key)}: is missing, though it was written. {MEND}"
             raise DamagedError(message, self.url, key)
 
 
@@ -142,7 +143,10 @@ class _ListedMetadata:
         """paths of the groups that have a marker `done`"""
 
     def load(self, key: str) -> tuple[dict[str, list[int]], set[str]]:
-        """`objects` and `done` of the groups above the object `key`, read from their markers now, and kept."""
+        """`objects` and `done` of the groups above the object `key`, read from their markers now, and kept.
+
+        A chunk is among the objects if it is `key` itself.
+        """
         listed: dict[str, list[int]] = {}
         done: set[str] = set()
         known, finished = self.objects, self.done  # if `forget` is called meanwhile, what is read here is not kept
@@ -155,7 +159,7 @@ class _ListedMetadata:
                     continue
                 if name == "done":
                     done.add(group)
-                listed |= {k: v for k, v in content["objects"].items() if k.endswith(METADATA)}
+                listed |= {k: v for k, v in content["objects"].items() if k.endswith(METADATA) or k == key}
         if key not in listed:
             known.pop(key, None)
         known.update(listed)
@@ -163,10 +167,13 @@ class _ListedMetadata:
         return listed, done
 
     def is_finished(self, key: str) -> bool:
-        """Whether the chunk `key` belongs to an array of a group that has a marker `done`."""
+        """Whether the chunk `key` is listed, or belongs to an array of a group that has a marker `done`."""
         parts = key.split("/")
         groups = {"/".join(parts[:depth]) for depth in range(len(parts))}
-        return bool(groups & self.done) or bool(groups & self.load(key)[1])
+        if groups & self.done:
+            return True
+        listed, done = self.load(key)
+        return key in listed or bool(groups & done)
 
 
 @functools.lru_cache(maxsize=64)

@@ -162,12 +162,22 @@ def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
     damages, count = [], 0
     for url in stores_at(path):
         listed = expected(url)
-        # With `keep_activations: none`, only the root group is left of a store of activations.
-        if not listed.by and not listed.damages and set(objects.sizes(url)) != {METADATA}:
+        if not listed.damages and _is_unfinished(listed):
             damages.append(Damage(url, "no marker lists anything in it, so nothing in it is finished", ()))
         count += len(listed.objects)
         damages += read_all(listed, show=show)
     return damages, count
+
+
+def _is_unfinished(listed: Expected) -> bool:
+    """Whether no marker lists anything, but for that of the root, though there is more than the root.
+
+    With `keep_activations: none`, only the root is left of a store of activations.
+    """
+    if any(key != "created" for keys in listed.by.values() for key in keys):
+        return False
+    root = {key.partition("/")[0] for key in listed.objects} | {METADATA}
+    return any(key.partition("/")[0] not in root for key in objects.sizes(listed.url))
 
 
 def read_all(listed: Expected, *, show: bool = True) -> Iterator[Damage]:

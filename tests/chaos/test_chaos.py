@@ -18,6 +18,7 @@ import runs
 import theatre
 
 from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.store import objects
 from dissect_xr.store.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -32,14 +33,21 @@ STAGES = {
     "start": "recipe.yaml",
     "probe": "markers/probe.zarr/blocks",
     "activations": "markers/activations.zarr/first/blocks",
-    "thresholds": "markers/activations.zarr/first/first/done.json",
-    "counts": "markers/dissection.zarr/first",
+    "thresholds": "markers/activations.zarr/first/done.json",
+    "dissection": "markers/dissection.zarr/first",
+    "first thresholds": "markers/dissection.zarr/first/first.0/threshold.json",
+    "first counts": "markers/dissection.zarr/first/first.0/counts",
+    "first layer": "markers/dissection.zarr/first/first.0/done.json",
     "second": "markers/activations.zarr/second",
     "end": "markers/dissection.zarr/second",
 }
 """Stage -> what lies in the output directory once it is under way."""
 
-RECIPE = runs.RECIPE.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:")
+BETWEEN_LAYERS = ("first thresholds", "first counts", "first layer")
+"""Stages in which one layer has come further than others, for a moment; the first two only if layers are large."""
+
+RECIPE = runs.RECIPE.replace("layers: [first, second]", "layers: [first.0, first.1, first, second.0, second.1, second]")
+RECIPE = RECIPE.replace("layers:", "    - {name: third, step: 9, seed: 2}\nlayers:")
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +62,24 @@ def undisturbed(tmp_path_factory):
 
 def under_way(out: str, stage: str) -> bool:
     """Whether a run has come to a stage."""
-    from dissect_xr.store import objects
-
     if objects.is_local(out):
         return Path(out, STAGES[stage]).exists()
     name = STAGES[stage]
     return bool(objects.read(out, name) is not None or objects.sizes(out, f"{name}/"))
 
 
-def round_of(seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, **extra: str) -> None:
-    """Kill one process at a random moment, give the command again, and compare."""
+def round_of(
+    seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, *, stages=tuple(STAGES), **extra: str
+) -> None:
+    """Kill one process at a random moment of one of the stages, give the command again, and compare."""
     draw = random.Random(seed)
-    victim, stage, delay = draw.choice(VICTIMS), draw.choice(list(STAGES)), draw.random() * 0.6
-    print(f"seed {seed}: SIGKILL of {victim} {delay:.2f} s into {stage}")
+    victim, stage, delay = draw.choice(VICTIMS), draw.choice(stages), draw.random() * 0.6
+    size = draw.choice(runs.SIZES) if stage not in BETWEEN_LAYERS[:2] else "large"
+    if stage in BETWEEN_LAYERS:
+        delay /= 20  # the moment is short
+    if size == "large":
+        extra["LARGE_ABOVE"] = "64"
+    print(f"seed {seed}: SIGKILL of {victim} {delay:.2f} s into {stage}, {size} layers")
     stage_folder.mkdir(exist_ok=True)
     play = theatre.Theatre(stage_folder, theatre.environment(SLOW_FORWARD="0.05", **extra))
     try:
@@ -77,6 +90,7 @@ def round_of(seed: int, out: str, stage_folder: Path, arguments: list[str], want
             time.sleep(0.02)
         time.sleep(delay)
         play.kill(victim)
+        print(f"seed {seed}: layers done: {[key for key in objects.sizes(out, 'markers/') if dissected(key)]}")
         code = finished(play, victim)
         print(f"seed {seed}: the client ended with {code}")
         assert "Traceback" not in play.log("client"), play.log("client")
@@ -96,6 +110,11 @@ def round_of(seed: int, out: str, stage_folder: Path, arguments: list[str], want
         assert not Path(out, "lock").exists()
 
 
+def dissected(key: str) -> bool:
+    """Whether a marker is that of a layer whose dissection is finished."""
+    return key.startswith("markers/dissection.zarr") and key.endswith("/done.json") and key.count("/") == 4
+
+
 def finished(play: theatre.Theatre, victim: str) -> int:
     """Exit code of the disturbed client: killed, done in spite of it, or ended by one clear error."""
     if victim in ("plain", "gpu"):
@@ -113,6 +132,13 @@ def finished(play: theatre.Theatre, victim: str) -> int:
 def test_killed_at_any_moment(undisturbed, tmp_path, seed):
     arguments, wanted = undisturbed
     round_of(seed, str(tmp_path / "run"), tmp_path / "stage", arguments, wanted)
+
+
+@pytest.mark.parametrize("seed", LOCAL[:2])
+@pytest.mark.parametrize("stage", BETWEEN_LAYERS)
+def test_killed_between_layers(undisturbed, tmp_path, stage, seed):
+    arguments, wanted = undisturbed
+    round_of(seed, str(tmp_path / "run"), tmp_path / "stage", arguments, wanted, stages=(stage,))
 
 
 @pytest.mark.parametrize("seed", S3)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -309,13 +310,12 @@ def test_a_poisoned_block_is_named_with_its_images_and_a_resume_does_just_it(
 
 POISONED = {
     "small": {
-        "histogram_block": ("counts", "images number 0 to 19", 1),
-        "count_block": ("counts", "images number 0 to 19", 1),
+        "dissect.dissect_small": ("counts", "images number 0 to 19", 1),
     },
     "large": {
-        "sample_bound": ("thresholds", "units 0 to 5", 1),
-        "histogram_block": ("thresholds", "images number 0 to 15, units 0 to 5", 1),
-        "count_block": ("counts", "images number 0 to 15, units 0 to 5", 2),
+        "passes.sample_bound": ("thresholds", "units 0 to 5", 1),
+        "passes.histogram_block": ("thresholds", "images number 0 to 15, units 0 to 5", 1),
+        "passes.count_block": ("counts", "images number 0 to 15, units 0 to 5", 2),
     },
 }
 """Layers -> function that fails -> what is said to fail, of what, and how many layers have thresholds then."""
@@ -325,20 +325,19 @@ POISONED = {
 def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
     images, undisturbed, tmp_path, layers, capsys, monkeypatch
 ):
-    from dissect_xr.dissection import passes
-
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
     for name, (what, of, finished) in POISONED[layers].items():
-        real = getattr(passes, name)
+        real = pkgutil.resolve_name(f"dissect_xr.dissection.{name}")
 
         def poisoned(task, real=real):
             first = not hasattr(task, "block") or task.block.images[0] == 0
-            if task.layer.path == "first/second" and first:
+            layer = task.wanted.layer if hasattr(task, "wanted") else task.layer
+            if layer.path == "first/second" and first:
                 raise RuntimeError("poison")
             return real(task)
 
-        with patch.object(passes, name, poisoned), runs.LAYERS[layers]():
+        with patch(f"dissect_xr.dissection.{name}", poisoned), runs.LAYERS[layers]():
             assert runs.call("run", *given) == 3
         done = {str(path.parent.relative_to(tmp_path / "run/markers/dissection.zarr")) for path in
                 (tmp_path / "run/markers/dissection.zarr").rglob("done.json")}  # fmt: skip
@@ -356,10 +355,8 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
 
 @pytest.mark.parametrize(("layers", "name"), [(size, name) for size in POISONED for name in POISONED[size]])
 def test_what_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, layers, name, monkeypatch):
-    from dissect_xr.dissection import passes
-
     monkeypatch.setattr(retry, "PAUSE", 0.0)
-    real, tries = getattr(passes, name), []
+    real, tries = pkgutil.resolve_name(f"dissect_xr.dissection.{name}"), []
 
     def once(task):
         tries.append(task.what)
@@ -367,7 +364,7 @@ def test_what_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, 
             raise OSError(errno.EIO, "Input/output error")
         return real(task)
 
-    with patch.object(passes, name, once), runs.LAYERS[layers]():
+    with patch(f"dissect_xr.dissection.{name}", once), runs.LAYERS[layers]():
         assert runs.call("run", *arguments(tmp_path, images), "--out", str(tmp_path / "run")) == 0
     assert max(map(tries.count, tries)) == 2
     assert runs.contents(str(tmp_path / "run")) == undisturbed

@@ -24,6 +24,7 @@ from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.activations.store import LayerShape
 from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection import cut, kernels, passes, thresholds
+from dissect_xr.dissection import dissect as module
 from dissect_xr.dissection.counts import CountTask, count_block
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.labels import open_labels
@@ -122,7 +123,7 @@ def test_same_for_every_cut(tmp_path):
     seen = []
     for n, (sizes, pool) in enumerate(
         [
-            ({"units": 64, "chunk": 10**6, "shard": 10**6, "read": 10**6, "labels": 10**6, "task": 10**9}, Threads(1)),
+            ({"units": 64, "chunk": 10**6, "shard": 10**6, "read": 20_000, "labels": 10**6, "task": 10**9}, Threads(1)),
             ({"units": 4, "chunk": 1, "shard": 1, "read": 1, "task": 1}, Threads(1, memory=2**17)),
             ({"units": 5, "chunk": 500, "shard": 5000, "read": 1000, "task": 2000}, Threads(3, memory=2**18)),
             ({"units": 1, "chunk": 100, "shard": 200, "read": 100, "task": 10**6}, Threads(5, memory=2**16)),
@@ -657,9 +658,9 @@ def test_layers_of_a_later_snapshot_are_added(layers, tmp_path):
     dissect(activations, probe, out, method=method, only=[("s", "two")], pool=Threads(1), show=False)
     assert stores.complete_pairs(out) == [("s", "two")]
     stores.write_layers(tmp_path, probe, {"two": noise(10, 6, (3, 5), seed=2)}, snapshot=SnapshotInfo("t", step=-3))
-    with spied(passes, "count_block") as tasks:
+    with spied(module, "dissect_small") as tasks:
         dissect(activations, probe, out, method=method, pool=Threads(1), show=False)
-    assert {(t.layer.snapshot, t.layer.name) for t in tasks} == {("s", "one"), ("t", "two")}
+    assert {task.wanted.path for task in tasks} == {"s/one", "t/two"}
     assert [snapshot for snapshot, _ in stores.complete_pairs(out)] == ["t", "s", "s"]
     stores.assert_same(stores.stored(out, "s/one"), wanted["one"])
 

@@ -104,8 +104,8 @@ def test_each_chunk_of_peaks_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(reader, "VerifiedStore", Noting)
     monkeypatch.setattr(module, "PEAKS", 4 * 5 * rows)
     xr.testing.assert_identical(top_images(url, "s", stores.LAYER, k=2), wanted)
-    chunks = sorted(key for key in read if "/peak/c/" in key)
-    assert chunks == [f"s/{stores.LAYER}/peak/c/{n}/0" for n in range(6)]
+    chunks = sorted(key for key in read if "/peak/c." in key)
+    assert chunks == [f"s/{stores.LAYER}/peak/c.{n}.0" for n in range(6)]
 
 
 @pytest.fixture(scope="module")

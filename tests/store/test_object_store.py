@@ -14,6 +14,13 @@ from dissect_xr.store.lock import locked
 from dissect_xr.store.verify import verify
 
 
+@pytest.fixture(scope="module", params=runs.SIZES)
+def size(request):
+    """Whether all layers are small or large."""
+    with runs.layers_are(request.param):
+        yield request.param
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """(arguments, contents of the run on a disk)."""
@@ -24,12 +31,12 @@ def undisturbed(tmp_path_factory):
     return arguments, runs.contents(str(folder / "run"))
 
 
-def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, s3, capsys):
+def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, size, s3, capsys):
     from dissect_xr.dissection import dissect
 
     arguments, wanted = undisturbed
     out = f"{s3.bucket()}/some/where"
-    with patch.object(dissect, "_thresholds", side_effect=KeyboardInterrupt):
+    with patch.object(dissect, "find_thresholds", side_effect=KeyboardInterrupt):
         assert runs.call("run", *arguments, "--out", out) == 130
     assert objects.read(out, "lock") is None
     before = objects.sizes(out, "markers/probe.zarr/")
@@ -43,20 +50,21 @@ def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, s3, capsy
     assert "detectors" in capsys.readouterr().out
 
 
-def test_damage_on_an_object_store_is_mended(undisturbed, s3):
+def test_damage_on_an_object_store_is_mended(undisturbed, size, s3):
     arguments, wanted = undisturbed
     out = f"{s3.bucket()}/run"
     assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
     url = f"{out}/dissection.zarr"
-    key = "first/first/intersection/c/0/0/0"
+    key = "first/first/intersection/c.0.0.0"
     objects.write(url, key, (objects.read(url, key) or b"")[:-1])
-    objects.delete(f"{out}/probe.zarr", "annotation/c/0/0/0/0")
+    objects.delete(f"{out}/probe.zarr", "annotation/c.0.0.0.0")
     assert runs.call("verify", out) == 2
     assert runs.call("run", *arguments, "--out", out, "--verify") == 0
     assert verify(out)[0] == []
     assert runs.contents(out) == wanted
     content = objects.read(url, key) or b""
     objects.write(url, key, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    objects.delete(out, "summary.json")  # what a run keeps of its results, so that it need not read them again
     assert runs.call("run", *arguments, "--out", out) == 0
     assert verify(out)[0] == []
     assert runs.contents(out) == wanted

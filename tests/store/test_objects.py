@@ -112,7 +112,7 @@ def losing_chunks(monkeypatch, error: Exception, times: int) -> list[str]:
     keys: list[str] = []
 
     def lose(key):
-        if "/c/" in key:
+        if "/c." in key:
             keys.append(key)
             if len(keys) <= times:
                 raise error

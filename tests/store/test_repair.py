@@ -20,7 +20,7 @@ from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed
 from dissect_xr.parallel import retry
 from dissect_xr.plot import figures
 from dissect_xr.probe.digits.write import write_digits
-from dissect_xr.store import objects, reader, repair
+from dissect_xr.store import objects, reader, repair, verified, writer
 from dissect_xr.store.repair import mended
 from dissect_xr.store.verify import verify
 
@@ -31,31 +31,46 @@ def no_figures(monkeypatch):
     monkeypatch.setattr(figures, "save_figures", lambda ds, folder: ())
 
 
+@pytest.fixture(scope="module", params=runs.SIZES)
+def size(request):
+    """Whether all layers are small or large."""
+    with runs.layers_are(request.param):
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """(arguments, a finished run, the same one before its dissection); no test may change them."""
+def made(tmp_path_factory):
+    """(arguments, folder of a finished run for each size and of one without its dissection); no test may change it."""
     folder = tmp_path_factory.mktemp("finished")
     write_digits(folder / "digits", images=20, size=64)
     arguments = [str(runs.write_recipe(folder / "recipe")), "--set", f"data={folder / 'digits'}", "--quiet"]
     for command in ("probe", "extract"):
         assert runs.call(command, *arguments, "--out", str(folder / "begun")) == 0
-    assert runs.call("run", *arguments, "--out", str(folder / "run")) == 0
-    return arguments, folder / "run", folder / "begun"
+    for size in runs.SIZES:
+        with runs.layers_are(size), patch.object(figures, "save_figures", lambda ds, folder: ()):
+            assert runs.call("run", *arguments, "--out", str(folder / size)) == 0
+    return arguments, folder
+
+
+@pytest.fixture(scope="module")
+def finished(made):
+    """What a run must hold in the end, whether its layers are small or large."""
+    return runs.contents(str(made[1] / "small"))
 
 
 @pytest.fixture
-def run(finished, tmp_path):
+def run(made, size, tmp_path):
     """(arguments, output directory) of a copy of the finished run."""
-    arguments, out, _ = finished
-    shutil.copytree(out, tmp_path / "run")
+    arguments, folder = made
+    shutil.copytree(folder / size, tmp_path / "run")
     return [*arguments, "--out", str(tmp_path / "run")], tmp_path / "run"
 
 
 @pytest.fixture
-def begun(finished, tmp_path):
+def begun(made, size, tmp_path):
     """(arguments, output directory) of a copy of the run that is finished but for its dissection."""
-    arguments, _, out = finished
-    shutil.copytree(out, tmp_path / "run")
+    arguments, folder = made
+    shutil.copytree(folder / "begun", tmp_path / "run")
     return [*arguments, "--out", str(tmp_path / "run")], tmp_path / "run"
 
 
@@ -66,114 +81,196 @@ def rot(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def marked(out: Path) -> dict[str, int]:
-    """Marker -> when it was written; those of ends, which rest on others, left out."""
-    found = {
-        path.relative_to(out / "markers").with_suffix("").as_posix(): path for path in out.rglob("markers/**/*.json")
-    }
-    return {key: path.stat().st_mtime_ns for key, path in found.items() if not key.endswith("/done")}
-
-
 def same(out: Path, finished) -> bool:
-    return verify(str(out))[0] == [] and runs.contents(str(out)) == runs.contents(str(finished[1]))
+    return verify(str(out))[0] == [] and runs.contents(str(out)) == finished
+
+
+def again(before: dict[str, int], out: Path) -> set[str]:
+    """The blocks that were written again."""
+    after = runs.blocks(out)
+    return {key for key in before if after[key] != before[key]}
 
 
 NEEDED = [
-    ("activations.zarr/first/first/activation/c/0/0/0/0", "activations.zarr/first/blocks/0-16"),
-    ("activations.zarr/second/second/activation/c/1/0/0/0", "activations.zarr/second/blocks/16-20"),
-    ("activations.zarr/first/second/peak/c/1/0", "activations.zarr/first/blocks/16-20"),
-    ("activations.zarr/first/first/image/c/0", "activations.zarr/first/created"),
-    ("activations.zarr/second/second/zarr.json", "activations.zarr/second/created"),
-    ("activations.zarr/first/first/peak/zarr.json", "activations.zarr/first/created"),
-    ("probe.zarr/annotation/c/1/0/0/0", "probe.zarr/blocks/16-20"),
-    ("probe.zarr/whole_image/c/0/0", "probe.zarr/blocks/0-16"),
-    ("probe.zarr/annotated/c/0/0", "probe.zarr/blocks/0-16"),
-    ("probe.zarr/image/c/0", "probe.zarr/created"),
-    ("probe.zarr/concept/c/0", "probe.zarr/created"),
-    ("probe.zarr/concept_name/c/0", "probe.zarr/created"),
-    ("probe.zarr/concept_category/c/0", "probe.zarr/created"),
-    ("probe.zarr/category/c/0", "probe.zarr/created"),
-    ("probe.zarr/concept_area/c/0", None),
-    ("probe.zarr/category_area/c/0", None),
-    ("probe.zarr/zarr.json", None),
-    ("markers/probe.zarr/blocks/0-16.json", "probe.zarr/blocks/0-16"),
-    ("markers/activations.zarr/first/second/done.json", None),
+    ("activations.zarr/first/first/activation/c.0.0.0.0", {"activations.zarr/first/blocks/0-16"}),
+    ("activations.zarr/second/second/activation/c.1.0.0.0", {"activations.zarr/second/blocks/16-20"}),
+    ("activations.zarr/first/peak/c.1.0", {"activations.zarr/first/blocks/16-20"}),
+    ("activations.zarr/second/second/zarr.json", {"activations.zarr/second/created"}),
+    ("activations.zarr/first/peak/zarr.json", {"activations.zarr/first/created"}),
+    ("activations.zarr/first/first/activation/zarr.json", {"activations.zarr/first/created"}),
+    ("activations.zarr/second/zarr.json", {"activations.zarr/second/created"}),
+    ("activations.zarr/zarr.json", {"activations.zarr/created"}),
+    ("activations.zarr/image/zarr.json", {"activations.zarr/created"}),
+    ("probe.zarr/annotation/c.1.0.0.0", {"probe.zarr/blocks/16-20"}),
+    ("probe.zarr/whole_image/c.0.0", {"probe.zarr/blocks/0-16"}),
+    ("probe.zarr/annotated/c.0.0", {"probe.zarr/blocks/0-16"}),
+    ("probe.zarr/image/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_name/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_category/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/category/c.0", {"probe.zarr/created"}),
+    ("probe.zarr/concept_area/c.0", set()),
+    ("probe.zarr/category_area/c.0", set()),
+    ("probe.zarr/zarr.json", set()),
+    ("markers/probe.zarr/blocks/0-16.json", {"probe.zarr/blocks/0-16"}),
+    ("markers/activations.zarr/created.json", {"activations.zarr/created"}),
+    ("markers/activations.zarr/first/created.json", {"activations.zarr/first/created"}),
+    ("markers/activations.zarr/first/done.json", set()),
 ]
-"""An object that a dissection reads, and the marker of the block that makes it; None for the end of a stage."""
+"""An object that a dissection reads, and the markers of the blocks that are made again; none for the end of a stage."""
 
 
 @pytest.mark.parametrize(("pattern", "block"), NEEDED)
 def test_what_a_dissection_reads_is_made_again(finished, begun, pattern, block, capsys):
     arguments, out = begun
-    before = marked(out)
+    before = runs.blocks(out)
     rot(out / pattern)
     assert runs.call("run", *arguments) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "will be done again" in line]
     assert len(said) == 1
     assert str(out / pattern) in said[0]
     assert same(out, finished)
-    after = marked(out)
-    assert {key for key in before if after[key] != before[key]} == ({block} if block else set())
+    assert again(before, out) == block
+
+
+RESULTS = [
+    ("dissection.zarr/concept_area/c.0", {"created"}),
+    ("dissection.zarr/concept/c.0", {"created"}),
+    ("dissection.zarr/concept_name/c.0", {"created"}),
+    ("dissection.zarr/concept_category/c.0", {"created"}),
+    ("dissection.zarr/category/c.0", {"created"}),
+    ("dissection.zarr/fraction/c.0", {"created"}),
+    ("dissection.zarr/category_area/zarr.json", {"created"}),
+    ("dissection.zarr/zarr.json", {"created"}),
+    ("dissection.zarr/first/zarr.json", {"first/created"}),
+    ("markers/dissection.zarr/created.json", {"created"}),
+    ("markers/dissection.zarr/first/done.json", set()),
+]
+"""An object that the results read, and the markers that are written again."""
+
+OF_LAYERS = {
+    "small": [
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/done"}),
+        ("dissection.zarr/first/second/unit_area/c.0.0.0", {"first/second/done"}),
+        ("dissection.zarr/first/first/dead/c.0.0", {"first/first/done"}),
+        ("dissection.zarr/first/first/threshold/zarr.json", {"first/first/done"}),
+        ("dissection.zarr/second/second/zarr.json", {"second/second/done"}),
+        ("markers/dissection.zarr/first/first/done.json", {"first/first/done"}),
+    ],
+    "large": [
+        ("dissection.zarr/second/first/intersection/c.0.0.0", {"second/first/counts/0-6"}),
+        ("dissection.zarr/first/second/unit_area/c.0.0.0", {"first/second/counts/0-6"}),
+        ("dissection.zarr/first/first/dead/c.0.0", {"first/first/counts/0-6"}),
+        ("dissection.zarr/first/first/threshold/zarr.json", {"first/first/created"}),
+        ("dissection.zarr/second/second/zarr.json", {"second/second/created"}),
+        ("markers/dissection.zarr/first/first/created.json", {"first/first/created"}),
+        ("markers/dissection.zarr/first/first/done.json", set()),
+    ],
+}
+"""As `RESULTS`, for objects whose markers depend on the size of the layers."""
 
 
 @pytest.mark.parametrize(
-    ("pattern", "block"),
-    [
-        ("second/first/intersection/c/0/0/0", "second/first/counts/0-6"),
-        ("first/second/unit_area/c/0/0/0", "first/second/counts/0-6"),
-        ("first/first/dead/c/0/0", "first/first/counts/0-6"),
-        ("first/first/concept_name/c/0", "first/first/created"),
-    ],
+    ("size", "pattern", "block"),
+    [(size, *row) for size in runs.SIZES for row in RESULTS + OF_LAYERS[size]],
+    indirect=["size"],
 )
-def test_what_the_results_read_is_made_again(finished, run, pattern, block):
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_what_the_results_read_is_made_again(finished, run, pattern, block, keep, monkeypatch):
     arguments, out = run
-    before = marked(out)
-    rot(out / "dissection.zarr" / pattern)
+    before = {key for key in runs.blocks(out) if key.startswith("dissection")}
+    if keep == "none":
+        arguments = [*arguments, "--set", "keep_activations=none"]
+        assert runs.call("run", *arguments) == 0
+    when, real, extracted = runs.blocks(out), extract.extract_block, []
+    monkeypatch.setattr(extract, "extract_block", lambda task: extracted.append(task.key) or real(task))
+    rot(out / pattern)
+    runs.forget_summary(out)
+    verified.forget(str(out / "dissection.zarr"))
     assert runs.call("run", *arguments) == 0
+    assert before <= set(runs.blocks(out))
+    assert {key for key in again(when, out) if key.startswith("dissection")} == {f"dissection.zarr/{b}" for b in block}
+    of_a_layer = any(pattern == row[0] for rows in OF_LAYERS.values() for row in rows)
+    assert bool(extracted) == (keep == "none" and of_a_layer), "what is no layer's needs no activations"
+    if keep == "none":
+        assert runs.call("run", *arguments, "--set", "keep_activations=all") == 0
     assert same(out, finished)
-    after = marked(out)
-    assert {key for key in before if after[key] != before[key]} == {f"dissection.zarr/{block}"}
 
 
 MEANWHILE = [
-    ("_counts", "dissection.zarr/first/first/threshold/c/0/0", "dissection.zarr/first/first/threshold"),
-    ("_counts", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
-    ("_finish", "markers/dissection.zarr/first/first/counts/0-6.json", "dissection.zarr/first/first/counts/0-6"),
-    ("_thresholds", "dissection.zarr/first/second/threshold/zarr.json", "dissection.zarr/first/second/created"),
+    (
+        "small",
+        "find_thresholds",
+        "activations.zarr/first/first/activation/c.0.0.0.0",
+        "activations.zarr/first/blocks/0-16",
+    ),
+    ("small", "count_folds", "probe.zarr/annotation/c.0.0.0.0", "probe.zarr/blocks/0-16"),
+    ("small", "count_blocks", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
+    ("small", "finish_snapshot", "markers/dissection.zarr/first/first/done.json", "dissection.zarr/first/first/done"),
+    ("small", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
+    ("small", "finish_snapshot", "dissection.zarr/second/first/dead/c.0.0", "dissection.zarr/second/first/done"),
+    ("large", "count_blocks", "dissection.zarr/first/first/threshold/c.0.0", "dissection.zarr/first/first/threshold"),
+    ("large", "count_blocks", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
+    (
+        "large",
+        "finish_snapshot",
+        "markers/dissection.zarr/first/first/counts/0-6.json",
+        "dissection.zarr/first/first/counts/0-6",
+    ),
+    ("large", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
+    (
+        "large",
+        "find_thresholds",
+        "dissection.zarr/first/first/threshold/zarr.json",
+        "dissection.zarr/first/first/created",
+    ),
+    (
+        "large",
+        "count_folds",
+        "dissection.zarr/first/first/intersection/zarr.json",
+        "dissection.zarr/first/first/created",
+    ),
 ]
-"""Before which step of the first snapshot something rots, what, and the block that is done twice."""
+"""Before which step of the first layer or snapshot something rots, what, and the block that is done twice."""
 
 
-@pytest.mark.parametrize(("step", "pattern", "block"), MEANWHILE)
+@pytest.mark.parametrize(("size", "step", "pattern", "block"), MEANWHILE, indirect=["size"])
 def test_what_rots_while_the_run_is_under_way_is_made_again(finished, begun, step, pattern, block, monkeypatch):
     arguments, out = begun
     real, real_mark, written = getattr(dissect, step), store.mark, []
 
     def rotting(*args):
-        if not written.count("rotten"):
+        layer = getattr(args[0], "layer", args[0])
+        if (
+            "rotten" not in written
+            and getattr(layer, "path", "first/first") == "first/first"
+            and (out / pattern).exists()
+        ):
             written.append("rotten")
             rot(out / pattern)
         return real(*args)
 
     def noting(url, key, **given):
-        written.append(f"{Path(url).name}/{key}")
         real_mark(url, key, **given)
+        if not key.endswith("done") or not given.get("depends_on"):
+            written.append(f"{Path(url).name}/{key}")
 
     monkeypatch.setattr(dissect, step, rotting)
     monkeypatch.setattr(store, "mark", noting)
+    monkeypatch.setattr(writer, "mark", noting)
     assert runs.call("run", *arguments) == 0
     assert same(out, finished)
     since = written[written.index("rotten") :]
     redone = {key for key in since if key in written[: written.index("rotten")] or since.count(key) > 1}
-    assert {key for key in redone if not key.endswith("/done")} <= {block}
+    assert redone <= {block}
     assert block in since
 
 
 def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
     arguments, out = begun
-    rot(out / "activations.zarr/second/first/activation/c/0/0/0/0")
-    rot(out / "activations.zarr/first/second/activation/c/1/0/0/0")
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "activations.zarr/second/first/activation/c.0.0.0.0")
+    rot(out / "activations.zarr/first/second/activation/c.1.0.0.0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     real, extracted = extract.extract_block, []
     with patch("dissect_xr.activations.extract.extract_block", lambda task: extracted.append(task.key) or real(task)):
         assert runs.call("run", *arguments) == 0
@@ -183,9 +280,9 @@ def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
 
 def test_on_processes_too(finished, begun, capsys):
     arguments, out = begun
-    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
-    rot(out / "activations.zarr/second/second/peak/c/1/0")
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
+    rot(out / "activations.zarr/second/peak/c.1.0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     assert runs.call("run", *arguments, "--workers", "2") == 0
     assert capsys.readouterr().err.count("will be done again") == 3
     assert same(out, finished)
@@ -195,7 +292,8 @@ def test_activations_that_are_dropped_once_counted_are_made_again_too(finished, 
     arguments, out = run
     dropping = [*arguments, "--set", "keep_activations=none"]
     assert runs.call("run", *dropping) == 0
-    rot(out / "dissection.zarr/first/first/intersection/c/0/0/0")
+    rot(out / "dissection.zarr/first/first/intersection/c.0.0.0")
+    runs.forget_summary(out)
     assert runs.call("run", *dropping) == 0
     assert runs.call("run", *arguments) == 0
     assert same(out, finished)
@@ -203,7 +301,7 @@ def test_activations_that_are_dropped_once_counted_are_made_again_too(finished, 
 
 def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
     arguments, out = begun
-    path, real, tries = out / "activations.zarr/second/first/activation/c/0/0/0/0", extract.extract_block, []
+    path, real, tries = out / "activations.zarr/second/first/activation/c.0.0.0.0", extract.extract_block, []
 
     def rotting(task):
         real(task)
@@ -226,7 +324,7 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
 
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     arguments, out = begun
-    rot(out / "activations.zarr/first/first/activation/c/0/0/0/0")
+    rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
     real = passes.count_block
 
     def poisoned(task):
@@ -245,7 +343,7 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
 
 def test_what_cannot_be_made_again_is_said(begun, capsys):
     arguments, out = begun
-    rot(out / "probe.zarr/annotation/c/0/0/0/0")
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     folder = next(word for word in arguments if word.startswith("data=")).removeprefix("data=")
     shutil.copytree(folder, out.parent / "elsewhere")
     arguments = [word.replace(folder, str(out.parent / "elsewhere")) for word in arguments]
@@ -285,7 +383,7 @@ def losing(monkeypatch, part: str, error: Exception, times: int) -> list[str]:
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), TimeoutError("timed out")])
-@pytest.mark.parametrize("part", ["/activation/c/", "/peak/zarr.json"])
+@pytest.mark.parametrize("part", ["/activation/c.", "/peak/zarr.json"])
 def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begun, part, error, monkeypatch):
     url = str(begun[1] / "activations.zarr")
     layer = open_layer(url, "first", "first")
@@ -303,10 +401,13 @@ def test_a_connection_that_is_lost_is_tried_again_and_nothing_is_looked_for(begu
     assert lost.damaged is None
 
 
-def test_a_connection_that_the_run_itself_loses_is_tried_again(finished, begun, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "part"), [("large", "/threshold/c."), ("small", "concept_name/c.")], indirect=["size"]
+)
+def test_a_connection_that_the_run_itself_loses_is_tried_again(finished, begun, part, monkeypatch):
     arguments, out = begun
     monkeypatch.setattr(repair, "repair", lambda *given, **more: pytest.fail("nothing is damaged"))
-    read = losing(monkeypatch, "/threshold/c/", ConnectionResetError("reset by peer"), times=2)
+    read = losing(monkeypatch, part, ConnectionResetError("reset by peer"), times=2)
     assert runs.call("run", *arguments) == 0
     assert len(read) > 2
     assert same(out, finished)
@@ -369,7 +470,7 @@ def test_what_was_intact_may_be_damaged_later(run):
         return "done"
 
     assert mended(work, told.append) == "done"
-    assert [damage.key for damage in told] == [f"{key}/c/0/0/0/0"]
+    assert [damage.key for damage in told] == [f"{key}/c.0.0.0.0"]
 
 
 def test_other_failures_are_none_of_its_business():
@@ -380,7 +481,7 @@ def test_other_failures_are_none_of_its_business():
 
 def test_each_store_is_looked_at_only_where_it_could_not_be_read(run):
     _, out = run
-    for pattern in ("first/first/activation/c/0/0/0/0", "first/second/activation/c/0/0/0/0"):
+    for pattern in ("first/first/activation/c.0.0.0.0", "first/second/activation/c.0.0.0.0"):
         rot(out / "activations.zarr" / pattern)
     told, failures = [], []
     url = str(out / "activations.zarr")
@@ -391,20 +492,23 @@ def test_each_store_is_looked_at_only_where_it_could_not_be_read(run):
             raise BlocksFailed(failures)
 
     mended(work, told.append)
-    assert [damage.key for damage in told] == ["first/first/activation/c/0/0/0/0"]
-    assert objects.read(url, "first/second/activation/c/0/0/0/0")
+    assert [damage.key for damage in told] == ["first/first/activation/c.0.0.0.0"]
+    assert objects.read(url, "first/second/activation/c.0.0.0.0")
 
 
-def test_an_object_that_the_disk_cannot_read_is_damaged(run):
+@pytest.mark.parametrize(
+    ("size", "marker"), [("small", "first/first/done"), ("large", "first/first/threshold")], indirect=["size"]
+)
+def test_an_object_that_the_disk_cannot_read_is_damaged(run, marker):
     _, out = run
     real = objects.read
 
     def failing(url, key):
-        if key == "first/first/threshold/c/0/0":
+        if key == "first/first/threshold/c.0.0":
             raise OSError(5, "Input/output error")
         return real(url, key)
 
     with patch.object(objects, "read", failing):
         (damage,), _ = verify(str(out / "dissection.zarr"))
     assert damage.what == "cannot be read: Input/output error"
-    assert damage.markers == ("first/first/threshold",)
+    assert damage.markers == (marker,)

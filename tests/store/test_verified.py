@@ -103,16 +103,16 @@ def test_what_is_forgotten_during_a_check_is_still_compared(url, monkeypatch):
 def test_a_missing_chunk_is_not_read_as_zeros_if_its_marker_is_forgotten_meanwhile(url, monkeypatch):
     with store.marked(url, "group/done", fingerprint=PRINT) as (writer, _):
         writer.write("group/data", (0,), np.arange(4))
-    (Path(url) / "group/data/c/1").unlink()
+    (Path(url) / "group/data/c.1").unlink()
     forgetting(url, monkeypatch)
-    with pytest.raises(DamagedError, match="group/data/c/1: is missing"):
+    with pytest.raises(DamagedError, match="group/data/c.1: is missing"):
         store.read(url, "group/data")[:]
 
 
 def test_what_was_read_before_it_was_forgotten_is_not_kept(url, monkeypatch):
     with store.marked(url, "group/done", fingerprint=PRINT) as (writer, _):
         writer.write("group/data", (0,), np.arange(4))
-    (Path(url) / "group/data/c/1").unlink()
+    (Path(url) / "group/data/c.1").unlink()
     forgetting(url, monkeypatch)
     with pytest.raises(DamagedError):
         store.read(url, "group/data")[:]

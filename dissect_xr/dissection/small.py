@@ -1,0 +1,97 @@
+"""The dissection of a small layer, whose activations are in memory whole: one task.
+
+Knows: order statistics of values in memory, and that labels are read a few images at a time.
+Does not know: how a large layer is cut, or which layers there are (`dissect`).
+
+A run over all layers of a network has hundreds of layers of a few megabytes each. What they cost is not arithmetic but
+calls: to open arrays, to read and to write them. Here activations are read once, and all that is written of a layer has
+one marker.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import store
+from dissect_xr.dissection import cut
+from dissect_xr.dissection.counts import add_counts
+from dissect_xr.dissection.labels import read_labels
+from dissect_xr.dissection.layers import Peaks
+from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
+from dissect_xr.dissection.thresholds import LayerThresholds, ranks
+from dissect_xr.floats import bits
+
+COPIES = 4
+"""Copies of a layer's activations in memory at once: packed, unpacked, as codes, and partitioned."""
+
+
+@dataclass(frozen=True)
+class SmallLayer:
+    """A layer that one task dissects whole."""
+
+    wanted: LayerToDissect
+    memory: int
+    """bytes that the task may use"""
+
+    @property
+    def what(self) -> str:
+        """What the task does, for messages."""
+        return f"counts of {self.wanted.path}, images number 0 to {self.wanted.layer.shape[0] - 1}"
+
+
+def is_small(wanted: LayerToDissect, memory: int) -> bool:
+    """Whether a layer's activations are at most one read, and all its counts fit a task of this memory."""
+    layer = wanted.layer
+    activations = layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize
+    counts = layer.shape[1] * wanted.labels.unit_bytes(len(wanted.method.fractions))
+    return activations <= min(cut.READ_BYTES, memory // 2 // COPIES) and counts <= memory // 8
+
+
+def dissect_small(task: SmallLayer) -> None:
+    """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked."""
+    wanted, key = task.wanted, f"{task.wanted.path}/done"
+    layer, labels, fractions = wanted.layer, wanted.labels, wanted.method.fractions
+    if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
+        return
+    images, units = layer.shape[:2]
+    values = store.read(layer.url, f"{layer.path}/activation")[:]
+    peaks = Peaks(layer)[:images, :units]
+    found = thresholds(values, ranks(layer, fractions, units))
+    intersection = np.zeros((len(fractions), units, labels.concepts.size), np.int64)
+    unit_area = np.zeros((len(fractions), units, len(labels.categories) + 1), np.int64)
+    axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
+    for first in range(0, images, step):
+        part = slice(first, min(first + step, images))
+        tables = (*read_labels(labels, (part.start, part.stop)), labels.lookup, labels.category)
+        counts = intersection, unit_area
+        add_counts(counts, values[part], peaks[part], found.threshold, tables, axes, wanted.method.domain)
+    written = wanted.create(threshold_arrays(found) | count_arrays(intersection, unit_area))
+    store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
+
+
+def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerThresholds:
+    """The value of each rank among all values of a unit, counted from the largest, and how many lie above it.
+
+    Parameters
+    ----------
+    values : (image, unit, y, x) float16 or float32
+    ranks : (fraction, unit) int64, the same for all units
+
+    Examples
+    --------
+    >>> maps = np.array([[[[3, -0.0, 1, 1]]]], np.float16)
+    >>> found = thresholds(maps, np.array([[1]]))
+    >>> found.threshold.tolist(), found.exceedance.tolist()
+    ([[1.0]], [[1]])
+    """
+    flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    # Integers are partitioned faster. Those of negative values are turned round: codes have the order of values.
+    raw = bits(flat, "i")
+    codes = np.where(raw < 0, np.iinfo(raw.dtype).min - raw, raw)
+    places = codes.shape[1] - 1 - ranks[:, 0]
+    codes.partition(np.unique(places), axis=1)
+    found = codes[:, places].T
+    above = np.stack([(codes > level[:, None]).sum(axis=1) for level in found])
+    decoded = np.where(found < 0, np.iinfo(raw.dtype).min - found, found).astype(raw.dtype).view(values.dtype)
+    return LayerThresholds(decoded.astype(np.float32), above)

@@ -1,0 +1,68 @@
+"""The page on the stores lists what is in them: every variable and every attribute, no more and no less."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import runs
+from checkout import PIPELINES
+
+from dissect_xr.activations.write import write_activations
+from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.probe.ingest import open_probe
+from dissect_xr.schema import STORES, Group
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and beside it activations that were written from arrays."""
+    folder = tmp_path_factory.mktemp("format")
+    write_digits(folder / "digits", images=20, size=64)
+    recipe = str(runs.write_recipe(folder / "recipe"))
+    assert runs.call("run", recipe, "--set", f"data={folder / 'digits'}", "--quiet", "--out", str(folder / "run")) == 0
+    names = open_probe(str(folder / "run/probe.zarr"))["image"].values.tolist()
+    maps = np.ones((20, 2, 3, 3), np.float16)
+    write_activations(str(folder / "run/activations.zarr"), {"alone": maps}, images=names, snapshot="written")
+    return folder / "run"
+
+
+def groups(store: Path, kind: Group) -> list[Path]:
+    """The groups of a store that are of this kind."""
+    depth = kind.path.count("/") if kind.path != "/" else 0
+    found = [path.parent for path in store.rglob("zarr.json") if json.loads(path.read_text())["node_type"] == "group"]
+    return [path for path in found if len(path.relative_to(store).parts) == depth]
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in STORES.items() for kind in kinds])
+def test_groups_hold_the_variables_and_attributes_that_are_declared(out: Path, name: str, kind: Group) -> None:
+    found = groups(out / name, kind)
+    assert found
+    seen = set()
+    for group in found:
+        attributes = json.loads((group / "zarr.json").read_text())["attributes"]
+        assert attributes.keys() - {"coordinates"} <= kind.attributes.keys(), group
+        seen |= attributes.keys()
+        arrays = {path.parent.name: json.loads(path.read_text()) for path in group.glob("*/zarr.json")}
+        arrays = {array: metadata for array, metadata in arrays.items() if metadata["node_type"] == "array"}
+        declared = {variable.name: variable for variable in kind.variables}
+        if "written" in group.parts:  # these have `peak` and `mean` of their own, as the page says
+            arrays = {array: metadata for array, metadata in arrays.items() if array not in ("peak", "mean")}
+            declared = {array: variable for array, variable in declared.items() if array not in ("peak", "mean")}
+        assert arrays.keys() == declared.keys(), group
+        for array, metadata in arrays.items():
+            assert tuple(metadata["dimension_names"]) == declared[array].dims, (group, array)
+            assert metadata["data_type"] == declared[array].dtype, (group, array)
+    assert kind.attributes.keys() <= seen, "an attribute is declared that no group has"
+
+
+def test_the_page_lists_what_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(PIPELINES), *sys.path])
+    import store_format
+
+    text = store_format.PAGE.read_text(encoding="utf-8")
+    assert store_format.page(text) == text, "run pipelines/store_format.py"
