@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from checkout import ROOT
-from runs import LAYERS, NETWORK, call, urls
+from runs import NETWORK, SIZES, call, layers_are, urls
 
 from dissect_xr import store
 from dissect_xr.activations.record import ExtractTask
@@ -126,10 +126,10 @@ PASSES = {"small": {"dissect_small"}, "large": {"sample_bound", "histogram_block
 """Layers -> functions of the tasks that dissect them."""
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=SIZES)
 def layers(request: pytest.FixtureRequest) -> Iterator[str]:
     """Small layers, and layers that are dissected as large ones are."""
-    with LAYERS[request.param]():
+    with layers_are(request.param):
         yield request.param
 
 
