@@ -165,6 +165,8 @@ def check_images(activations: str, labels: ProbeLabels) -> None:
             f"{activations}: its activations are of {len(names)} images, the probe has {len(probe_names)}. {mend}"
         )
     differ = np.flatnonzero(names != probe_names)
+    if not differ.size:
+        return
     n = differ[0]
     raise DissectError(
         f"{activations}: its activations are of other images than the probe's: number {n} is '{names[n]}', "
