@@ -6,7 +6,7 @@ Does not know: what is done to the run.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -58,8 +58,14 @@ SIZES: tuple[Size, ...] = ("small", "large")
 
 @contextmanager
 def layers_are(size: Size) -> Iterator[None]:
-    """Commands given in this process take all layers for small or for large ones; workers do as they are told."""
-    with patch.object(cut, "READ_BYTES", cut.READ_BYTES if size == "small" else 64):
+    """Commands given in this process take all layers for small or for large ones; workers do as they are told.
+
+    Large ones are also sampled, which otherwise needs more images.
+    """
+    large = (patch.object(cut, "READ_BYTES", 64), patch.object(thresholds, "LEAST_CHUNKS", 1))
+    with ExitStack() as stack:
+        for one in large if size == "large" else ():
+            stack.enter_context(one)
         yield
 
 
@@ -78,17 +84,6 @@ def call(*arguments: str) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
-
-
-@contextmanager
-def large_layers() -> Iterator[None]:
-    """Every layer is dissected as a large one: sampled, in steps, its counts unit block by unit block."""
-    with patch.object(cut, "READ_BYTES", 64), patch.object(thresholds, "LEAST_CHUNKS", 1):
-        yield
-
-
-LAYERS = {"small": nullcontext, "large": large_layers}
-"""The two ways in which layers are dissected: a context for the process that gives the command."""
 
 
 def blocks(out: Path) -> dict[str, int]:

@@ -112,7 +112,7 @@ def test_a_write_that_fails_is_one_error_and_leaves_nothing_half_marked(
     images, undisturbed, tmp_path, layers, pattern, after, capsys
 ):
     given = [*arguments(tmp_path, images), "--out", str(tmp_path / "run")]
-    with runs.LAYERS[layers](), no_space_for(pattern, after):
+    with runs.layers_are(layers), no_space_for(pattern, after):
         assert runs.call("run", *given) == 2
     said = capsys.readouterr().err
     assert pattern in said
@@ -140,7 +140,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("layers", runs.LAYERS)
+@pytest.mark.parametrize("layers", runs.SIZES)
 def test_a_full_disk_is_named_and_space_is_all_that_is_needed(
     images, undisturbed, tmp_path, small_disk, layers, capsys
 ):
@@ -149,7 +149,7 @@ def test_a_full_disk_is_named_and_space_is_all_that_is_needed(
     given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
     codes, ballast = [], small_disk / "ballast"
     refused = patch.object(dry_run, "_free", lambda out: None)  # else the run is refused before it starts
-    with refused, runs.LAYERS[layers]():
+    with refused, runs.layers_are(layers):
         for free in (64, 160, 256, 384):
             with contextlib.suppress(OSError), ballast.open("wb") as file:
                 for _ in range(2048 // 4):
@@ -321,7 +321,7 @@ POISONED = {
 """Layers -> function that fails -> what is said to fail, of what, and how many layers have thresholds then."""
 
 
-@pytest.mark.parametrize("layers", runs.LAYERS)
+@pytest.mark.parametrize("layers", runs.SIZES)
 def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
     images, undisturbed, tmp_path, layers, capsys, monkeypatch
 ):
@@ -337,7 +337,7 @@ def test_a_poisoned_layer_does_not_keep_the_others_from_being_counted(
                 raise RuntimeError("poison")
             return real(task)
 
-        with patch(f"dissect_xr.dissection.{name}", poisoned), runs.LAYERS[layers]():
+        with patch(f"dissect_xr.dissection.{name}", poisoned), runs.layers_are(layers):
             assert runs.call("run", *given) == 3
         done = {str(path.parent.relative_to(tmp_path / "run/markers/dissection.zarr")) for path in
                 (tmp_path / "run/markers/dissection.zarr").rglob("done.json")}  # fmt: skip
@@ -364,7 +364,7 @@ def test_what_cannot_be_read_once_is_tried_again(images, undisturbed, tmp_path, 
             raise OSError(errno.EIO, "Input/output error")
         return real(task)
 
-    with patch(f"dissect_xr.dissection.{name}", once), runs.LAYERS[layers]():
+    with patch(f"dissect_xr.dissection.{name}", once), runs.layers_are(layers):
         assert runs.call("run", *arguments(tmp_path, images), "--out", str(tmp_path / "run")) == 0
     assert max(map(tries.count, tries)) == 2
     assert runs.contents(str(tmp_path / "run")) == undisturbed

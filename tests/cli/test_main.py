@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from checkout import ROOT
-from runs import LAYERS, NETWORK, call, urls
+from runs import NETWORK, SIZES, call, layers_are, urls
 
 from dissect_xr import store
 from dissect_xr.activations.record import ExtractTask
@@ -98,7 +98,7 @@ def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str],
     assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
     url = tmp_path / "run" / "activations.zarr"
     left = {path.relative_to(url).as_posix() for path in url.rglob("c.*")}
-    assert left == {"image/c"}, "names of the images, which the next snapshot needs"
+    assert left == {"image/c.0"}, "names of the images, which the next snapshot needs"
     first = counts(tmp_path / "run")
     assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
     xr.testing.assert_identical(first, counts(tmp_path / "run"))
@@ -126,10 +126,10 @@ PASSES = {"small": {"dissect_small"}, "large": {"sample_bound", "histogram_block
 """Layers -> functions of the tasks that dissect them."""
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=SIZES)
 def layers(request: pytest.FixtureRequest) -> Iterator[str]:
     """Small layers, and layers that are dissected as large ones are."""
-    with LAYERS[request.param]():
+    with layers_are(request.param):
         yield request.param
 
 

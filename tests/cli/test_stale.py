@@ -17,6 +17,9 @@ from dissect_xr.probe import ingest
 from dissect_xr.probe.digits.write import write_digits
 
 
+VERSION = schema.SCHEMA_VERSION
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Arguments of a finished run."""
@@ -68,8 +71,7 @@ def test_other_labels_under_the_same_names_are_refused(finished, tmp_path, capsy
 def test_another_schema_is_refused(finished, monkeypatch, capsys):
     arguments, _ = finished
     for module in (schema, extract, request, activations, method, dissection, ingest):
-        monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
-    assert runs.call("run", *arguments) == 2
-    assert "schema_version was 1, is 2" in capsys.readouterr().err
-    assert runs.call("dissect", *arguments) == 2
-    assert "schema_version was 1, is 2" in capsys.readouterr().err
+        monkeypatch.setattr(module, "SCHEMA_VERSION", VERSION + 1)
+    for command in ("run", "dissect"):
+        assert runs.call(command, *arguments) == 2
+        assert f"schema_version was {VERSION}, is {VERSION + 1}" in capsys.readouterr().err
