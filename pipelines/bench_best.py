@@ -27,10 +27,12 @@ from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.store import (
     LayerToDissect,
     begin_snapshot,
+    count_arrays,
     create_root,
     finish_snapshot,
-    write_counts,
+    threshold_arrays,
 )
+from dissect_xr.dissection.thresholds import LayerThresholds
 
 SECTION, WORKERS = "## Answers", 2
 METHOD, IMAGES = Method(anchoring="half_pixel"), 1024
@@ -59,12 +61,10 @@ def _write_layer(wanted: LayerToDissect, area: NDArray[np.int64], random: np.ran
     active = random.integers(100_000, 5_000_000, (1, units, len(labels.categories) + 1))  # the last: of all labels
     most = np.minimum(active[..., labels.category], area)
     hits = (most * random.random(most.shape) ** 40).astype(np.int64)  # half are 0, the mean is 2 % of what can be
-    with store.marked(wanted.out, f"{wanted.path}/done", fingerprint=wanted.fingerprint) as (writer, note):
-        writer.add(wanted.create())
-        writer.write(f"{wanted.path}/threshold", (0, 0), np.ones((1, units), np.float32))
-        writer.write(f"{wanted.path}/exceedance", (0, 0), np.ones((1, units), np.int64))
-        write_counts(writer, wanted.path, 0, hits, active)
-        note |= wanted.summary
+    found = LayerThresholds(np.ones((1, units), np.float32), np.ones((1, units), np.int64))
+    written = wanted.create(threshold_arrays(found) | count_arrays(hits, active))
+    key = f"{wanted.path}/done"
+    store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
 
 
 def measure(url: str) -> str:

@@ -85,7 +85,7 @@ class ReadTask(tuple[Layer, cut.Block]):
 def pass_seconds(home: Path, pool: Pool, *, keep: bool = False) -> dict[str, float]:
     """Times of both passes of `dissect`, whose counts are checked; all that is not a search for thresholds is counts.
 
-    Worker processes need a layer of more than one read (`cut.READ_BYTES`): this process then drives both passes.
+    However small the layer is, it goes in steps: in the single task of a small one the passes could not be told apart.
     """
     out = home / "dissection.zarr"
     shutil.rmtree(out, ignore_errors=True)
@@ -99,7 +99,7 @@ def pass_seconds(home: Path, pool: Pool, *, keep: bool = False) -> dict[str, flo
         return found
 
     start = time.perf_counter()
-    with patch.object(dissect, "find_thresholds", timed):
+    with patch.object(dissect, "find_thresholds", timed), patch.object(dissect, "is_small", lambda *_: False):
         dissect.dissect(
             str(home / "activations.zarr"), str(home / "probe.zarr"), str(out), method=METHOD, pool=pool, show=False
         )
@@ -107,7 +107,7 @@ def pass_seconds(home: Path, pool: Pool, *, keep: bool = False) -> dict[str, flo
     check_counts(home)
     if not keep:
         shutil.rmtree(out)
-    (thresholds,) = searches  # none, where the layer is so small that a worker process dissected all of it
+    (thresholds,) = searches
     return {"thresholds": thresholds, "counts": total - thresholds}
 
 
@@ -285,7 +285,7 @@ def broden(folder: Path, size: Size) -> list[Row]:
     """The size of Broden, once, on two worker processes; the second reading finds the files in the page cache."""
     home = make(folder, size)
     with open_pool(workers=2) as pool:
-        pass_seconds(make(folder, Size(images=2048, units=256, cells=7)), pool)
+        pass_seconds(make(folder, Size(images=512, units=64, cells=7)), pool)
         read_seconds(home, pool)
         rows = passes_against_reading(folder, "Broden size", size, 1, count_target=4.0, pool=pool)
         memory = memory_row("Broden size", home, pool)
