@@ -14,14 +14,14 @@ block are written, the worker writes the marker `first/blocks/64-128` to the obj
      "fingerprint": "9f2c...",                                    sha256 of what the block was made from
      "note": {"batch": 32},
      "objects": {"first/conv1/activation/c.1.0.0.0": [804312, 1917132407],    bytes and crc32c
-                 "first/conv1/peak/c.1.0": [5120, 304860571]}}
+                 "first/peak/c.1.0": [5120, 304860571]}}
     bd82a251                                                      crc32c of the marker itself, in hex
 
-When all blocks are finished, the marker `first/conv1/done` is written, and so is one for every other layer. It lists no
-objects but depends on `first/created`, `first/blocks/0-64` and `first/blocks/64-128`. Suppose that a disk then damages
-the 5,120 bytes of `peak`, or the marker `first/blocks/64-128` itself. `drop` removes that marker and all that depend on
-it, the `done` of every layer, while `first/created` and `first/blocks/0-64` stay. The next run finds one block without
-a marker, computes images 64 to 127 again, and writes the `done` markers again.
+When all blocks are finished, the marker `first/done` is written. It lists no objects but depends on `first/created`,
+`first/blocks/0-64` and `first/blocks/64-128`. Suppose that a disk then damages the 5,120 bytes of `peak`, or the marker
+`first/blocks/64-128` itself. `drop` removes that marker and all that depend on it, `first/done`, while `first/created`
+and `first/blocks/0-64` stay. The next run finds one block without a marker, computes images 64 to 127 again, and writes
+`first/done` again.
 """
 
 import json

@@ -4,7 +4,7 @@ Knows: zarr's store interface; that zarr's metadata has no checksum, and that za
 Does not know: arrays or blocks.
 
 A verified read, an example. The marker `first/created` lists the object `first/conv1/zarr.json` with 312 bytes and the
-crc32c 304860571, and there is a marker `first/conv1/done`.
+crc32c 304860571, and there is a marker `first/done`.
 
 1. zarr gets `first/conv1/zarr.json`. `VerifiedStore` looks for the markers `created` and `done` at the root, of `first`
    and of `first/conv1`, and compares size and crc32c of the bytes read with (312, 304860571). With 311 bytes, or with
@@ -12,7 +12,7 @@ crc32c 304860571, and there is a marker `first/conv1/done`.
    and the bytes are returned unchecked.
 2. zarr gets the chunk `first/conv1/activation/c.3.0.0.0`. If the object exists, it is returned unchecked: its zstd
    frame ends with a checksum of its own, which zarr's codec compares.
-3. If the object does not exist, zarr would fill the array with zeros. But `first/conv1/done` says that all chunks of
+3. If the object does not exist, zarr would fill the array with zeros. But `first/done` says that all chunks of
    the group were written, so `DamagedError` is raised. So it is for a chunk that one of the other markers lists, as the
    names of the images at the root. What neither says counts as not written yet.
 

@@ -105,7 +105,7 @@ def test_a_missing_chunk_is_not_read_as_zeros_if_its_marker_is_forgotten_meanwhi
         writer.write("group/data", (0,), np.arange(4))
     (Path(url) / "group/data/c.1").unlink()
     forgetting(url, monkeypatch)
-    with pytest.raises(DamagedError, match="group/data/c.1: is missing"):
+    with pytest.raises(DamagedError, match=r"group/data/c\.1: is missing"):
         store.read(url, "group/data")[:]
 
 
