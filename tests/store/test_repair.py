@@ -319,20 +319,26 @@ def test_what_rots_again_and_again_ends_with_a_message(begun, capsys):
     assert runs.call("run", *arguments) == 0
 
 
-def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun, capsys, monkeypatch):
-    from dissect_xr.dissection import passes
+def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun, size, capsys, monkeypatch):
+    from dissect_xr.dissection import dissect, passes
 
     monkeypatch.setattr(retry, "PAUSE", 0.0)
     arguments, out = begun
     rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
-    real = passes.count_block
+    small, large = dissect.dissect_small, passes.count_block
 
-    def poisoned(task):
+    def poisoned_small(task):
+        if task.wanted.layer.path == "first/second":
+            raise RuntimeError("poison")
+        return small(task)
+
+    def poisoned_large(task):
         if task.layer.path == "first/second":
             raise RuntimeError("poison")
-        return real(task)
+        return large(task)
 
-    with patch.object(passes, "count_block", poisoned):
+    poisoned = {"small": (dissect, "dissect_small", poisoned_small), "large": (passes, "count_block", poisoned_large)}
+    with patch.object(*poisoned[size]):
         assert runs.call("run", *arguments) == 3
     said = capsys.readouterr().err
     assert said.count("will be done again") == 1
@@ -464,7 +470,7 @@ def test_what_was_intact_may_be_damaged_later(run):
     def work():
         calls.append(None)
         if len(calls) == 3:
-            rot(out / "activations.zarr" / key / "c/0/0/0/0")
+            rot(out / "activations.zarr" / key / "c.0.0.0.0")
         if len(calls) < 4:
             raise DamagedError("cannot be read.", url, key)
         return "done"
