@@ -230,6 +230,11 @@ class Run:
 
         What was asked for is compared by its fingerprint. Where it differs the model is loaded, and what it makes is
         compared in full.
+
+        Raises
+        ------
+        DissectError
+            Where it is done with another step or other metrics than the recipe gives it now.
         """
         probe = store.marker(self.probe_url, "done")
         dissected = store.marker(self.dissection_url, f"{snapshot.name}/done")
@@ -241,6 +246,13 @@ class Run:
             return False
         if root["fingerprint"] != store.fingerprint(self.method.inputs(probe["fingerprint"])):
             return False
+        stored = {name: dissected["note"][name] for name in ("step", "metrics")}
+        asked = {"step": snapshot.step, "metrics": dict(snapshot.metrics or {})}
+        if store.fingerprint(stored) != store.fingerprint(asked):
+            raise DissectError(
+                f"{self.dissection_url}: snapshot {snapshot.name} is stored with {stored}, the recipe says "
+                f"{asked}. Give the recipe what is stored, or use another --out."
+            )
         kept = ("created", f"{snapshot.name}/done") if self._keeps else ()
         return all(store.marker(self.activations_url, key) is not None for key in kept)
 

@@ -199,6 +199,22 @@ def test_a_plan_is_of_what_is_not_finished(recipe: list[str], capsys: pytest.Cap
     assert left["dissection first"] == whole["dissection second"]
 
 
+@pytest.mark.parametrize(
+    "changed", ["step: 6, seed: 1, metrics: {accuracy: 0.5}", "step: 5, seed: 1, metrics: {accuracy: 0.6}"]
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_finished_snapshot_keeps_its_step_and_metrics(
+    recipe: list[str], changed: str, dry: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = [*recipe, "--quiet", "--set"]
+    assert call("run", *one, "model.snapshots=[{name: second, step: 5, seed: 1, metrics: {accuracy: 0.5}}]") == 0
+    capsys.readouterr()
+    assert call("run", *one, f"model.snapshots=[{{name: second, {changed}}}]", *dry) == 2
+    said = capsys.readouterr().err
+    assert "snapshot second is stored with {'step': 5, 'metrics': {'accuracy': 0.5}}, the recipe says" in said
+    assert "Traceback" not in said
+
+
 STAGES = ("activations", "dissection")
 """Of each snapshot."""
 
