@@ -200,12 +200,12 @@ def test_what_the_results_read_is_made_again(finished, run, pattern, block, keep
 MEANWHILE = [
     (
         "small",
-        "find_thresholds",
+        "dissect_small",
         "activations.zarr/first/first/activation/c.0.0.0.0",
         "activations.zarr/first/blocks/0-16",
     ),
-    ("small", "count_folds", "probe.zarr/annotation/c.0.0.0.0", "probe.zarr/blocks/0-16"),
-    ("small", "count_blocks", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
+    ("small", "dissect_small", "probe.zarr/annotation/c.0.0.0.0", "probe.zarr/blocks/0-16"),
+    ("small", "dissect_small", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
     ("small", "finish_snapshot", "markers/dissection.zarr/first/first/done.json", "dissection.zarr/first/first/done"),
     ("small", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
     ("small", "finish_snapshot", "dissection.zarr/second/first/dead/c.0.0", "dissection.zarr/second/first/done"),
@@ -240,7 +240,7 @@ def test_what_rots_while_the_run_is_under_way_is_made_again(finished, begun, ste
     real, real_mark, written = getattr(dissect, step), store.mark, []
 
     def rotting(*args):
-        layer = getattr(args[0], "layer", args[0])
+        layer = getattr(getattr(args[0], "wanted", args[0]), "layer", args[0])
         if (
             "rotten" not in written
             and getattr(layer, "path", "first/first") == "first/first"
