@@ -36,7 +36,7 @@ def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, size, s3,
 
     arguments, wanted = undisturbed
     out = f"{s3.bucket()}/some/where"
-    with patch.object(dissect, "find_thresholds", side_effect=KeyboardInterrupt):
+    with patch.object(dissect, "_dissect_snapshot", side_effect=KeyboardInterrupt):
         assert runs.call("run", *arguments, "--out", out) == 130
     assert objects.read(out, "lock") is None
     before = objects.sizes(out, "markers/probe.zarr/")
