@@ -9,6 +9,7 @@ from strategies import ProbeCase
 
 from dissect_xr import store
 from dissect_xr.dissection import cut, passes
+from dissect_xr.dissection import dissect as dissecting
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.store import writer
@@ -49,15 +50,18 @@ def test_stopped_when_nine_tenths_of_the_layers_are_done(tmp_path, monkeypatch, 
     kept = {layer for _, layer in stores.complete_pairs(out)}
     assert len(kept) >= 17
     found = {key.split("/")[1] for key in store.markers(out) if key.endswith("/threshold")}
-    counted, searched = set(), set()
-    count, histogram = passes.count_block, passes.histogram_block
+    counted, searched, whole = set(), set(), set()
+    count, histogram, small = passes.count_block, passes.histogram_block, dissecting.dissect_small
     with (
+        patch.object(dissecting, "dissect_small", lambda task: whole.add(task.wanted.layer.name) or small(task)),
         patch.object(passes, "count_block", lambda task: counted.add(task.layer.name) or count(task)),
         patch.object(passes, "histogram_block", lambda task: searched.add(task.layer.name) or histogram(task)),
     ):
         run()
-    assert counted == set(LAYERS) - kept
-    assert searched == set(LAYERS) - kept - found
+    left = set(LAYERS) - kept
+    assert whole == (left if size == "small" else set())
+    assert counted == (left if size == "large" else set())
+    assert searched == (left - found if size == "large" else set())
     for name in LAYERS:
         wanted = stores.expected(maps[name], case, [0.1], stores.HALF_PIXEL, "annotated")
         stores.assert_same(stores.stored(out, f"s/{name}"), wanted)
