@@ -7,10 +7,12 @@ Does not know: what the function is for: a model factory or preprocessing.
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +65,7 @@ def source_sha256(reference: str | None) -> str | None:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hex sha256 of a file's bytes.
+    """Hex sha256 of a file's bytes, which a process reads again only after the file has changed.
 
     Raises
     ------
@@ -71,10 +73,17 @@ def file_sha256(path: str | Path) -> str:
         If it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.stat(path)
+        return _file_sha256(os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise DissectError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from error
+
+
+@lru_cache(maxsize=4096)
+def _file_sha256(path: str, inode: int, size: int, changed: int) -> str:
+    """The digest of a file in this state; weights of gigabytes are asked for at several moments of a run."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shortlist(names: Iterable[str], limit: int = 12) -> str:

@@ -108,7 +108,8 @@ def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
 
 def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     images = tuple(row.image for row in probe.rows)
-    unfinished = [(snapshot, spec) for snapshot, spec in run.snapshots if not run.is_finished(snapshot, spec)]
+    finished = run.finished_snapshots()
+    unfinished = [(snapshot, spec) for snapshot, spec in run.snapshots if snapshot.name not in finished]
     if not unfinished:
         return
     from dissect_xr.activations.extract import RESIDENT as WITH_TORCH

@@ -198,9 +198,13 @@ class Run:
         """
         self.probe()
         failures: list[Failed] = []
+        finished = self.finished_snapshots()
         for snapshot, spec in self.snapshots:
             with kept_failures(failures):
-                self._snapshot(snapshot, spec)
+                if snapshot.name not in finished:
+                    self._snapshot(snapshot, spec)
+                if not self._keeps and store.markers(self.activations_url, snapshot.name):
+                    store.remove(self.activations_url, snapshot.name)
         if failures:
             raise BlocksFailed(failures)
 
@@ -209,24 +213,21 @@ class Run:
         return self.recipe.keep_activations == "all"
 
     def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
-        """Activations and dissection of one snapshot."""
-        if not self.is_finished(snapshot, spec):
-            from dissect_xr.activations.extract import check_same, extract
+        """Activations and dissection of one snapshot that is not finished."""
+        from dissect_xr.activations.extract import check_same, extract
 
-            extraction = self.extraction(snapshot, spec)
-            check_same(extraction)
-            dissected = self._dissected(extraction)
-            if self._keeps or not dissected:
-                extract(extraction, pool=self.pool, show=self.show)
-            if dissected:
-                self._finish(extraction)
-            else:
-                self.dissect([(snapshot.name, layer.name) for layer in extraction.layers])
-        if not self._keeps and store.markers(self.activations_url, snapshot.name):
-            store.remove(self.activations_url, snapshot.name)
+        extraction = self.extraction(snapshot, spec)
+        check_same(extraction)
+        dissected = self._dissected(extraction)
+        if self._keeps or not dissected:
+            extract(extraction, pool=self.pool, show=self.show)
+        if dissected:
+            self._finish(extraction)
+        else:
+            self.dissect([(snapshot.name, layer.name) for layer in extraction.layers])
 
-    def is_finished(self, snapshot: SnapshotInfo, spec: ModelSpec) -> bool:
-        """Whether all that the recipe asks of a snapshot is done, as far as that can be told without its model.
+    def finished_snapshots(self) -> set[str]:
+        """Names of the snapshots of which all is done that the recipe asks, as far as that is told without models.
 
         What was asked for is compared by its fingerprint. Where it differs the model is loaded, and what it makes is
         compared in full.
@@ -234,17 +235,29 @@ class Run:
         Raises
         ------
         DissectError
-            Where it is done with another step or other metrics than the recipe gives it now.
+            Where one is done with another step or other metrics than the recipe gives it now.
         """
-        probe = store.marker(self.probe_url, "done")
-        dissected = store.marker(self.dissection_url, f"{snapshot.name}/done")
-        if probe is None or dissected is None:
-            return False
-        request = request_sha256(spec, self.recording, store.read_attrs(self.probe_url)["images_sha256"])
-        root = store.marker(self.dissection_url, "created")
-        if dissected["note"]["request_sha256"] != request or root is None:
-            return False
+        probe, root = store.marker(self.probe_url, "done"), store.marker(self.dissection_url, "created")
+        if probe is None or root is None:
+            return set()
         if root["fingerprint"] != store.fingerprint(self.method.inputs(probe["fingerprint"])):
+            return set()
+        images = store.read_attrs(self.probe_url)["images_sha256"]
+        dissected = [
+            snapshot.name for snapshot, spec in self.snapshots if self._is_dissected_as_asked(snapshot, spec, images)
+        ]
+        if not self._keeps:
+            return set(dissected)
+        if store.marker(self.activations_url, "created") is None:
+            return set()
+        return {name for name in dissected if store.marker(self.activations_url, f"{name}/done") is not None}
+
+    def _is_dissected_as_asked(self, snapshot: SnapshotInfo, spec: ModelSpec, images_sha256: str) -> bool:
+        """Whether a snapshot's dissection is finished, from what the recipe asks for."""
+        dissected = store.marker(self.dissection_url, f"{snapshot.name}/done")
+        if dissected is None:
+            return False
+        if dissected["note"]["request_sha256"] != request_sha256(spec, self.recording, images_sha256):
             return False
         stored = {name: dissected["note"][name] for name in ("step", "metrics")}
         asked = {"step": snapshot.step, "metrics": dict(snapshot.metrics or {})}
@@ -253,8 +266,7 @@ class Run:
                 f"{self.dissection_url}: snapshot {snapshot.name} is stored with {stored}, the recipe says "
                 f"{asked}. Give the recipe what is stored, or use another --out."
             )
-        kept = ("created", f"{snapshot.name}/done") if self._keeps else ()
-        return all(store.marker(self.activations_url, key) is not None for key in kept)
+        return True
 
     def repair(self, *, full: bool = False) -> list[Damage]:
         """The damage of all stores, after deleting the damaged objects, whose blocks are then computed again.

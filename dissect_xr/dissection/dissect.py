@@ -81,7 +81,7 @@ def dissect(
     """
     method, pool = method or Method(), pool or Threads()
     labels = open_labels(probe)
-    found = complete_snapshots(activations)
+    found = complete_snapshots(activations, {snapshot for snapshot, _ in only} if only else None)
     pairs = {(snapshot.name, layer) for snapshot in found for layer in snapshot.layers}
     if missing := sorted(set(only or ()) - pairs):
         names = ", ".join("/".join(pair) for pair in missing)

@@ -4,7 +4,7 @@ Knows: how `activations.zarr` is laid out, read through the room `store`.
 Does not know: thresholds, labels, or which pass reads.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -99,20 +99,18 @@ class Snapshot:
     """of what was asked for, where the model was not looked at (`activations.request`)"""
 
 
-def complete_snapshots(url: str) -> list[Snapshot]:
-    """The snapshots of a store of activations that have complete layers, ordered by step and name."""
-    keys = sorted(key for key in store.markers(url) if key.endswith("/done"))
-    names = dict.fromkeys(key.split("/")[0] for key in keys)
-    found = [_snapshot(url, name, [key for key in keys if key.startswith(f"{name}/")]) for name in names]
-    return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.name))
+def complete_snapshots(url: str, names: Iterable[str] | None = None) -> list[Snapshot]:
+    """The snapshots of a store of activations that have complete layers, ordered by step and name.
+
+    Only those of `names` are looked at, or all of them.
+    """
+    found = (open_snapshot(url, name) for name in (store.marked_groups(url) if names is None else names))
+    return sorted((one for one in found if one.layers), key=lambda snapshot: (snapshot.step, snapshot.name))
 
 
 def open_snapshot(url: str, name: str) -> Snapshot:
     """The snapshot `name` with its complete layers, which may be none."""
-    return _snapshot(url, name, sorted(key for key in store.markers(url, name) if key.endswith("/done")))
-
-
-def _snapshot(url: str, name: str, keys: Sequence[str]) -> Snapshot:
+    keys = [key for key in store.markers(url, name) if key.endswith("/done")]
     attrs = store.read_attrs(url, name) if keys else {}
     layers = sorted(found for key in keys for found in _marked_layers(url, name, key))
     return Snapshot(

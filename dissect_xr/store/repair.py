@@ -106,7 +106,8 @@ def repair(
         damages = list(read_all(expected(url), show=show))
     else:
         sizes = objects.sizes(url) if sizes is None else sizes
-        damages = list(inspect(expected(url, sealed(url, sizes, markers(url))), sizes=sizes))
+        keys = markers(url)
+        damages = list(inspect(expected(url, sealed(url, sizes, keys), keys), sizes=sizes))
     if damages:
         drop(url, {key for damage in damages for key in damage.markers})
         for damage in damages:

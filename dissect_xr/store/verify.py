@@ -4,7 +4,7 @@ Knows: the sizes and checksums of objects, and the content of markers.
 Does not know: Zarr, or how a block is computed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -49,9 +49,12 @@ class Expected:
     """damage of the markers themselves"""
 
 
-def expected(url: str, intact: Iterable[str] = ()) -> Expected:
-    """All objects that the markers of the store at `url` list, but for those of groups that are known to be intact."""
-    found, existing = Expected(url), markers(url)
+def expected(url: str, intact: Iterable[str] = (), existing: Set[str] | None = None) -> Expected:
+    """All objects that the markers of the store at `url` list, but for those of groups that are known to be intact.
+
+    `existing` are the keys of all markers, where the caller has listed them already.
+    """
+    found, existing = Expected(url), markers(url) if existing is None else existing
     passed = tuple(f"{prefix}/" for prefix in intact)
     keys = sorted(key for key in existing if not key.startswith(passed))
     with ThreadPoolExecutor(8) as executor:
