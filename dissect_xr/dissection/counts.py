@@ -88,9 +88,7 @@ def count_block(task: CountTask) -> Counts:
     array = store.read(layer.url, f"{layer.path}/activation")
     peaks = Peaks(layer)
     rows, cols = layer.axes(task.anchoring, task.labels.shape[2:])
-    lookup, fractions, units = task.labels.lookup, len(task.thresholds), last - first
-    intersection = np.zeros((fractions, units, task.labels.concepts.size), np.int64)
-    unit_area = np.zeros((fractions, units, len(task.labels.categories) + 1), np.int64)
+    lookup, counts = task.labels.lookup, no_counts(task.labels, len(task.thresholds), last - first)
 
     def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         index = slice(*images), slice(first, last)
@@ -102,8 +100,14 @@ def count_block(task: CountTask) -> Counts:
     labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
     for (values, peak), known in _shared(maps, labels):
         tables = (*known, lookup, task.labels.category)
-        add_counts((intersection, unit_area), values, peak, task.thresholds, tables, (rows, cols), task.domain)
-    return intersection, unit_area
+        add_counts(counts, values, peak, task.thresholds, tables, (rows, cols), task.domain)
+    return counts
+
+
+def no_counts(labels: ProbeLabels, fractions: int, units: int) -> Counts:
+    """The counts of so many units before any image is counted: zeros."""
+    intersection = np.zeros((fractions, units, labels.concepts.size), np.int64)
+    return intersection, np.zeros((fractions, units, len(labels.categories) + 1), np.int64)
 
 
 def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.dissection import cut
-from dissect_xr.dissection.counts import add_counts
+from dissect_xr.dissection.counts import add_counts, no_counts
 from dissect_xr.dissection.labels import read_labels
 from dissect_xr.dissection.layers import Peaks
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
-from dissect_xr.dissection.thresholds import LayerThresholds, ranks
+from dissect_xr.dissection.thresholds import LayerThresholds, decode, ranks
 from dissect_xr.floats import bits
 
 COPIES = 4
@@ -58,15 +58,13 @@ def dissect_small(task: SmallLayer) -> None:
     values = store.read(layer.url, f"{layer.path}/activation")[:]
     peaks = Peaks(layer)[:images, :units]
     found = thresholds(values, ranks(layer, fractions, units))
-    intersection = np.zeros((len(fractions), units, labels.concepts.size), np.int64)
-    unit_area = np.zeros((len(fractions), units, len(labels.categories) + 1), np.int64)
+    lookup, counts = labels.lookup, no_counts(labels, len(fractions), units)
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
     for first in range(0, images, step):
         part = slice(first, min(first + step, images))
-        tables = (*read_labels(labels, (part.start, part.stop)), labels.lookup, labels.category)
-        counts = intersection, unit_area
+        tables = (*read_labels(labels, (part.start, part.stop)), lookup, labels.category)
         add_counts(counts, values[part], peaks[part], found.threshold, tables, axes, wanted.method.domain)
-    written = wanted.create(threshold_arrays(found) | count_arrays(intersection, unit_area))
+    written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
 
 
@@ -89,9 +87,8 @@ def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerT
     # Integers are partitioned faster. Those of negative values are turned round: codes have the order of values.
     raw = bits(flat, "i")
     codes = np.where(raw < 0, np.iinfo(raw.dtype).min - raw, raw)
-    places = codes.shape[1] - 1 - ranks[:, 0]
-    codes.partition(np.unique(places), axis=1)
-    found = codes[:, places].T
+    indices = codes.shape[1] - 1 - ranks[:, 0]
+    codes.partition(np.unique(indices), axis=1)
+    found = codes[:, indices].T
     above = np.stack([(codes > level[:, None]).sum(axis=1) for level in found])
-    decoded = np.where(found < 0, np.iinfo(raw.dtype).min - found, found).astype(raw.dtype).view(values.dtype)
-    return LayerThresholds(decoded.astype(np.float32), above)
+    return LayerThresholds(decode(found.astype(np.int64), values.dtype.itemsize), above)

@@ -37,12 +37,14 @@ class Projection:
         """Bytes."""
         return sum(size for _, size in self.parts)
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in self.parts)
+
     def check(self, limit: int | None, stage: str) -> None:
         """Raise if the task needs more than `limit` bytes, naming the parts; None means no limit."""
         if limit is not None and self.total > limit:
-            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in self.parts)
             raise DissectError(
-                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({parts}) and may use "
+                f"{stage}: a task needs {self.total / 2**20:,.0f} MiB ({self}) and may use "
                 f"{limit / 2**20:,.0f} MiB. Let it use more (--memory), or make its largest part smaller with fewer "
                 "fractions or concepts, or a smaller label_size."
             )
@@ -65,9 +67,8 @@ class Host:
         """Raise if so many tasks do not fit, naming the parts of one."""
         needed = needs.total * self.tasks
         if needed > self.memory:
-            parts = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in needs.parts)
             raise DissectError(
-                f"{stage}: {self.tasks} tasks at once need {needed / 2**30:.1f} GiB ({parts}), {self.name} has "
+                f"{stage}: {self.tasks} tasks at once need {needed / 2**30:.1f} GiB ({needs}), {self.name} has "
                 f"{self.memory / 2**30:.1f} GiB. Use fewer workers, threads of a worker or layers, or a smaller "
                 "activations.memory or batch."
             )

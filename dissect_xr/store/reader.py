@@ -4,7 +4,7 @@ Knows: how a group, an array and a Dataset are opened through `VerifiedStore`.
 Does not know: how they were written, or what they mean.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -105,17 +105,13 @@ def groups(url: str, path: str = "") -> list[str]:
     return sorted(name for name, _ in zarr.open_group(_verified(url), path=path, mode="r").groups())
 
 
-def open_lazy(
-    url: str, path: str = "", *, chunks: Mapping[str, int] | None = None, coordinates: Collection[str] | None = None
-) -> xr.Dataset:
+def open_lazy(url: str, path: str = "", *, chunks: Mapping[str, int] | None = None) -> xr.Dataset:
     """The group at `path` as a Dataset whose coordinates are in memory and whose variables are lazy.
 
     Parameters
     ----------
     chunks
         Dim -> length of a Dask chunk, for the dims in which it differs from the stored chunk.
-    coordinates
-        Names of the coordinates to read; None reads all. Each one takes about a millisecond per group.
     """
     group = _group(url, path)
     if group is None:
@@ -131,7 +127,7 @@ def open_lazy(
             variables[name] = _dask_variable(
                 array, array.dims, array.attrs, objects.join(url, array.path), chunks or {}
             )
-        elif coordinates is None or name in coordinates:
+        else:
             coords[name] = xr.Variable(array.dims, _plain(array), array.attrs)
     return xr.Dataset(variables, coords, attrs)
 
