@@ -23,7 +23,7 @@ many such generators at once, so workers compute for other layers while one laye
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from dissect_xr.errors import BlocksFailed, Failed
 from dissect_xr.parallel.pool import Pool, Stream
@@ -51,49 +51,6 @@ class Fold:
 
 Steps = Generator[Sequence[Fold], Sequence[Any], None]
 """Work in steps: it yields folds, is sent their results in the same order, and may then yield more."""
-
-Result = TypeVar("Result")
-
-
-def run_here(steps: Generator[Sequence[Fold], Sequence[Any], Result]) -> Result:
-    """What work in steps returns, run in this thread one task after the other, as a worker runs work that is small."""
-    results: Sequence[Any] | None = None
-    while True:
-        try:
-            folds = next(steps) if results is None else steps.send(results)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        results = [folded_here(fold) for fold in folds]
-
-
-def folded_here(fold: Fold) -> Any:
-    """The result of a fold, run in this thread."""
-    parts = [fold.function(task) for task in fold.tasks]
-    merged = fold.merge(*parts) if len(parts) > 1 and fold.merge is not None else parts[0]
-    return merged if fold.finish is None else fold.finish(fold.key, merged)
-
-
-def fold_tasks(
-    pool: Pool, folds: Iterable[Fold], *, on_task: Callable[[Any], None] | None = None
-) -> Iterator[tuple[Any, Any]]:
-    """Run every fold; yields (key, result) as they finish.
-
-    Raises
-    ------
-    BlocksFailed
-        When all other folds are finished: a task of a fold failed three times.
-    WriteError
-        At once: where one result cannot be written, no other can.
-    """
-    finished: deque[tuple[Any, Any]] = deque()
-
-    def one(fold: Fold) -> Steps:
-        (result,) = yield [fold]
-        finished.append((fold.key, result))
-
-    for _ in run_steps(pool, (one(fold) for fold in folds), on_task=on_task):
-        while finished:
-            yield finished.popleft()
 
 
 def run_steps(pool: Pool, works: Iterable[Steps], *, on_task: Callable[[Any], None] | None = None) -> Iterator[Steps]:

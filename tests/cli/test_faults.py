@@ -16,11 +16,12 @@ import pytest
 pytest.importorskip("torch")
 
 import runs
+from folds import fold_tasks
 from rich.console import Console
 
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
 from dissect_xr.parallel import retry
-from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.fold import Fold
 from dissect_xr.parallel.pool import Threads, run_blocks
 from dissect_xr.parallel.retry import attempt
 from dissect_xr.probe.digits.write import write_digits

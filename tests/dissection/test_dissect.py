@@ -15,6 +15,7 @@ import pytest
 import stores
 import strategies
 import xarray as xr
+from folds import run_here
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from strategies import ProbeCase
@@ -32,7 +33,6 @@ from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
-from dissect_xr.parallel.fold import run_here
 from dissect_xr.parallel.pool import Threads
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)

@@ -9,10 +9,11 @@ from itertools import count
 
 import distributed
 import pytest
+from folds import fold_tasks
 
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel import dask_pool
-from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.fold import Fold
 from dissect_xr.parallel.pool import open_pool, run_tasks
 
 HANGS = 120.0

@@ -8,10 +8,11 @@ import dask
 import distributed
 import pytest
 import theatre
+from folds import fold_tasks
 
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.parallel import dask_pool
-from dissect_xr.parallel.fold import Fold, fold_tasks
+from dissect_xr.parallel.fold import Fold
 from dissect_xr.parallel.pool import open_pool, run_blocks, run_tasks
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import stores
 from checkout import ROOT, TESTS
+from folds import fold_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import ProbeCase
@@ -26,7 +27,7 @@ from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.parallel import retry
 from dissect_xr.parallel.dask_pool import DaskPool
-from dissect_xr.parallel.fold import TREE, Fold, fold_tasks
+from dissect_xr.parallel.fold import TREE, Fold
 from dissect_xr.parallel.pool import Threads, open_pool, run_blocks, run_tasks
 from dissect_xr.parallel.resources import Host, Projection
 
