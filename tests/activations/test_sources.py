@@ -1,6 +1,7 @@
 """Models are built the same everywhere, and a weights file is data, never code."""
 
 import hashlib
+import os
 import pickle
 import random
 import sys
@@ -15,7 +16,7 @@ from checkout import TESTS
 from torch import nn
 
 from dissect_xr.activations import sources
-from dissect_xr.activations.references import resolve
+from dissect_xr.activations.references import file_sha256, resolve
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.activations.sources import cached_model, load_model, weights_sha256
 from dissect_xr.activations.weights import read_weights
@@ -241,3 +242,13 @@ def test_a_process_builds_a_model_once(monkeypatch: pytest.MonkeyPatch):
 def test_an_absent_device_is_an_error():
     with pytest.raises(DissectError, match="'quantum'"):
         cached_model(tiny(), "quantum")
+
+
+def test_a_file_is_digested_again_only_where_it_has_changed(tmp_path, monkeypatch):
+    weights, read, real = tmp_path / "weights.pt", [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(file.name) or real(file, name))
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        os.utime(weights, ns=(0, len(read)))
+        assert {file_sha256(weights) for _ in range(3)} == {hashlib.sha256(content).hexdigest()}
+    assert len(read) == 2
