@@ -77,9 +77,11 @@ class ModelSpec:
         '{"depth": 18, "width": 8}'
         """
         try:
-            text = json.dumps(dict(kwargs or {}), sort_keys=True)
+            text = json.dumps(dict(kwargs or {}), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise DissectError(f"arguments of {factory} must be plain numbers, strings and lists: {error}") from error
+            raise DissectError(
+                f"arguments of {factory} must be plain finite numbers, strings and lists: {error}"
+            ) from error
         return cls(factory, text, None if weights is None else str(weights), seed)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import to_json
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION
 
 UNIT_CHUNK = 64
@@ -144,7 +145,7 @@ def create_layer(
 
 def snapshot_attrs(snapshot: SnapshotInfo) -> dict[str, Any]:
     """What is stored with a snapshot, however its activations were made."""
-    return {"schema_version": SCHEMA_VERSION, "step": snapshot.step, "metrics": dict(snapshot.metrics or {})}
+    return {"schema_version": SCHEMA_VERSION, "step": snapshot.step, "metrics": to_json(snapshot.metrics or {})}
 
 
 def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype: str) -> None:

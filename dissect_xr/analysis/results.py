@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import from_json
 from dissect_xr.parallel.blocks import array_of_blocks
 from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version
 
@@ -90,14 +91,14 @@ def _snapshot(url: str, name: str) -> _Snapshot:
     """One snapshot: from its own marker where it is finished, else from those of its layers."""
     if (done := store.marker(url, f"{name}/done")) is not None:
         note = done["note"]
-        return _Snapshot(name, note["step"], note["metrics"], note["layers"])
+        return _Snapshot(name, note["step"], from_json(note["metrics"]), note["layers"])
     keys = [key for key in store.markers(url, name) if key.count("/") == 2]
     finished = {key.split("/")[1]: store.marker(url, key) for key in keys if key.endswith("/done")}
     layers = {layer: marker["note"] for layer, marker in finished.items() if marker is not None}
     created = store.marker(url, f"{name}/created")
     begun = set(created["note"]["layers"]) if created is not None else set()
     attrs: Mapping[str, Any] = store.read_attrs(url, name) if layers else {"step": 0, "metrics": {}}
-    return _Snapshot(name, attrs["step"], attrs["metrics"], layers, sorted(begun - set(layers)))
+    return _Snapshot(name, attrs["step"], from_json(attrs["metrics"]), layers, sorted(begun - set(layers)))
 
 
 def _ordered(ds: xr.Dataset) -> xr.Dataset:

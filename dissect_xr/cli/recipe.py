@@ -3,8 +3,9 @@
 Knows: the fields, their defaults, overrides, and how `${...}` in texts is replaced.
 Does not know: how stages run (`run`).
 
-In any text, `${here}` stands for the folder of the recipe, `${out}` for the output directory and `${data}` for the
-field `data`. Relative paths are relative to the working directory, as in other commands.
+In any text, `${here}` stands for the folder of the recipe, `${out}` for the output directory, `${data}` for the field
+`data`, and `~/` at its start for the user's home directory. Relative paths are relative to the working directory, as
+in other commands.
 """
 
 import re
@@ -100,17 +101,18 @@ class SnapshotPart(_Part):
     step: int = 0
     weights: str | None = None
     seed: int | None = None
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float | None] = {}
+    """null means that it is not known"""
 
 
 class MetricsPart(_Part):
-    """A JSON list of records from which the snapshots' metrics are taken."""
+    """A file of records from which the snapshots' metrics are taken: a JSON list, JSON Lines or CSV."""
 
     file: str
     step: str = "step"
-    """the key of a record that holds the step"""
+    """the column that holds the step"""
     columns: dict[str, str] = {"accuracy": "accuracy", "loss": "loss"}
-    """metric -> the key of a record that holds it"""
+    """metric -> the column that holds it"""
 
 
 class ModelPart(_Part):
@@ -244,6 +246,8 @@ def _expanded(value: Any, words: Mapping[str, str], where: str) -> Any:
 
 
 def _filled(text: str, words: Mapping[str, str], where: str) -> str:
+    text = str(Path(text).expanduser()) if text.startswith("~/") else text
+
     def word(match: re.Match[str]) -> str:
         name = match.group(1)
         if name == "data" and name not in words:

@@ -4,7 +4,6 @@ Knows: which store each stage reads and writes, and which stages are finished al
 Does not know: how a stage computes, or how results are shown.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
+from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.floats import to_json
 from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
@@ -81,7 +82,7 @@ class Run:
             raise DissectError(f"model.snapshots: the names {repeated} occur more than once. Rename the snapshots.")
         return [
             (
-                SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | part.metrics),
+                SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
                 ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed),
             )
             for part in model.snapshots
@@ -91,21 +92,7 @@ class Run:
     def _metrics(self) -> dict[int, dict[str, float]]:
         """Step -> metrics, from the file that the recipe names."""
         part = self.recipe.model.metrics
-        if part is None:
-            return {}
-        try:
-            records = json.loads(Path(part.file).read_text(encoding="utf-8"))
-            return {
-                int(record[part.step]): {name: float(record[key]) for name, key in part.columns.items()}
-                for record in records
-            }
-        except FileNotFoundError as error:
-            raise DissectError(
-                f"model.metrics.file: expected a JSON file, but {part.file} does not exist. Correct the path."
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            wanted = ", ".join([part.step, *part.columns.values()])
-            raise DissectError(f"{part.file}: expected a JSON list of records with {wanted}: {error!r}.") from error
+        return {} if part is None else read_metrics(part.file, step=part.step, columns=part.columns)
 
     def label_set(self) -> LabelSet:
         """The label set of the probe; composes the images of the built-in probe if they are missing."""
@@ -260,7 +247,7 @@ class Run:
         if dissected["note"]["request_sha256"] != request_sha256(spec, self.recording, images_sha256):
             return False
         stored = {name: dissected["note"][name] for name in ("step", "metrics")}
-        asked = {"step": snapshot.step, "metrics": dict(snapshot.metrics or {})}
+        asked = {"step": snapshot.step, "metrics": to_json(snapshot.metrics or {})}
         if store.fingerprint(stored) != store.fingerprint(asked):
             raise DissectError(
                 f"{self.dissection_url}: snapshot {snapshot.name} is stored with {stored}, the recipe says "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import from_json
 from dissect_xr.schema import check_version
 
 Item = TypeVar("Item")
@@ -116,7 +117,7 @@ def open_snapshot(url: str, name: str) -> Snapshot:
     return Snapshot(
         name,
         attrs.get("step", 0),
-        attrs.get("metrics", {}),
+        from_json(attrs.get("metrics", {})),
         {layer: fingerprint for _, layer, fingerprint in layers},
         attrs.get("request_sha256"),
     )

@@ -18,6 +18,7 @@ from dissect_xr.dissection.layers import Layer, Snapshot
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.thresholds import LayerThresholds
 from dissect_xr.errors import DissectError
+from dissect_xr.floats import to_json
 from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION
 from dissect_xr.store.seal import SEAL, seal
 
@@ -197,7 +198,7 @@ def begin_snapshot(out: str, snapshot: Snapshot, layers: Iterable[str]) -> None:
     created = store.marker(out, key)
     begun = set(created["note"]["layers"] if created else ())
     if created is None or not begun.issuperset(layers):
-        attrs = {"step": snapshot.step, "metrics": dict(snapshot.metrics), "schema_version": SCHEMA_VERSION}
+        attrs = {"step": snapshot.step, "metrics": to_json(snapshot.metrics), "schema_version": SCHEMA_VERSION}
         written = _below(snapshot.name, store.lay_out(out, snapshot.name, [], attrs))
         fingerprint = store.fingerprint({"snapshot": snapshot.name})
         store.mark(out, key, fingerprint=fingerprint, written=written, note={"layers": sorted(begun | set(layers))})
@@ -216,7 +217,7 @@ def finish_snapshot(out: str, snapshot: Snapshot) -> None:
         written={},
         note={
             "layers": dict(sorted(summaries.items(), key=lambda item: (item[1]["position"], item[0]))),
-            "metrics": dict(snapshot.metrics),
+            "metrics": to_json(snapshot.metrics),
             "request_sha256": snapshot.request_sha256 if summaries.keys() >= snapshot.layers.keys() else None,
             SEAL: seal(out, snapshot.name),
             "step": snapshot.step,

@@ -52,7 +52,7 @@ def mark(
         "note": dict(note or {}),
         "depends_on": sorted(depends_on),
     }
-    body = json.dumps(content, sort_keys=True).encode()
+    body = json.dumps(content, sort_keys=True, allow_nan=False).encode()
     objects.write(*_location(url, key), body + b"\n" + f"{objects.checksum(body):08x}".encode())
 
 

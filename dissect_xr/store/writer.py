@@ -7,6 +7,7 @@ block is recorded (`markers`).
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,8 +115,9 @@ def create(
     Raises
     ------
     DissectError
-        If `url` is a folder with other files than a store; they are not deleted.
+        If an attribute is NaN or infinite, or `url` is a folder with other files than a store; they are not deleted.
     """
+    _check_json(attrs, path or url)
     if path or objects.read(url, METADATA) is not None:
         objects.delete_below(url, path)
     elif objects.holds_anything(url):
@@ -135,6 +137,7 @@ def lay_out(
 
     The group's own metadata is written first, so that an unfinished store can be distinguished from foreign files.
     """
+    _check_json(attrs, path or url)
     memory = MemoryStore()
     group: Any = zarr.create_group(memory, path=path, zarr_format=3, attributes=dict(attrs))
     coordinates = list(coordinates)
@@ -157,6 +160,18 @@ def lay_out(
         if objects.read(url, key) != wanted[key]:
             objects.write(url, key, wanted[key])
     return written
+
+
+def _check_json(attrs: Any, where: str) -> None:
+    """Raise if an attribute is NaN or infinite: Zarr would write a word that other readers of JSON refuse."""
+    if isinstance(attrs, Mapping):
+        for name, value in attrs.items():
+            _check_json(value, f"{where}.{name}")
+    elif isinstance(attrs, (list, tuple)):
+        for n, value in enumerate(attrs):
+            _check_json(value, f"{where}[{n}]")
+    elif isinstance(attrs, float) and not math.isfinite(attrs):
+        raise DissectError(f"attribute {where}: expected a finite number, got {attrs}, which JSON has no number for.")
 
 
 def _create_array(group: Any, spec: ArraySpec) -> None:
