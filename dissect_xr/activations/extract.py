@@ -33,7 +33,8 @@ from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.crop import stored_crop
-from dissect_xr.probe.ingest import block_length, image_root
+from dissect_xr.probe.ingest import block_length
+from dissect_xr.probe.root import image_root
 from dissect_xr.schema import SCHEMA_VERSION
 from dissect_xr.store.seal import SEAL, seal
 

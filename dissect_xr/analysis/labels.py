@@ -40,6 +40,17 @@ def unit_labels(ds: xr.Dataset) -> xr.Dataset:
     return both.transpose(..., "unit", "within").compute()
 
 
+def short_name(name: str, length: int = 40) -> str:
+    """A concept's name in at most `length` characters: ADE20K has names of 60, beside which no number has room.
+
+    The end is kept, too, since some names differ only there.
+
+    >>> short_name("sky"), short_name("screen, silver screen, projection screen", 24)
+    ('sky', 'screen, silver s… screen')
+    """
+    return name if len(name) <= length else f"{name[: length - 8]}…{name[-7:]}"
+
+
 def layer_counts(labels: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
     """Detectors and unique detectors of each layer, from `unit_labels` of one snapshot and fraction.
 

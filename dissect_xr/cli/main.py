@@ -5,6 +5,7 @@ Does not know: how anything is computed. Only the commands that run a model impo
 """
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,12 +287,21 @@ def _show(parts: Iterable[RenderableType]) -> None:
         console.print(part)
 
 
+def _print_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """A warning as one line of its own, without the place in the code that it came from."""
+    errors.print(f"[bold yellow]warning:[/] {escape(str(message))}", soft_wrap=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. An error is one message and an exit code; a traceback is printed only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        app([argument for argument in given if argument != "--debug"], standalone_mode=True)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            app([argument for argument in given if argument != "--debug"], standalone_mode=True)
     except DissectError as error:
         if debug:
             raise

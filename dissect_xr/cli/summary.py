@@ -12,9 +12,10 @@ import xarray as xr
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dissect_xr import store
-from dissect_xr.analysis.labels import layer_counts, top_concepts, unit_labels
+from dissect_xr.analysis.labels import layer_counts, short_name, top_concepts, unit_labels
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots
 from dissect_xr.errors import DissectError
@@ -50,7 +51,8 @@ def summary_rows(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> dict[float, list[
                     continue
                 top = top_concepts(labels.isel(unit=labels["layer"].values == layer), TOP, cutoff=cutoff)
                 numbers = [str(int(counts[key][n])) for key in ("units", "detectors", "by_unit", "by_category")]
-                mine.append(Row(snapshot, layer, (*numbers, ", ".join(f"{names[c]} {units}" for c, units in top))))
+                named = ", ".join(f"{short_name(names[c], 24)} {units}" for c, units in top)
+                mine.append(Row(snapshot, layer, (*numbers, named)))
     return rows
 
 
@@ -66,14 +68,20 @@ def summary(rows: Mapping[float, Sequence[Row]], *, cutoff: float = CUTOFF) -> I
     """A table per fraction, with units, detectors, unique detectors and frequent labels of each snapshot and layer."""
     for fraction, mine in rows.items():
         table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
-        table.add_column("snapshot", no_wrap=True)
-        table.add_column("layer", no_wrap=True)
+        table.add_column("snapshot")
+        table.add_column("layer")
         for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
-            table.add_column(name, justify="right", min_width=max(map(len, name.split("\n"))))
-        table.add_column("top concepts", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True, min_width=max(map(len, name.split("\n"))))
+        table.add_column("top concepts")
         for row in mine:
-            table.add_row(*map(escape, (row.snapshot, row.layer, *row.cells)))
+            *numbers, top = row.cells
+            table.add_row(_cut(row.snapshot), _cut(row.layer), *numbers, _cut(top))
         yield table
+
+
+def _cut(text: str) -> Text:
+    """A cell that gives way to the numbers beside it where the terminal is narrow: it is cut, in one line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def concepts(probe: xr.Dataset) -> Iterator[Table]:
@@ -83,13 +91,15 @@ def concepts(probe: xr.Dataset) -> Iterator[Table]:
         area = int(probe["category_area"].sel(category=category))
         mine = probe.isel(concept=probe["concept_category"].values == category)
         table = Table(title=escape(f"{category}: {mine.sizes['concept']} concepts"), title_justify="left")
-        for name, side in (("number", "right"), ("concept", "left"), ("images", "right"), ("share", "right")):
-            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        table.add_column("number", justify="right", no_wrap=True)
+        table.add_column("concept")
+        for name in ("images", "share"):
+            table.add_column(name, justify="right", no_wrap=True)
         for n in mine["concept_area"].argsort().values[::-1]:
             one = mine.isel(concept=n)
             share = int(one["concept_area"]) / area if area else 0.0
-            name = escape(str(one["concept_name"].values))
-            table.add_row(str(int(one["concept"])), name, str(int(one["concept_images"])), f"{share:.3%}")
+            name = str(one["concept_name"].values)
+            table.add_row(str(int(one["concept"])), _cut(name), str(int(one["concept_images"])), f"{share:.3%}")
         yield table
 
 

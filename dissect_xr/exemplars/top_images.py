@@ -25,7 +25,7 @@ from dissect_xr.exemplars.masks import Stores, View, channel_of, image_blocks, i
 from dissect_xr.exemplars.pictures import WHOLE, around, draw, read_picture
 from dissect_xr.parallel.progress import track
 from dissect_xr.probe.crop import stored_crop
-from dissect_xr.probe.ingest import image_root
+from dissect_xr.probe.root import image_root
 
 TOP = 9
 """Top images of a unit."""

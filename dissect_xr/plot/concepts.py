@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.detectors import Count, concept_histogram, unique_detectors
+from dissect_xr.analysis.labels import short_name
 from dissect_xr.analysis.snapshots import by_step
 from dissect_xr.analysis.snapshots import emergence as emergence_of
 from dissect_xr.errors import DissectError
@@ -66,7 +67,7 @@ def concept_bars(ds: xr.Dataset, *, cutoff: float = CUTOFF, ax: Axes | None = No
         bars = ax.barh(rows, [number for _, number in group], height=0.8, color=colors[category])
         ax.bar_label(bars, padding=2, fontsize=7)
         positions += rows
-        names += [name for name, _ in group]
+        names += [short_name(name) for name, _ in group]
         position = rows.stop
     ax.set_yticks(positions, names, fontsize=8)
     ax.tick_params(axis="y", length=0)

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.cutoffs import cutoff_curve as curve_of
 from dissect_xr.analysis.detectors import best_concept
+from dissect_xr.analysis.labels import short_name
 from dissect_xr.analysis.select import unit_index
 from dissect_xr.analysis.snapshots import trajectories
 from dissect_xr.errors import DissectError
@@ -235,7 +236,7 @@ def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequenc
             point = (steps[n], float(mine["iou"].values[n]))
             box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
             text = ax.annotate(
-                name, point, textcoords="offset points", ha="center", fontsize=7, xytext=(0, -7), bbox=box
+                short_name(name), point, textcoords="offset points", ha="center", fontsize=7, xytext=(0, -7), bbox=box
             )
             text.set_color(ink(shades[n]))
             made.append(text)
@@ -246,4 +247,4 @@ def _name_changes(ax: Axes, mine: xr.Dataset, steps: np.ndarray, shades: Sequenc
 def _title(best: xr.Dataset) -> str:
     """Unit, concept and IoU, on two lines."""
     name = str(best["concept_name"].values)
-    return f"{best['unit'].values}\n" + (f"{name} {float(best['iou']):.3f}" if name else "no active pixel")
+    return f"{best['unit'].values}\n" + (f"{short_name(name)} {float(best['iou']):.3f}" if name else "no active pixel")

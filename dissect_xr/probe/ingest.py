@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.probe.block import Block, image_blocks, read_maps
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.labels import Tables, label_image
+from dissect_xr.probe.root import follow_images, root_attr
 from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
@@ -69,6 +69,7 @@ def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show
             f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
         )
     if store.marker(url, "done") is not None:
+        follow_images(label_set, url, pool=pool, show=show)
         return
     length = block_length(len(label_set.rows))
     slots = max(1, max(len(row.whole) for row in label_set.rows))
@@ -241,16 +242,9 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "parameters": label_set.parameters,
         "label_size": list(label_set.label_size),
-        "root": _root(label_set, url),
+        "root": root_attr(label_set.images, url),
         "coordinates": "split concept_name concept_category plane_category",
     }
-
-
-def _root(label_set: LabelSet, url: str) -> str:
-    """The image folder. It is relative if it lies beside or below the store, so that a run directory can be moved."""
-    images = Path(label_set.images).resolve()
-    parent = None if "://" in url else Path(url).resolve().parent
-    return images.relative_to(parent).as_posix() if parent and images.is_relative_to(parent) else str(images)
 
 
 def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
@@ -287,9 +281,3 @@ def open_probe(url: str) -> xr.Dataset:
     data = store.open_lazy(url)
     check_version(data.attrs, url)
     return data
-
-
-def image_root(url: str) -> str:
-    """The folder that the probe's image paths are relative to."""
-    root = str(store.read_attrs(url)["root"])
-    return root if Path(root).is_absolute() else str(Path(url).parent / root)

@@ -11,6 +11,7 @@ Does not know: how numbers are made (`numbers`) and shown (the folder `templates
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,11 @@ def write_report(
     show
         Whether to draw a progress bar.
 
+    Warns
+    -----
+    UserWarning
+        Where layers have no pictures though some were asked for, with the reason.
+
     Raises
     ------
     DissectError
@@ -82,6 +88,9 @@ def write_report(
         for index in np.ndindex(shape):
             _write_layer(source, folder, index, written, bar)
     _write_shared(source, folder, written)
+    if exemplars and written.without:
+        reasons = (f"{len(paths)} layers ({paths[0]} ...): {reason}" for reason, paths in written.without.items())
+        warnings.warn(f"the report lacks the pictures of {'; of '.join(reasons)}.", stacklevel=2)
     return folder / "index.html"
 
 

@@ -85,6 +85,18 @@ def test_bars_are_grouped_by_category_and_descend() -> None:
         assert {to_hex(bar.get_facecolor()) for bar in container} == {colors[category].lower()}
 
 
+def test_long_names_leave_room_for_bars_and_title() -> None:
+    ds = dissection().isel(snapshot=3)
+    long = [f"door, double-door, double door, entrance, gateway number {n}" for n in range(ds.sizes["concept"])]
+    ax = concept_bars(ds.assign_coords(concept_name=("concept", long)), cutoff=0.1)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    width = figure.get_window_extent().width
+    assert ax.get_window_extent().width > 0.5 * width
+    assert ax.title.get_window_extent().x1 <= width
+
+
 def test_no_detectors_make_an_empty_figure(tmp_path: Path) -> None:
     ax = concept_bars(dissection().isel(snapshot=[0]), cutoff=0.99)
     assert ax.get_title() == "0 concepts, detected by 0 of 10 units"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def test_what_is_missing_is_said_and_the_rest_is_written(run: Path, tmp_path: Pa
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report"))
     change(copy)
-    folder = write_report(str(copy), tmp_path / "report", show=False).parent
+    with pytest.warns(UserWarning, match=f"the report lacks the pictures of .*{reason}"):
+        folder = write_report(str(copy), tmp_path / "report", show=False).parent
     assert reason in Page(folder / "index.html").text
     assert reason in Page(folder / "pages" / "late--conv2.html").text
     assert not list((folder / "images").rglob("*.jpg"))
@@ -265,10 +267,14 @@ def test_the_command_writes_beside_the_stores(run: Path, tmp_path: Path, capsys:
     recipe.write_text(
         "probe: {kind: digits}\nmodel: {factory: 'net.py:Net', input_size: 8, snapshots: [{name: early}]}\n"
     )
-    with pytest.raises(SystemExit) as stop:
-        main(["report", str(recipe), "--out", str(copy), "--fraction", "0.2", "--quiet"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as outside of tests
+        with pytest.raises(SystemExit) as stop:
+            main(["report", str(recipe), "--out", str(copy), "--fraction", "0.2", "--quiet"])
     assert not stop.value.code
-    assert "index.html" in capsys.readouterr().out.replace("\n", "")
+    said = capsys.readouterr()
+    assert "index.html" in said.out.replace("\n", "")
+    assert said.err.startswith("warning: the report lacks the pictures of 5 layers (early/conv1 ...): the activations")
     assert (copy / "report" / "concepts.html").exists()
     with pytest.raises(SystemExit) as stop:
         main(["report", str(recipe), "--out", "s3://bucket/run"])

@@ -1,0 +1,96 @@
+"""The folder of a probe's images: how it is stored, and what happens when the images have moved.
+
+Knows: the attribute `root` of a probe, and the digests of the images in the markers of its blocks.
+Does not know: label maps, or what is read of an image.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dissect_xr import store
+from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Pool, run_tasks
+from dissect_xr.parallel.progress import track
+from dissect_xr.probe.label_set import LabelSet
+from dissect_xr.probe.pixels import inside
+from dissect_xr.store import objects
+
+
+def image_root(url: str) -> str:
+    """The folder that the image paths of the probe at `url` are relative to."""
+    root = str(store.read_attrs(url)["root"])
+    return root if Path(root).is_absolute() else str(Path(url).parent / root)
+
+
+def root_attr(images: str, url: str) -> str:
+    """The folder `images` as it is stored: relative if it lies beside or below the probe, so that a run can be moved.
+
+    >>> root_attr("/data/run/digits", "/data/run/probe.zarr"), root_attr("/data/digits", "/data/run/probe.zarr")
+    ('digits', '/data/digits')
+    """
+    folder = Path(images).resolve()
+    parent = Path(url).resolve().parent if objects.is_local(url) else None
+    return folder.relative_to(parent).as_posix() if parent and folder.is_relative_to(parent) else str(folder)
+
+
+@dataclass(frozen=True)
+class DigestTask:
+    """One image block whose files are compared with those that the probe was made from."""
+
+    folder: str
+    images: tuple[str, ...]
+    """relative to the folder"""
+    sha256: str
+    """over the bytes of all of them"""
+
+    @property
+    def what(self) -> str:
+        """The task's name in messages."""
+        return f"moved images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
+
+
+def follow_images(label_set: LabelSet, url: str, *, pool: Pool, show: bool) -> None:
+    """Make a finished probe name the label set's folder of images, where it names another one.
+
+    The images there must be the same, byte for byte: all of them are read, once.
+
+    Raises
+    ------
+    DissectError
+        If an image is missing or another one; the probe then stays as it is.
+    """
+    if Path(image_root(url)).resolve() == Path(label_set.images).resolve():
+        return
+    tasks = []
+    for key in sorted(store.markers(url, "blocks")):
+        first, stop = map(int, key.removeprefix("blocks/").split("-"))
+        block = store.marker(url, key)
+        if block is not None:
+            images = tuple(row.image for row in label_set.rows[first:stop])
+            tasks.append(DigestTask(label_set.images, images, block["note"]["pixels_sha256"]))
+    with track("moved images", len(label_set.rows), show=show) as bar:
+        for task, found in run_tasks(pool, digest_block, tasks):
+            if found != task.sha256:
+                raise DissectError(
+                    f"{label_set.images}: of the images {task.images[0]} to {task.images[-1]} at least one is not that "
+                    f"which {url} was made from, in {image_root(url)}. Name the folder of the same images, or use "
+                    "another --out."
+                )
+            bar.advance(len(task.images))
+    store.update_attrs(url, {"root": root_attr(label_set.images, url)})
+
+
+def digest_block(task: DigestTask) -> str:
+    """sha256 over the files of one image block, as an ingest takes it."""
+    digest = hashlib.sha256()
+    for name in task.images:
+        path = inside(task.folder, name, task.what)
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise DissectError(
+                f"{path}: cannot be read ({error.strerror}), an image that the probe was made from. Name the folder "
+                "that holds all of them."
+            ) from error
+    return digest.hexdigest()
