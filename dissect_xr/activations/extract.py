@@ -175,8 +175,8 @@ class Extraction:
 
 
 def prepare_extraction(
-    url: str,
-    probe: str,
+    url: store.Url,
+    probe: store.Url,
     snapshot: SnapshotInfo,
     spec: ModelSpec,
     recording: Recording,
@@ -196,6 +196,7 @@ def prepare_extraction(
     DissectError
         If the probe is not complete, the model cannot be loaded or has no such layer, or the layers exceed the budget.
     """
+    url, probe = store.as_url(url), store.as_url(probe)
     if store.marker(probe, "done") is None:
         raise DissectError(
             f"{probe}: the probe is not complete. Run `dissect-xr probe RECIPE` first: it continues where it stopped."

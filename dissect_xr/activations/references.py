@@ -58,6 +58,33 @@ def resolve(reference: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # callable() does not narrow Any
 
 
+def reference_to(found: Callable[..., Any]) -> str:
+    """The reference to a class or function, by which a worker imports it.
+
+    >>> from collections import Counter
+    >>> reference_to(Counter)
+    'collections:Counter'
+
+    Raises
+    ------
+    DissectError
+        If it is an object, a lambda, or defined inside a function or in the program that runs.
+    """
+    name, module = getattr(found, "__qualname__", None), getattr(found, "__module__", None)
+    if name is None or module is None:
+        kind = type(found)
+        raise DissectError(
+            f"the model is an object of {kind.__module__}.{kind.__name__}: workers build it themselves. Give the class "
+            "or a function that returns it, or a reference such as 'file.py:make'."
+        )
+    if "<" in name or "." in name or module == "__main__":
+        raise DissectError(
+            f"{module}.{name} cannot be imported by a worker: it is defined inside a function, a class or the program "
+            "that runs. Put it at the top of a file, and give 'path/to/file.py:name'."
+        )
+    return f"{module}:{name}"
+
+
 def source_sha256(reference: str | None) -> str | None:
     """sha256 of the file that a reference names; None for a function of a module, or if the file does not exist."""
     path = Path((reference or "").rpartition(":")[0])

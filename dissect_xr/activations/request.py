@@ -6,13 +6,13 @@ compares fingerprints and loads no model.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from dissect_xr import store
-from dissect_xr.activations.references import file_sha256, source_sha256
+from dissect_xr.activations.references import file_sha256, reference_to, source_sha256
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
@@ -64,12 +64,17 @@ class ModelSpec:
     @classmethod
     def of(
         cls,
-        factory: str,
+        factory: str | Callable[..., Any],
         kwargs: Mapping[str, Any] | None = None,
         weights: str | Path | None = None,
         seed: int | None = None,
     ) -> Self:
-        """Spec from ordinary arguments.
+        """Spec from ordinary arguments; `factory` may be a class or function that workers can import by its name.
+
+        Raises
+        ------
+        DissectError
+            If the arguments are not plain, or `factory` is something that no worker could import.
 
         Examples
         --------
@@ -82,7 +87,12 @@ class ModelSpec:
             raise DissectError(
                 f"arguments of {factory} must be plain finite numbers, strings and lists: {error}"
             ) from error
-        return cls(factory, text, None if weights is None else str(weights), seed)
+        return cls(
+            factory if isinstance(factory, str) else reference_to(factory),
+            text,
+            None if weights is None else str(weights),
+            seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Preprocess:
     """How 8-bit RGB pixels become a model's input: ``(pixel / scale - mean) / std`` per channel, in float32."""
 
     size: tuple[int, int]
-    """(H, W) of the input. Without `resize` the whole image is resized to it, and nothing is cropped."""
+    """(H, W) of the input, or one number for both. Without `resize` the whole image is resized to it, not cropped."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted after dividing by `scale`, in the channel order of `channels`."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -105,6 +115,11 @@ class Preprocess:
     """The shorter side is resized to this, then the central `size` is cropped, as torchvision does."""
 
     def __post_init__(self) -> None:
+        size: Any = self.size
+        object.__setattr__(self, "size", (size, size) if isinstance(size, int) else tuple(size))
+        for name in ("mean", "std"):
+            given: Any = getattr(self, name)
+            object.__setattr__(self, name, (given,) * 3 if isinstance(given, (int, float)) else tuple(given))
         if len(self.size) != 2 or min(self.size) < 1:
             raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
         if self.size[0] * self.size[1] > MAX_PIXELS:
@@ -135,7 +150,7 @@ class Recording:
 
     preprocess: Preprocess
     layers: tuple[str, ...] = ("*",)
-    """module names or globs"""
+    """module names or globs; a single text is one"""
     dtype: str = "float16"
     batch: int = 32
     """images of one forward pass"""
@@ -151,6 +166,8 @@ class Recording:
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
 
     def __post_init__(self) -> None:
+        given: Any = self.layers
+        object.__setattr__(self, "layers", (given,) if isinstance(given, str) else tuple(given))
         if self.autocast is not None and self.autocast not in AUTOCASTS:
             raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
         if self.dtype not in DTYPES:

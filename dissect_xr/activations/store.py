@@ -167,11 +167,12 @@ def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype:
     )
 
 
-def open_activations(url: str) -> xr.DataTree:
+def open_activations(url: store.Url) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`).
 
     The names of the images stand once, at the root, and are inherited.
     """
+    url = store.as_url(url)
     if not store.exists(url):
         raise DissectError(f"{url}: expected a store of activations, found none.")
     keys = store.markers(url)

@@ -4,13 +4,14 @@ Knows: how blocks of any length become whole shards, and how `peak` and `mean` a
 Does not know: models or torch; the layout is that of `store`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.arrays import blocks_of
 from dissect_xr.activations.request import DTYPES, SnapshotInfo
 from dissect_xr.activations.store import (
     LayerShape,
@@ -26,8 +27,8 @@ from dissect_xr.parallel.progress import Bar, track
 
 
 def write_activations(
-    url: str,
-    layers: Mapping[str, NDArray[Any] | Iterable[NDArray[Any]]],
+    url: store.Url,
+    layers: Mapping[str, Any],
     *,
     images: Sequence[str],
     snapshot: SnapshotInfo | str = "snapshot",
@@ -40,8 +41,9 @@ def write_activations(
     Parameters
     ----------
     layers
-        Layer name -> array (image, unit, y, x), or an iterator of such arrays that together hold all images, each of
-        any length. With an iterator the memory needed is one shard of a layer.
+        Layer name -> array (image, unit, y, x) of NumPy (also a memory map), xarray (dimensions by name, in any order),
+        Dask, Zarr or torch, or an iterator of such arrays that together hold all images, each of any length. Of an
+        array as of an iterator some blocks are in memory at a time, of 64 MiB or one chunk each, and one shard.
     images
         Names of the images, as in the probe of the dissection and in the same order.
     snapshot
@@ -60,6 +62,7 @@ def write_activations(
     """
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
+    url = store.as_url(url)
     info = SnapshotInfo(snapshot) if isinstance(snapshot, str) else snapshot
     if wrong := [name for name in layers if not name or "/" in name or name.startswith((".", "__"))]:
         raise DissectError(
@@ -78,7 +81,7 @@ def write_activations(
             )
         extra = dict((attrs or {}).get(name, {}))
         with track(f"activations {name}", show=show) as bar:
-            _write_layer(url, name, _blocks(name, values), images, info, dtype, extra, position, bar)
+            _write_layer(url, name, blocks_of(name, values), images, info, dtype, extra, position, bar)
 
 
 def _create_snapshot(url: str, snapshot: SnapshotInfo) -> None:
@@ -152,16 +155,6 @@ def _write_layer(
     content = store.fingerprint({"content": content, "objects": sorted(map(list, writer.written.items()))})
     note = {"position": position}
     store.mark(url, f"{path}/done", fingerprint=content, written=written | writer.written, note=note)
-
-
-def _blocks(name: str, values: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    for block in [values] if isinstance(values, np.ndarray) else values:
-        array = np.asarray(block)
-        if array.ndim != 4 or array.dtype.kind != "f":
-            raise DissectError(
-                f"layer {name}: expected floating-point maps (image, unit, y, x), got {array.dtype} {array.shape}."
-            )
-        yield array
 
 
 def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:

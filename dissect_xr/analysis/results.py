@@ -43,7 +43,7 @@ class _Snapshot:
     unfinished: Sequence[str] = ()
 
 
-def open_dissection(url: str) -> xr.Dataset:
+def open_dissection(url: store.Url) -> xr.Dataset:
     """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, category).
 
     Counts stay on disk until they are computed; coordinates are in memory. `iou` is derived, in float64. Where a
@@ -59,6 +59,7 @@ def open_dissection(url: str) -> xr.Dataset:
     DissectError
         Where there is nothing complete, or another version of this package wrote the store.
     """
+    url = store.as_url(url)
     found = [_snapshot(url, name) for name in store.marked_groups(url)] if store.exists(url) else []
     if unfinished := [f"{one.name}/{layer}" for one in found for layer in one.unfinished]:
         names = ", ".join(sorted(unfinished))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import FRACTION
@@ -29,6 +29,15 @@ class _Part(BaseModel):
 
 def _pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else value
+
+
+def _listed(value: Any) -> Any:
+    """A single value stands for a list of it."""
+    return [value] if isinstance(value, (str, int, float)) else value
+
+
+def _layers(value: Any) -> Any:
+    return value if value == "all" else _listed(value)
 
 
 class Subset(_Part):
@@ -146,7 +155,7 @@ class ActivationsPart(_Part):
 class DissectPart(_Part):
     """The parameters of the dissection."""
 
-    fractions: list[float] = [FRACTION]
+    fractions: Annotated[list[float], BeforeValidator(_listed)] = [FRACTION]
     anchoring: Literal["receptive_field", "half_pixel"] = "receptive_field"
     domain: Literal["annotated", "touched", "all"] = "annotated"
 
@@ -158,7 +167,7 @@ class Recipe(_Part):
     """a folder that other texts may name as ${data}"""
     probe: Probe
     model: ModelPart
-    layers: Literal["all"] | list[str] = "all"
+    layers: Annotated[Literal["all"] | list[str], BeforeValidator(_layers)] = "all"
     activations: ActivationsPart = ActivationsPart()
     skip_bad_images: bool = False
     """whether images that cannot be read are removed and recorded, rather than ending the run"""

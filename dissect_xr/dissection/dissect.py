@@ -45,9 +45,9 @@ from dissect_xr.parallel.retry import kept_failures
 
 
 def dissect(
-    activations: str,
-    probe: str,
-    out: str,
+    activations: store.Url,
+    probe: store.Url,
+    out: store.Url,
     *,
     method: Method | None = None,
     only: Sequence[tuple[str, str]] | None = None,
@@ -80,6 +80,7 @@ def dissect(
     Bau et al. 2017, Network Dissection, section 2.2 and 2.3.
     """
     method, pool = method or Method(), pool or Threads()
+    activations, probe, out = store.as_url(activations), store.as_url(probe), store.as_url(out)
     labels = open_labels(probe)
     found = complete_snapshots(activations, {snapshot for snapshot, _ in only} if only else None)
     pairs = {(snapshot.name, layer) for snapshot in found for layer in snapshot.layers}

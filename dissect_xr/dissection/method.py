@@ -20,13 +20,15 @@ class Method:
     """The parameters of a dissection (docs/method.md, sections 1 and 2)."""
 
     fractions: tuple[float, ...] = (FRACTION,)
-    """shares of a unit's activations above its threshold, each in the open interval (0, 1)"""
+    """shares of a unit's activations above its threshold, each in the open interval (0, 1); a single number is one"""
     anchoring: Anchoring = "receptive_field"
     """where the cells of a map lie on the image; layers of unknown geometry are anchored `half_pixel`"""
     domain: Domain = "annotated"
     """the images whose active pixels are counted into `unit_area`"""
 
     def __post_init__(self) -> None:
+        given: Any = self.fractions
+        object.__setattr__(self, "fractions", (given,) if isinstance(given, (int, float)) else tuple(given))
         for fraction in self.fractions:
             if not 0 < fraction < 1:
                 raise DissectError(f"fraction {fraction} is not between 0 and 1; the usual one is {FRACTION}.")

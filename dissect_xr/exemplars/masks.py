@@ -37,6 +37,10 @@ class Stores:
     probe: str
     """path or URL"""
 
+    def __post_init__(self) -> None:
+        for name in ("activations", "probe"):
+            object.__setattr__(self, name, store.as_url(getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class View:

@@ -34,7 +34,7 @@ PEAKS = 32 << 20
 """Bytes of peaks that are ranked at a time."""
 
 
-def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> xr.Dataset:
+def top_images(activations: store.Url, snapshot: str, layer: str, *, k: int = TOP) -> xr.Dataset:
     """The `k` images in which each unit of a layer peaks highest, from the stored peaks; computes.
 
     Variables (unit, rank): ``image`` (its name), ``image_index`` (in the probe) and ``peak``. Equal peaks are in
@@ -48,6 +48,7 @@ def top_images(activations: str, snapshot: str, layer: str, *, k: int = TOP) -> 
     """
     if k < 1:
         raise DissectError(f"k is {k}: expected 1 or more images per unit.")
+    activations = store.as_url(activations)
     opened = open_layer(activations, snapshot, layer)
     images, units = opened.shape[:2]
     peaks, names = Peaks(opened), store.read(activations, "image")

@@ -51,7 +51,7 @@ class IngestTask:
         return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
 
 
-def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show: bool = True) -> None:
+def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None, show: bool = True) -> None:
     """Read every image and label map of `label_set`, and write the probe to `url`; blocks that are finished are kept.
 
     Every image is decoded once, so that a damaged file is found now and not hours later.
@@ -61,7 +61,7 @@ def write_probe(label_set: LabelSet, url: str, *, pool: Pool | None = None, show
     DissectError
         If a file is missing, damaged or of the wrong size, a label is not a concept, or `url` holds another probe.
     """
-    label_set, pool = label_set.check(), pool or Threads()
+    label_set, url, pool = label_set.check(), store.as_url(url), pool or Threads()
     fingerprint = label_set_fingerprint(label_set)
     if (stored := store.marker(url, "created")) is not None and stored["fingerprint"] != fingerprint:
         changed = "; ".join(_differences(stored["note"], _summary(label_set)))
@@ -274,8 +274,9 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))
 
 
-def open_probe(url: str) -> xr.Dataset:
+def open_probe(url: store.Url) -> xr.Dataset:
     """The probe at `url` as a lazy Dataset (`schema.PROBE`), with coordinates in memory."""
+    url = store.as_url(url)
     if store.marker(url, "done") is None:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
     data = store.open_lazy(url)

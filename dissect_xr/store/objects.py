@@ -33,6 +33,9 @@ OBJECT_STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://")
 PARTIAL = ".partial"
 """Suffix of a file that is being written; zarr's local store uses the same one."""
 
+Url = str | os.PathLike[str]
+"""Where a store lies: a path or a URL."""
+
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 """What `os.link` fails with where the file system has no hard links, as FUSE mounts and exFAT."""
 
@@ -40,6 +43,15 @@ _TRANSPORT_ERRNO = {errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOST
 
 _TRANSPORT_MESSAGE = re.compile(r"HTTP error|status code: (408|429|5\d\d)")
 """obstore raises one class for a lost connection, a busy server and a range past the end of an object alike."""
+
+
+def as_url(url: Url) -> str:
+    """A path or URL as text; `~` at its start stands for the home directory.
+
+    >>> as_url(Path("run") / "probe.zarr"), as_url("s3://bucket/probe.zarr")
+    ('run/probe.zarr', 's3://bucket/probe.zarr')
+    """
+    return os.path.expanduser(os.fspath(url))
 
 
 def is_local(url: str) -> bool:

@@ -1,0 +1,120 @@
+"""Activations come from arrays of any library, and are the same whichever it is."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from dissect_xr import store
+from dissect_xr.activations import arrays
+from dissect_xr.activations.arrays import blocks_of
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
+from dissect_xr.activations.write import write_activations
+from dissect_xr.dissection.method import Method
+from dissect_xr.errors import DissectError
+from dissect_xr.probe.ingest import open_probe
+
+VALUES = np.random.default_rng(0).normal(size=(7, 3, 2, 5)).astype(np.float32)
+NAMES = [f"image{n}" for n in range(7)]
+DIMS = ("image", "unit", "y", "x")
+
+
+def as_memmap(folder: Path) -> Any:
+    np.save(folder / "maps.npy", VALUES)
+    return np.load(folder / "maps.npy", mmap_mode="r")
+
+
+def as_zarr(folder: Path) -> Any:
+    array = zarr.create_array(str(folder / "maps.zarr"), shape=VALUES.shape, chunks=(2, 3, 2, 5), dtype="float32")
+    array[:] = VALUES
+    return array
+
+
+def as_torch(_: Path) -> Any:
+    torch = pytest.importorskip("torch")
+    return torch.from_numpy(VALUES).requires_grad_()
+
+
+KINDS = {
+    "numpy": lambda _: VALUES,
+    "float64": lambda _: VALUES.astype(np.float64),
+    "memory map": as_memmap,
+    "dask": lambda _: da.from_array(VALUES, chunks=(3, 2, 1, 5)),
+    "zarr": as_zarr,
+    "torch": as_torch,
+    "xarray": lambda _: xr.DataArray(VALUES, dims=DIMS),
+    "xarray in another order": lambda _: xr.DataArray(VALUES, dims=DIMS).transpose("y", "unit", "x", "image"),
+    "xarray over dask": lambda _: xr.DataArray(da.from_array(VALUES, chunks=3), dims=DIMS).transpose("x", ...),
+    "iterator": lambda _: (VALUES[start : start + 3] for start in range(0, 7, 3)),
+    "list of lists": lambda _: [VALUES.astype(np.float64).tolist()],
+}
+
+
+@pytest.mark.parametrize("size", [arrays.BLOCK, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_activations_from_every_kind_of_array(
+    tmp_path: Path, kind: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "BLOCK", size)
+    url = tmp_path / "a.zarr"
+    write_activations(url, {"conv": KINDS[kind](tmp_path)}, images=NAMES, dtype="float32", show=False)
+    stored = store.read(str(url), "snapshot/conv/activation")[:]
+    assert np.array_equal(stored, VALUES)
+
+
+def test_bfloat16_is_exact(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    values = torch.from_numpy(VALUES).to(torch.bfloat16)
+    write_activations(tmp_path / "a.zarr", {"conv": values}, images=NAMES, dtype="float32", show=False)
+    assert np.array_equal(store.read(str(tmp_path / "a.zarr"), "snapshot/conv/activation")[:], values.float().numpy())
+
+
+def test_dask_and_zarr_are_read_in_whole_chunks_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "BLOCK", 5 * VALUES[0].nbytes)  # five images fit: two chunks of two, not two and a half
+    lazy = da.from_array(VALUES, chunks=(2, 3, 2, 5))
+    assert [len(block) for block in blocks_of("conv", lazy)] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (VALUES[:, :, 0, 0], r"got an array of \(7, 3\)\. For one number per unit give values\[:, :, None, None\]"),
+        (VALUES[..., None], r"got an array of \(7, 3, 2, 5, 1\)"),
+        (VALUES.astype(np.int32), "expected floating-point maps, got int32"),
+        (
+            xr.DataArray(VALUES, dims=("batch", "unit", "y", "x")),
+            "in any order, got batch, unit, y, x",
+        ),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, values: Any, said: str) -> None:
+    with pytest.raises(DissectError, match=said):
+        write_activations(tmp_path / "a.zarr", {"conv": values}, images=NAMES, show=False)
+
+
+def test_single_values_stand_for_pairs_and_lists() -> None:
+    assert Preprocess(32) == Preprocess((32, 32)) == Preprocess([32, 32])  # type: ignore[arg-type]
+    assert Preprocess(32, mean=0.5).mean == (0.5, 0.5, 0.5)  # type: ignore[arg-type]
+    assert Method(0.01) == Method((0.01,)) == Method([0.01])  # type: ignore[arg-type]
+    assert Recording(Preprocess(8), layers="conv1").layers == ("conv1",)  # type: ignore[arg-type]
+    with pytest.raises(DissectError, match="fraction 1 is not between"):
+        Method(1)  # type: ignore[arg-type]
+
+
+def test_a_class_is_a_model_and_an_object_is_told_what_to_give() -> None:
+    nn = pytest.importorskip("torch").nn
+    assert ModelSpec.of(nn.Identity).factory == "torch.nn.modules.linear:Identity"
+    with pytest.raises(DissectError, match="Give the class or a function"):
+        ModelSpec.of(nn.Identity())
+    with pytest.raises(DissectError, match="defined inside a function"):
+        ModelSpec.of(lambda: nn.Identity())
+
+
+def test_stores_are_named_by_path_or_text(tmp_path: Path) -> None:
+    write_activations(tmp_path / "a.zarr", {"conv": VALUES}, images=NAMES, show=False)
+    with pytest.raises(DissectError, match=r"probe\.zarr: expected a complete probe"):
+        open_probe(tmp_path / "probe.zarr")
