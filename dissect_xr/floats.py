@@ -1,6 +1,6 @@
 """Stored activations as numbers: the bits of float16 and float32 values, and exact means of maps.
 
-Knows: the IEEE formats, and how numbers that JSON lacks are spelled in it.
+Knows: the IEEE formats.
 Does not know: layers, files, tensors.
 
 The means have a compiled loop of their own: torch and NumPy convert float16 to float64 one value at a time, which for
@@ -8,7 +8,6 @@ the maps of a ResNet-50 took an eighth of the time of its forward pass.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numba
@@ -42,30 +41,6 @@ def means(maps: NDArray[np.floating]) -> NDArray[np.float32]:
     else:
         _means(flat, None, found)
     return found
-
-
-def to_json(numbers: Mapping[str, float]) -> dict[str, float | str]:
-    """Named numbers as strict JSON holds them: NaN and infinities are spelled as Zarr spells such fill values.
-
-    Examples
-    --------
-    >>> to_json({"loss": float("nan"), "accuracy": 0.5, "scale": float("-inf")})
-    {'loss': 'NaN', 'accuracy': 0.5, 'scale': '-Infinity'}
-    """
-    return {name: float(value) if math.isfinite(value) else _spelled(value) for name, value in numbers.items()}
-
-
-def from_json(stored: Mapping[str, float | str]) -> dict[str, float]:
-    """The numbers that `to_json` was given.
-
-    >>> from_json({"loss": "NaN", "accuracy": 0.5, "scale": "-Infinity"})
-    {'loss': nan, 'accuracy': 0.5, 'scale': -inf}
-    """
-    return {name: float(value) for name, value in stored.items()}
-
-
-def _spelled(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})

@@ -4,6 +4,7 @@ Knows: which variables and attributes the groups of the three stores hold, and t
 Does not know: shapes, chunks, or how anything is computed.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -236,3 +237,27 @@ def check(data: xr.Dataset, table: dict[str, Variable], names: Iterable[str], wh
             )
         if data[name].dims != table[name].dims:
             raise DissectError(f"{where}: expected '{name}' with dims {table[name].dims}, found {data[name].dims}.")
+
+
+def to_json(numbers: Mapping[str, float]) -> dict[str, float | str]:
+    """Named numbers as strict JSON holds them: NaN and infinities are spelled as Zarr spells such fill values.
+
+    Examples
+    --------
+    >>> to_json({"loss": float("nan"), "accuracy": 0.5, "scale": float("-inf")})
+    {'loss': 'NaN', 'accuracy': 0.5, 'scale': '-Infinity'}
+    """
+    return {name: float(value) if math.isfinite(value) else _spelled(value) for name, value in numbers.items()}
+
+
+def from_json(stored: Mapping[str, float | str]) -> dict[str, float]:
+    """The numbers that `to_json` was given.
+
+    >>> from_json({"loss": "NaN", "accuracy": 0.5, "scale": "-Infinity"})
+    {'loss': nan, 'accuracy': 0.5, 'scale': -inf}
+    """
+    return {name: float(value) for name, value in stored.items()}
+
+
+def _spelled(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -51,7 +51,14 @@ class Theatre:
                 self._dask(name, "dask_worker", *threads, "--host", "127.0.0.1", *offer)
 
     def _dask(self, name: str, module: str, *options: str) -> None:
-        command = [sys.executable, "-m", f"distributed.cli.{module}", "--no-dashboard"]
+        command = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.{module}",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+        ]
         self._start(name, [*command, "--scheduler-file", str(self.address), *options])
 
     def start_client(self, arguments: list[str]) -> None:

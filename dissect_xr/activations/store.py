@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import to_json
-from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION
+from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, to_json
 
 UNIT_CHUNK = 64
 """Largest number of units in a chunk."""

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import from_json
 from dissect_xr.parallel.blocks import array_of_blocks
-from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version
+from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version, from_json
 
 BLOCK = 32 * 2**20
 """Bytes of intersections in one lazy block: several stored chunks, so that there are ten times fewer tasks."""

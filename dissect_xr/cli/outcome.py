@@ -31,6 +31,10 @@ SUMMARY = "summary.json"
 """What a run has shown at its end, kept in the output directory with the fingerprint of the results it is of."""
 
 
+SHOWN = 200
+"""Rows of the table at the end of a run; 2,640 of them took two seconds to draw, and nobody read them."""
+
+
 def results(out: str, url: str) -> list[RenderableType]:
     """The tables of the dissection at `url`, and the paths of its figures; reads all counts and draws the figures.
 
@@ -48,7 +52,7 @@ def results(out: str, url: str) -> list[RenderableType]:
         for fraction, mine in kept["rows"].items()
     }
     figures = (f"figure: {escape(str(Path(out, 'figures', name)))}" for name in kept["figures"])
-    return [*summary(rows), *kept["notes"], *figures, f"results: {escape(url)}"]
+    return [*summary(rows, most=SHOWN), *kept["notes"], *figures, f"results: {escape(url)}"]
 
 
 def _made(out: str, url: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
-from dissect_xr.floats import to_json
 from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
@@ -25,6 +24,7 @@ from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.schema import to_json
 from dissect_xr.store import objects
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import Damage

@@ -7,6 +7,7 @@ Does not know: how anything was computed, or which parts of a run are not finish
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import xarray as xr
 from rich import box
@@ -64,10 +65,17 @@ def _lacking(ds: xr.Dataset, snapshot: str) -> set[str]:
     return set(complete["layer_name"].values[~complete.values].tolist())
 
 
-def summary(rows: Mapping[float, Sequence[Row]], *, cutoff: float = CUTOFF) -> Iterator[Table]:
-    """A table per fraction, with units, detectors, unique detectors and frequent labels of each snapshot and layer."""
-    for fraction, mine in rows.items():
+def summary(rows: Mapping[float, Sequence[Row]], *, cutoff: float = CUTOFF, most: int | None = None) -> Iterator[Table]:
+    """A table per fraction, with units, detectors, unique detectors and frequent labels of each snapshot and layer.
+
+    Of more than `most` rows it shows the last snapshots, at least one, and says how many it leaves out.
+    """
+    for fraction, every in rows.items():
+        mine = every if most is None else _last(every, most)
         table = Table(title=f"fraction {fraction:g}, IoU > {cutoff:g}", title_justify="left", box=box.SIMPLE)
+        if len(mine) < len(every):
+            left = len({row.snapshot for row in every} - {row.snapshot for row in mine})
+            table.caption = f"{left} earlier snapshots are not shown; `dissect-xr info` shows them"
         table.add_column("snapshot")
         table.add_column("layer")
         for name in ("units", "detectors", "unique\nby_unit", "unique\nby_category"):
@@ -77,6 +85,17 @@ def summary(rows: Mapping[float, Sequence[Row]], *, cutoff: float = CUTOFF) -> I
             *numbers, top = row.cells
             table.add_row(_cut(row.snapshot), _cut(row.layer), *numbers, _cut(top))
         yield table
+
+
+def _last(rows: Sequence[Row], most: int) -> Sequence[Row]:
+    """The rows of the last snapshots, as many whole ones as `most` rows hold, at least one."""
+    first = len(rows)
+    for _, group in groupby(reversed(rows), key=lambda row: row.snapshot):
+        length = len(list(group))
+        if first < len(rows) and len(rows) - first + length > most:
+            break
+        first -= length
+    return rows[first:]
 
 
 def _cut(text: str) -> Text:

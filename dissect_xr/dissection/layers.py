@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import from_json
-from dissect_xr.schema import check_version
+from dissect_xr.schema import check_version, from_json
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

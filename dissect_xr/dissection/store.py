@@ -18,8 +18,7 @@ from dissect_xr.dissection.layers import Layer, Snapshot
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.thresholds import LayerThresholds
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import to_json
-from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION
+from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION, to_json
 from dissect_xr.store.seal import SEAL, seal
 
 CONCEPT_CHUNK = 2048

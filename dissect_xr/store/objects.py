@@ -120,7 +120,8 @@ def read(url: str, key: str) -> bytes | None:
     """The content of the object `key`, None if it does not exist."""
     if is_local(url):
         try:
-            return Path(url, key).read_bytes()
+            with open(os.path.join(url, key), "rb", buffering=0) as file:
+                return file.readall()
         except (FileNotFoundError, NotADirectoryError):
             return None
     buffer = sync(open_store(url).get(key, default_buffer_prototype()))

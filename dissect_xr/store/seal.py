@@ -11,7 +11,7 @@ small, and a flipped bit in it changes no size: its lines end with a checksum, a
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dissect_xr.errors import DissectError
@@ -21,6 +21,9 @@ from dissect_xr.store.verified import METADATA
 
 SEAL = "seal"
 """Name of the digest in the note of a marker."""
+
+REQUESTS = 30
+"""Objects that are read at once from an object store."""
 
 
 def seal(url: str, prefix: str) -> str:
@@ -59,14 +62,24 @@ def _holds(url: str, prefix: str, keys: list[str], sizes: Mapping[str, int], exi
         content = marker(url, f"{prefix}/done")
         if content is None or SEAL not in content["note"] or not existing.issuperset(content["depends_on"]):
             return False
-        metadata = [key for key in keys if key.endswith(METADATA)]
-        with ThreadPoolExecutor(8) as executor:
-            checksums = dict(zip(metadata, executor.map(lambda key: _checksum(url, key), metadata), strict=True))
+        checksums = _checksums(url, [key for key in keys if key.endswith(METADATA)])
     except (DissectError, OSError) as error:
         if objects.is_transport(error):
             raise
         return False
     return bool(content["note"][SEAL] == _digest((key, sizes[key], checksums.get(key)) for key in sorted(keys)))
+
+
+def _checksums(url: str, keys: Sequence[str]) -> dict[str, int | None]:
+    """Key -> crc32c of the objects `keys`, None where there is none.
+
+    A local file is read in about 15 microseconds, to which a thread would add twice as much; a request to an object
+    store takes a thousand times as long, and thirty are under way at once.
+    """
+    if objects.is_local(url):
+        return {key: _checksum(url, key) for key in keys}
+    with ThreadPoolExecutor(REQUESTS) as executor:
+        return dict(zip(keys, executor.map(lambda key: _checksum(url, key), keys), strict=True))
 
 
 def _checksum(url: str, key: str) -> int | None:
@@ -75,7 +88,5 @@ def _checksum(url: str, key: str) -> int | None:
 
 
 def _digest(lines: Iterable[tuple[str, int, int | None]]) -> str:
-    digest = hashlib.sha256()
-    for key, size, crc in lines:
-        digest.update(f"{key} {size} {'-' if crc is None else crc}\n".encode())
-    return digest.hexdigest()
+    text = "".join(f"{key} {size} {'-' if crc is None else crc}\n" for key, size, crc in lines)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -61,7 +61,7 @@ def test_counts_are_those_stored_under_their_labels(tmp_path: Path, lazy: None) 
 
 def test_a_store_made_again_is_not_answered_by_what_a_cluster_kept_of_the_first(tmp_path: Path) -> None:
     url = dissected(tmp_path, fraction=0.1)
-    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as client:
         first = client.persist(open_dissection(url))
         assert int(first["intersection"].sum()) > 0
         shutil.rmtree(url)

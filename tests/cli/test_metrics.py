@@ -11,7 +11,7 @@ from dissect_xr.activations.request import ModelSpec, SnapshotInfo
 from dissect_xr.activations.write import write_activations
 from dissect_xr.cli.metrics import read_metrics
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import from_json, to_json
+from dissect_xr.schema import from_json, to_json
 
 COLUMNS = {"accuracy": "val_acc", "loss": "loss"}
 

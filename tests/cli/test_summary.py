@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from dissect_xr.cli.summary import concepts, summary, summary_rows
+from dissect_xr.cli.summary import Row, concepts, summary, summary_rows
 
 NAMES = [f"door, double-door, double door, entrance, gateway number {n}" for n in range(3)]
 LAYER = "backbone.encoder.layers.11.feed_forward.intermediate"
@@ -68,3 +68,16 @@ def test_concepts_of_a_probe_keep_their_numbers() -> None:
         ["8", "30.000%"],
         ["9", "20.000%"],
     ]
+
+
+def test_of_many_rows_the_last_snapshots_are_shown() -> None:
+    rows = [Row(f"s{n}", f"layer{k}", ("1", "1", "1", "1", "sky 1")) for n in range(5) for k in range(3)]
+
+    def shown(most: int | None) -> tuple[list[str], str | None]:
+        (table,) = summary({0.005: rows}, most=most)
+        return [str(cell) for cell in table.columns[0].cells], table.caption  # type: ignore[return-value]
+
+    assert shown(None) == ([row.snapshot for row in rows], None)
+    assert shown(15) == shown(None)
+    assert shown(8) == (["s3"] * 3 + ["s4"] * 3, "3 earlier snapshots are not shown; `dissect-xr info` shows them")
+    assert shown(1)[0] == ["s4"] * 3

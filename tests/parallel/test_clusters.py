@@ -30,7 +30,7 @@ def cluster_of(workers, **options):
     """A cluster of worker processes with one thread each, and a client of it."""
     with (
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             silence_logs=40, **options,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,

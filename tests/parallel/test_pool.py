@@ -43,7 +43,16 @@ def scheduler(tmp_path_factory):
 
     def start(module, *options):
         log = stack.enter_context((folder / f"{module}_{len(started)}.log").open("w"))
-        command = [sys.executable, "-m", f"distributed.cli.{module}", "--no-dashboard", "--scheduler-file", address]
+        command = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.{module}",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            address,
+        ]
         started.append(subprocess.Popen([*command, *options], env=environ, cwd=folder, stdout=log, stderr=log))
 
     address, started = str(folder / "scheduler.json"), []
