@@ -8,15 +8,16 @@ In any text, `${here}` stands for the folder of the recipe, `${out}` for the out
 in other commands.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.readers.strict_yaml import Document, parse_yaml, read_yaml
 from dissect_xr.schema import FRACTION
 
 GIB = 2**30
@@ -184,26 +185,31 @@ def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) ->
     DissectError
         With the name of the field, what was expected and what was found.
     """
-    raw = read_raw(path, overrides)
+    document = _document(path)
+    raw = _overridden(document, overrides)
     words = {"here": str(Path(path).resolve().parent), "out": out}
     if isinstance(raw.get("data"), str):
         words["data"] = _filled(raw["data"], words, "data")
     try:
         return Recipe.model_validate({key: _expanded(value, words, key) for key, value in raw.items()})
     except ValidationError as error:
-        raise DissectError(f"{path}: {_problems(error)}") from error
+        raise DissectError(_problems(error, document)) from error
 
 
 def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The fields of the recipe as they are in the file, with overrides applied."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DissectError(f"{path}: expected a recipe (YAML), found no file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DissectError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise DissectError(f"{path}: expected fields with names, got {type(raw).__name__}.")
+    return _overridden(_document(path), overrides)
+
+
+def _document(path: str | Path) -> Document:
+    document = read_yaml(path, "a recipe (YAML)")
+    if not isinstance(document.value, dict) or not all(isinstance(key, str) for key in document.value):
+        raise DissectError(f"{path}: expected fields with names, got {type(document.value).__name__}.")
+    return document
+
+
+def _overridden(document: Document, overrides: Sequence[str]) -> dict[str, Any]:
+    raw: dict[str, Any] = copy.deepcopy(document.value)
     for override in overrides:
         _override(raw, override)
     return raw
@@ -213,10 +219,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise DissectError(f"--set {override}: expected KEY=VALUE, such as dissect.fractions=[0.01].")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DissectError(f"--set {override}: the value is not readable as YAML.") from error
+    value = parse_yaml(text, f"--set {override}", "a value").value
     *parents, last = key.split(".")
     node: Any = raw
     for step in [*parents]:
@@ -268,10 +271,10 @@ def _filled(text: str, words: Mapping[str, str], where: str) -> str:
     return re.sub(r"\$\{(\w*)\}", word, text)
 
 
-def _problems(error: ValidationError) -> str:
+def _problems(error: ValidationError, document: Document) -> str:
     problems = []
     for item in error.errors()[:5]:
         field = ".".join(str(part) for part in item["loc"]) or "recipe"
         got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {str(item['input'])[:60]!r}"
-        problems.append(f"{field}: {item['msg']}{got}")
+        problems.append(f"{document.where(*item['loc'])}: {field}: {item['msg']}{got}")
     return "; ".join(problems)

@@ -89,6 +89,31 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
         read_raw(path)
 
 
+def test_a_field_given_twice_is_refused_with_its_line(recipe: Path) -> None:
+    lines = recipe.read_text().rstrip().splitlines()
+    recipe.write_text("\n".join([*lines, "layers: [conv9]", "layers: [conv8]"]))
+    with pytest.raises(DissectError, match=rf"r?\.yaml, line {len(lines) + 2}: 'layers' is given twice"):
+        load_recipe(recipe, out="run")
+
+
+def test_a_wrong_field_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "probe: {kind: digits}\nmodel:\n  factory: a:b\n  input_size: 8\n  snapshots:\n  - name: x\n    step: y\n"
+    )
+    with pytest.raises(DissectError, match=r"r\.yaml, line 7: model\.snapshots\.0\.step: "):
+        load_recipe(path, out="run")
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [("layers=conv1", ["conv1"]), ("layers=all", "all"), ("layers=[a, b]", ["a", "b"])],
+)
+def test_a_single_layer_is_a_list(recipe: Path, override: str, wanted: object) -> None:
+    assert load_recipe(recipe, out="run", overrides=["data=d", override]).layers == wanted
+    assert load_recipe(recipe, out="run", overrides=["data=d", "dissect.fractions=0.01"]).dissect.fractions == [0.01]
+
+
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(DissectError, match=r"nowhere\.yaml: expected a recipe"):
         read_raw(tmp_path / "nowhere.yaml")
