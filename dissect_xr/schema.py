@@ -13,7 +13,7 @@ import xarray as xr
 
 from dissect_xr.errors import DissectError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Rises by one when this package can no longer read the stores that older versions wrote."""
 
 FRACTION = 0.005
@@ -48,11 +48,16 @@ PROBE = _table(
         "annotation", ("image", "plane", "row", "col"), "uint16", "concept number", "label of each pixel, 0 = none"
     ),
     Variable("whole_image", ("image", "slot"), "uint16", "concept number", "labels of the whole image, 0 = none"),
-    Variable("annotated", ("image", "category"), "bool", "1", "image has a label of this primary category"),
+    Variable("annotated", ("image", "domain"), "bool", "1", "image is annotated for the domain"),
     Variable("concept_images", ("concept",), "int64", "images", "images that carry the concept"),
     Variable("concept_area", ("concept",), "int64", "label pixels", "pixels that carry the concept"),
-    Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
+    Variable("domain_area", ("domain",), "int64", "label pixels", "pixels of images annotated for it"),
 )
+
+IGNORED = Variable(
+    "ignored", ("image", "row", "col"), "bool", "1", "pixel is in no mask, no concept and no area; absent if none is"
+)
+"""A variable of probes whose format has pixels that are neither labelled nor unlabelled."""
 
 ACTIVATIONS = _table(
     Variable("activation", ("image", "unit", "y", "x"), "float16", "1", "the unit's output at each cell"),
@@ -66,12 +71,10 @@ DISSECTION = _table(
     Variable(
         "intersection", ("fraction", "unit", "concept"), "int64", "label pixels", "active pixels that carry the concept"
     ),
-    Variable(
-        "unit_area", ("fraction", "unit", "category"), "int64", "label pixels", "active pixels in the category's domain"
-    ),
+    Variable("unit_area", ("fraction", "unit", "domain"), "int64", "label pixels", "active pixels in the domain"),
     Variable("dead", ("fraction", "unit"), "bool", "1", "no label pixel is active"),
     Variable("concept_area", ("concept",), "int64", "label pixels", "pixels that carry the concept"),
-    Variable("category_area", ("category",), "int64", "label pixels", "pixels of images annotated for it"),
+    Variable("domain_area", ("domain",), "int64", "label pixels", "pixels of images annotated for it"),
 )
 
 PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in variable.dims)
@@ -79,7 +82,7 @@ PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in 
 
 COORDINATES = (
     "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
-    "category",
+    "concept_domain", "category", "domain",
 )  # fmt: skip
 """Coordinates of a Dataset of results, in the order in which it shows them; metrics of snapshots follow."""
 
@@ -98,7 +101,9 @@ _CONCEPTS = (
     Variable("concept", ("concept",), "int64", "1", "concept numbers, ascending"),
     Variable("concept_name", ("concept",), "string", "1", "name of the concept"),
     Variable("concept_category", ("concept",), "string", "1", "its primary category, in which it competes"),
+    Variable("concept_domain", ("concept",), "string", "1", "its domain, over whose images its union is summed"),
     _names("category", "categories that have concepts"),
+    _names("domain", "domains: the categories, or single concepts where images are verified for these"),
 )
 
 
@@ -126,6 +131,7 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 Variable("plane_category", ("plane",), "string", "1", "category whose labels the plane holds"),
                 *_CONCEPTS,
                 *PROBE.values(),
+                IGNORED,
             ),
             _VERSION
             | {

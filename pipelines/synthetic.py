@@ -108,7 +108,7 @@ def write_synthetic_probe(url: str, size: Size, *, seed: int = 0) -> None:
             writer.write("annotated", (first, 0), annotated)
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
-        writer.write("category_area", (0,), annotated_images * size.labels**2)
+        writer.write("domain_area", (0,), annotated_images * size.labels**2)
         for name, values in _coordinates(size, numbers, category):
             writer.write(name, (0,), values)
 
@@ -168,7 +168,9 @@ def _coordinates(
         "split": ["train"] * size.images,
         "concept_name": [f"concept {n}" for n in numbers],
         "concept_category": [CATEGORIES[c] for c in category],
+        "concept_domain": [CATEGORIES[c] for c in category],
         "category": list(CATEGORIES),
+        "domain": list(CATEGORIES),
         "plane_category": [CATEGORIES[plane % 4] for plane in range(size.planes)],
     }
     yield "concept", numbers
@@ -179,7 +181,7 @@ def _coordinates(
 def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int) -> None:
     sizes = {
         "image": size.images, "plane": size.planes, "row": size.labels, "col": size.labels,
-        "slot": 1, "category": len(CATEGORIES), "concept": size.concepts,
+        "slot": 1, "domain": len(CATEGORIES), "concept": size.concepts,
     }  # fmt: skip
     arrays = []
     for variable in PROBE.values():
@@ -192,12 +194,13 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
                 variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None, variable.attrs
             )
         )
-    dims = {"image": "image", "split": "image", "category": "category", "plane_category": "plane"}
+    dims = {"image": "image", "split": "image", "category": "category", "domain": "domain", "plane_category": "plane"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
         arrays.append(store.coordinate(name, dims.get(name, "concept"), values)[0])
     names = store.fingerprint({"images": image_names(size.images)})
     attrs = {
         "schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {},
-        "label_size": [size.labels] * 2, "coordinates": "split concept_name concept_category plane_category",
+        "label_size": [size.labels] * 2,
+        "coordinates": "split concept_name concept_category concept_domain plane_category",
     }  # fmt: skip
     store.create(url, "", arrays, attrs)

@@ -215,17 +215,40 @@ class Labels(Protocol):
 
 
 @dataclass(frozen=True)
+class Domains:
+    """The domains of a probe that are not its categories, and which of its pixels are ignored."""
+
+    concept_domain: NDArray[np.int64]
+    """Per concept the index of its domain."""
+    verified: NDArray[np.bool_]
+    """(image, domain): the image is annotated for the domain."""
+    ignored: NDArray[np.bool_]
+    """(image, row, col)"""
+
+    @classmethod
+    def of_categories(cls, probe: "Labels", ignored: NDArray[np.bool_] | None = None) -> "Domains":
+        """Each category is a domain, of the images that have a label of it on a pixel that is not ignored."""
+        shape = (len(probe.annotation), *probe.annotation.shape[2:])
+        hidden = np.zeros(shape, np.bool_) if ignored is None else ignored
+        verified = np.zeros((len(probe.annotation), len(probe.categories)), np.bool_)
+        for image in range(len(probe.annotation)):
+            for c, pixels in image_labels(probe, image).items():
+                verified[image, probe.concept_category[c]] |= (pixels & ~hidden[image]).any()
+        return cls(probe.concept_category, verified, hidden)
+
+
+@dataclass(frozen=True)
 class Counts:
     """Pixel counts, int64, summed over images."""
 
     intersection: NDArray[np.int64]
     """(fraction, unit, concept)."""
     unit_area: dict[str, NDArray[np.int64]]
-    """Per domain (fraction, unit, category)."""
+    """Per kind of domain (fraction, unit, domain)."""
     concept_area: NDArray[np.int64]
     """(concept,)."""
-    category_area: NDArray[np.int64]
-    """(category,): label pixels of the annotated images, whatever the domain."""
+    domain_area: NDArray[np.int64]
+    """(domain,): label pixels of the annotated images that are not ignored, whatever the kind of domain."""
     dead: NDArray[np.bool_]
     """(fraction, unit): no active label pixel in any image, labelled or not."""
 
@@ -238,44 +261,56 @@ def image_labels(probe: Labels, image: int) -> dict[int, NDArray[np.bool_]]:
     return {index[c]: pixels for c, pixels in found.items() if c != 0}
 
 
-def count(activation: NDArray[Any], levels: NDArray[Any], probe: Labels, rows: Axis, cols: Axis) -> Counts:
-    """The counts of `activation` (image, unit, y, x) above `levels` (fraction, unit), for all domains at once."""
-    fractions, units, categories, grid = *levels.shape, len(probe.categories), probe.annotation.shape[2:]
+def count(
+    activation: NDArray[Any],
+    levels: NDArray[Any],
+    probe: Labels,
+    rows: Axis,
+    cols: Axis,
+    domains: Domains | None = None,
+) -> Counts:
+    """The counts of `activation` (image, unit, y, x) above `levels` (fraction, unit), for all kinds of domain at once.
+
+    A domain is a category where `domains` does not say otherwise. Ignored pixels are in no mask and no concept.
+    """
+    kinds = domains or Domains.of_categories(probe)
+    fractions, units, number = *levels.shape, kinds.verified.shape[1]
     intersection = np.zeros((fractions, units, len(probe.concept)), np.int64)
-    unit_area = {domain: np.zeros((fractions, units, categories), np.int64) for domain in DOMAINS}
-    concept_area, category_area = np.zeros(len(probe.concept), np.int64), np.zeros(categories, np.int64)
+    unit_area = {domain: np.zeros((fractions, units, number), np.int64) for domain in DOMAINS}
+    concept_area, domain_area = np.zeros(len(probe.concept), np.int64), np.zeros(number, np.int64)
+    dead = np.ones((fractions, units), np.bool_)
     for image in range(len(activation)):
-        labels = image_labels(probe, image)
-        present = list(labels)
-        pixels = np.zeros((len(present), math.prod(grid)), np.float32)
+        seen = ~kinds.ignored[image].ravel()
+        labels = {c: pixels.ravel() & seen for c, pixels in image_labels(probe, image).items()}
+        present = [c for c, pixels in labels.items() if pixels.any()]
+        pixels = np.zeros((len(present), seen.size), np.float32)
         for row, c in enumerate(present):
-            pixels[row] = labels[c].ravel()
-        kinds = probe.concept_category[present]
-        annotated = np.isin(np.arange(categories), kinds)
+            pixels[row] = labels[c]
+        of_present, annotated = kinds.concept_domain[present], kinds.verified[image]
         concept_area[present] += pixels.sum(axis=1, dtype=np.int64)
-        category_area += annotated * math.prod(grid)
+        domain_area += annotated * int(seen.sum())
         for f in range(fractions):
-            active = masks(activation[image], levels[f], rows, cols).reshape(units, -1)
+            active = masks(activation[image], levels[f], rows, cols).reshape(units, -1) & seen
             area, both = active.sum(axis=1), np.zeros((units, len(present)), np.int64)
             lit = np.flatnonzero(area)
+            dead[f, lit] = False
             both[lit] = active[lit].astype(np.float32) @ pixels.T  # whole numbers below 2^24: exact in float32
-            touched = np.array([(both[:, kinds == g] > 0).any(axis=1) for g in range(categories)]).T
+            touched = np.array([(both[:, of_present == g] > 0).any(axis=1) for g in range(number)]).T
             intersection[f][:, present] += both
             for domain, counted in zip(DOMAINS, (annotated, touched, True), strict=True):
                 unit_area[domain][f] += area[:, None] * counted
-    dead = unit_area["all"].max(axis=2, initial=0) == 0
-    return Counts(intersection, unit_area, concept_area, category_area, dead)
+    return Counts(intersection, unit_area, concept_area, domain_area, dead)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def iou(counts: Counts, probe: Labels, domain: str = "annotated") -> NDArray[np.float64]:
-    """IoU (fraction, unit, concept), each concept in the domain of its primary category; 0 where the union is 0."""
+def iou(counts: Counts, concept_domain: NDArray[np.int64], domain: str = "annotated") -> NDArray[np.float64]:
+    """IoU (fraction, unit, concept), each concept in its domain; 0 where the union is 0."""
     answer = np.zeros(counts.intersection.shape)
     for f, k, c in np.ndindex(answer.shape):
         both = int(counts.intersection[f, k, c])
-        area = int(counts.unit_area[domain][f, k, probe.concept_category[c]])
+        area = int(counts.unit_area[domain][f, k, concept_domain[c]])
         union = area + int(counts.concept_area[c]) - both
         answer[f, k, c] = both / union if union else 0.0
     return answer

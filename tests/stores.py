@@ -200,7 +200,7 @@ def method(fractions: Sequence[float], anchoring: AnchoringCase = HALF_PIXEL, do
 def stored(out: str, path: str) -> dict[str, NDArray[Any]]:
     """Every variable of a layer's results, with those that all layers share."""
     mine = {name: store.read(out, f"{path}/{name}")[:] for name in schema.PER_UNIT}
-    return mine | {name: store.read(out, name)[:] for name in ("concept_area", "category_area")}
+    return mine | {name: store.read(out, name)[:] for name in ("concept_area", "domain_area")}
 
 
 def complete_pairs(out: str) -> list[tuple[str, str]]:
@@ -228,7 +228,7 @@ def expected(
         "unit_area": counts.unit_area[domain],
         "dead": counts.dead,
         "concept_area": counts.concept_area,
-        "category_area": counts.category_area,
+        "domain_area": counts.domain_area,
     }
 
 

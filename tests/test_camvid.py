@@ -84,7 +84,7 @@ def sum_of(parts):
         sum(part.intersection for part in parts),
         {domain: sum(part.unit_area[domain] for part in parts) for domain in oracle.DOMAINS},
         sum(part.concept_area for part in parts),
-        sum(part.category_area for part in parts),
+        sum(part.domain_area for part in parts),
         np.logical_and.reduce([part.dead for part in parts]),
     )
 
@@ -155,7 +155,7 @@ def test_every_count_is_the_oracles(folder, tmp_path, snapshot, layer, anchoring
             "unit_area": counts.unit_area[domain],
             "dead": counts.dead,
             "concept_area": counts.concept_area,
-            "category_area": counts.category_area,
+            "domain_area": counts.domain_area,
         }
         stores.assert_same(stores.stored(out, f"{snapshot}/{layer}"), wanted)
         assert store.read_attrs(out, f"{snapshot}/{layer}")["anchoring_used"] == anchoring

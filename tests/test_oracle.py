@@ -176,7 +176,7 @@ def test_half_overlap_gives_one_third():
     maps[0, 0, :2] = 1
     counts = oracle.count(maps, np.array([[0.5]]), case, *plain((4, 4), (4, 4)))
     assert (counts.intersection.item(), counts.concept_area.item()) == (4, 8)
-    assert oracle.iou(counts, case).item() == 1 / 3
+    assert oracle.iou(counts, case.concept_category).item() == 1 / 3
 
 
 def test_domains_by_hand():
@@ -194,9 +194,9 @@ def test_domains_by_hand():
     assert counts.unit_area["annotated"][0].tolist() == [[4, 2], [0, 0], [8, 4]]  # object: images 0, 1; scene: 0
     assert counts.unit_area["touched"][0].tolist() == [[2, 2], [0, 0], [8, 4]]  # unit 0 misses the object of image 1
     assert counts.unit_area["all"][0].tolist() == [[6, 6], [0, 0], [12, 12]]
-    assert (counts.concept_area.tolist(), counts.category_area.tolist()) == ([3, 4], [8, 4])
+    assert (counts.concept_area.tolist(), counts.domain_area.tolist()) == ([3, 4], [8, 4])
     assert counts.dead.tolist() == [[False, True, False]]
-    assert oracle.iou(counts, case, "touched")[0, 0].tolist() == [1 / 4, 2 / 4]
+    assert oracle.iou(counts, case.concept_category, "touched")[0, 0].tolist() == [1 / 4, 2 / 4]
 
 
 def test_label_in_two_planes_or_of_the_whole_image_counts_once():

@@ -35,11 +35,11 @@ def dissection(seed: int = 0, *, missing: bool = False, snapshots: int = 5, unit
     return xr.Dataset(
         {
             "intersection": (("snapshot", "unit", "concept"), counts["intersection"]),
-            "unit_area": (("snapshot", "unit", "category"), counts["unit_area"]),
+            "unit_area": (("snapshot", "unit", "domain"), counts["unit_area"]),
             "dead": (("snapshot", "unit"), counts["dead"]),
             "threshold": (("snapshot", "unit"), np.ones((snapshots, units), np.float32)),
             "concept_area": ("concept", concept_area),
-            "category_area": ("category", np.array([300, 200, 400])),
+            "domain_area": ("domain", np.array([300, 200, 400])),
         },
         {
             "snapshot": [f"s{n}" for n in range(snapshots)],
@@ -52,6 +52,8 @@ def dissection(seed: int = 0, *, missing: bool = False, snapshots: int = 5, unit
             "concept": np.arange(1, 8) * 3,
             "concept_name": ("concept", ["dog", "cat", "dog-leg", "<red>", "wheel", "a street at night", "blue"]),
             "concept_category": ("concept", np.array(CATEGORIES)[kinds]),
+            "concept_domain": ("concept", np.array(CATEGORIES)[kinds]),
             "category": CATEGORIES,
+            "domain": CATEGORIES,
         },
     )

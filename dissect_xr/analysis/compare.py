@@ -43,10 +43,11 @@ def compare(
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "category"), [[4], [4]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "domain"), [[4], [4]]),
     ...      "concept_area": ("concept", [4, 8])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> compare(ds, ds.isel(unit=[0])).only.to_series().to_dict()  # the best concepts of the units are sky and car
     {'car': 'this', 'sky': 'both'}

@@ -33,10 +33,11 @@ def cutoff_curve(ds: xr.Dataset, cutoffs: Any = CUTOFFS) -> xr.Dataset:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "category"), [[4], [5]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "domain"), [[4], [5]]),
     ...      "concept_area": ("concept", [4, 8])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> curve = cutoff_curve(ds, [0.1, 0.55, 0.7])  # both units detect sky, with 4 / 8 and 5 / 8
     >>> curve.detectors.values.tolist(), curve.unique_by_unit.values.tolist()

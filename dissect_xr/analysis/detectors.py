@@ -22,9 +22,10 @@ A worked example of the two counts of unique detectors. Sky and car are objects,
 >>> intersection = [[46, 4, 18], [40, 10, 6], [2, 15, 16], [6, 4, 2]]  # all areas are 100 pixels: i / (200 - i)
 >>> ds = xr.Dataset(
 ...     {"intersection": (("unit", "concept"), intersection), "concept_area": ("concept", [100, 100, 100]),
-...      "unit_area": (("unit", "category"), np.full((4, 2), 100))},
+...      "unit_area": (("unit", "domain"), np.full((4, 2), 100))},
 ...     {"concept": [1, 2, 3], "concept_name": ("concept", ["sky", "car", "blue"]), "category": ["object", "color"],
-...      "concept_category": ("concept", ["object", "object", "color"])},
+...      "concept_category": ("concept", ["object", "object", "color"]),
+...      "concept_domain": ("concept", ["object", "object", "color"]), "domain": ["object", "color"]},
 ... )
 >>> int(detectors(ds).sum()), unique_detectors(ds, count="by_unit").item()
 (3, 2)
@@ -74,10 +75,11 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 0]]), "unit_area": (("unit", "category"), [[4], [0]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 0]]), "unit_area": (("unit", "domain"), [[4], [0]]),
     ...      "concept_area": ("concept", [4, 8]), "dead": ("unit", [False, True])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> best = best_concept(ds)  # car 1 / 7, sky 4 / 8; the second unit is dead
     >>> best.concept_name.values.tolist(), best.concept.values.tolist(), best.iou.values.tolist()
@@ -115,10 +117,11 @@ def detectors(ds: xr.Dataset, *, cutoff: float | xr.DataArray = CUTOFF) -> xr.Da
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1], [2]]), "unit_area": (("unit", "category"), [[1], [2]]),
+    ...     {"intersection": (("unit", "concept"), [[1], [2]]), "unit_area": (("unit", "domain"), [[1], [2]]),
     ...      "concept_area": ("concept", [25])},
     ...     {"concept": [2], "concept_name": ("concept", ["car"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object"])},
+    ...      "concept_category": ("concept", ["object"]),
+    ...      "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> detectors(ds).values.tolist()  # 1 / 25 is not above 0.04
     [False, True]
@@ -140,10 +143,11 @@ def detected_concepts(
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "category"), [[4]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "domain"), [[4]]),
     ...      "concept_area": ("concept", [4, 8])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> detected_concepts(ds).values.tolist()
     [False, True]
@@ -194,9 +198,10 @@ def unique_detectors(
 
     >>> ds = xr.Dataset(
     ...     {"intersection": (("unit", "concept"), [[4, 3], [4, 3]]), "concept_area": ("concept", [8, 8]),
-    ...      "unit_area": (("unit", "category"), [[4, 4], [4, 4]])},
+    ...      "unit_area": (("unit", "domain"), [[4, 4], [4, 4]])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["sky", "blue"]), "category": ["object", "color"],
-    ...      "concept_category": ("concept", ["object", "color"])},
+    ...      "concept_category": ("concept", ["object", "color"]),
+    ...      "concept_domain": ("concept", ["object", "color"]), "domain": ["object", "color"]},
     ... )
     >>> unique_detectors(ds, count="by_unit").item(), unique_detectors(ds, count="by_category").item()
     (1, 2)
@@ -218,10 +223,11 @@ def concept_histogram(ds: xr.Dataset, *, cutoff: float | xr.DataArray = CUTOFF) 
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "category"), [[4], [5]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [0, 5]]), "unit_area": (("unit", "domain"), [[4], [5]]),
     ...      "concept_area": ("concept", [4, 8])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> concept_histogram(ds).values.tolist()
     [0, 2]

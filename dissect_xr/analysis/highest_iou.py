@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.scores import Counts, areas, category_indices, over_union, ratio
+from dissect_xr.analysis.scores import Counts, areas, domain_indices, over_union, ratio
 
 CACHED = 1 << 16
 """Pairs scored at a time. Their counts, 512 KiB, stay in a processor's cache: twice as fast as a whole block."""
@@ -32,8 +32,8 @@ def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [1, 3]), "unit_area": ("category", [4]), "concept_area": ("concept", [4, 5])},
-    ...     {"concept": [7, 9], "concept_category": ("concept", ["object", "object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [1, 3]), "unit_area": ("domain", [4]), "concept_area": ("concept", [4, 5])},
+    ...     {"concept": [7, 9], "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> index, highest = highest_iou(ds)  # 1 / 7 and 3 / 6
     >>> index.item(), highest.item()
@@ -55,9 +55,9 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     found: tuple[xr.DataArray, xr.DataArray] = xr.apply_ufunc(
         _highest,
         areas(ds, "unit_area", *of_pair),
-        xr.Variable("concept", category_indices(ds)),
+        xr.Variable("concept", domain_indices(ds)),
         *(ds[name] for name in of_pair),
-        input_core_dims=[["category"], ["concept"], ["concept"], ["concept"]],
+        input_core_dims=[["domain"], ["concept"], ["concept"], ["concept"]],
         output_core_dims=[[], []],
         dask="parallelized",
         output_dtypes=[np.int64, np.float64],
@@ -67,21 +67,21 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _highest(
-    of_category: Counts, category: NDArray[np.int64], intersection: Counts, labelled: Counts
+    of_domain: Counts, domains: NDArray[np.int64], intersection: Counts, labelled: Counts
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Index and value of the highest IoU: from (…, category), (concept), (…, concept) and (…, concept) to (…) twice."""
-    shape = np.broadcast_shapes(of_category.shape[:-1], intersection.shape[:-1], labelled.shape[:-1])
+    """Index and value of the highest IoU: from (…, domain), (concept), (…, concept) and (…, concept) to (…) twice."""
+    shape = np.broadcast_shapes(of_domain.shape[:-1], intersection.shape[:-1], labelled.shape[:-1])
     rows = shape or (1,)
-    of_category, intersection, labelled = (
-        np.broadcast_to(counts, (*rows, counts.shape[-1])) for counts in (of_category, intersection, labelled)
+    of_domain, intersection, labelled = (
+        np.broadcast_to(counts, (*rows, counts.shape[-1])) for counts in (of_domain, intersection, labelled)
     )
     index, highest = np.empty(rows, np.int64), np.empty(rows, np.float64)
-    step = max(1, CACHED // category.size)
+    step = max(1, CACHED // domains.size)
     for outer in np.ndindex(rows[:-1]):
         for first in range(0, rows[-1], step):
             at = (*outer, slice(first, first + step))
-            scores = ratio(of_category[at][:, None], category, intersection[at], labelled[at], formula=over_union)
-            if intersection.dtype.kind == "f" or of_category.dtype.kind == "f" or np.any(category < 0):
+            scores = ratio(of_domain[at][:, None], domains, intersection[at], labelled[at], formula=over_union)
+            if intersection.dtype.kind == "f" or of_domain.dtype.kind == "f" or np.any(domains < 0):
                 scores = np.where(np.isnan(scores), -1.0, scores)
             best = scores.argmax(axis=-1)
             index[at] = best

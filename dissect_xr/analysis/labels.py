@@ -24,9 +24,10 @@ def unit_labels(ds: xr.Dataset) -> xr.Dataset:
     --------
     >>> ds = xr.Dataset(
     ...     {"intersection": (("unit", "concept"), [[4, 3]]), "concept_area": ("concept", [8, 8]),
-    ...      "unit_area": (("unit", "category"), [[4, 4]])},
+    ...      "unit_area": (("unit", "domain"), [[4, 4]])},
     ...     {"unit": ["conv5/0"], "concept": [2, 5], "concept_name": ("concept", ["sky", "blue"]),
-    ...      "category": ["object", "color"], "concept_category": ("concept", ["object", "color"])},
+    ...      "category": ["object", "color"], "concept_category": ("concept", ["object", "color"]),
+    ...      "concept_domain": ("concept", ["object", "color"]), "domain": ["object", "color"]},
     ... )
     >>> labels = unit_labels(ds)  # 4 / 8 and 3 / 9
     >>> labels.concept.values.tolist(), labels.concept_within.values.tolist()

@@ -39,10 +39,11 @@ def of_concept(ds: xr.Dataset, concept: str | int, *, cutoff: float = CUTOFF) ->
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "category"), [[4], [4]]),
+    ...     {"intersection": (("unit", "concept"), [[1, 4], [3, 0]]), "unit_area": (("unit", "domain"), [[4], [4]]),
     ...      "concept_area": ("concept", [4, 8])},
     ...     {"concept": [2, 5], "concept_name": ("concept", ["car", "sky"]), "category": ["object"],
-    ...      "concept_category": ("concept", ["object", "object"])},
+    ...      "concept_category": ("concept", ["object", "object"]),
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> car = of_concept(ds, "car")  # 1 / 7 and 3 / 5; the first unit's label is sky, 4 / 8
     >>> car.label.values.tolist(), car.iou.values.round(3).tolist()
@@ -69,10 +70,11 @@ def of_unit(ds: xr.Dataset, unit: str, *, top: int = 5) -> xr.Dataset:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "category"), [[4]]),
-    ...      "concept_area": ("concept", [4, 8]), "category_area": ("category", [40])},
+    ...     {"intersection": (("unit", "concept"), [[1, 4]]), "unit_area": (("unit", "domain"), [[4]]),
+    ...      "concept_area": ("concept", [4, 8]), "domain_area": ("domain", [40])},
     ...     {"unit": ["conv5/0"], "concept": [2, 5], "concept_name": ("concept", ["car", "sky"]),
-    ...      "concept_category": ("concept", ["object", "object"]), "category": ["object"]},
+    ...      "concept_category": ("concept", ["object", "object"]), "category": ["object"],
+    ...      "concept_domain": ("concept", ["object", "object"]), "domain": ["object"]},
     ... )
     >>> best = of_unit(ds, "conv5/0")
     >>> best.concept_name.values.tolist(), best.iou.values.round(3).tolist(), best.recall.values.tolist()

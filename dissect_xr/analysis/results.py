@@ -43,7 +43,7 @@ class _Snapshot:
 
 
 def open_dissection(url: store.Url) -> xr.Dataset:
-    """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, category).
+    """All complete layers of all snapshots as one Dataset (snapshot, fraction, unit, concept, domain).
 
     Counts stay on disk until they are computed; coordinates are in memory. `iou` is derived, in float64. Where a
     snapshot lacks a layer that another one has, its counts are NaN, and `complete(snapshot, layer)` says so.
@@ -129,7 +129,7 @@ class _Counts:
     units: tuple[_Units, ...]
     fractions: int
     rest: tuple[int, ...]
-    """lengths of the blocks along `concept` or `category`; empty for a variable without either"""
+    """lengths of the blocks along `concept` or `domain`; empty for a variable without either"""
     lacking: Mapping[tuple[str, str], int]
     """(snapshot, layer) -> how many of the layer's units the snapshot has, where it has not all"""
     dtype: np.dtype[Any]
@@ -170,7 +170,7 @@ def _joined(url: str, snapshots: Sequence[_Snapshot], shared: xr.Dataset) -> xr.
         "fraction": (shared.sizes["fraction"],),
         "unit": tuple(block.stop - block.first for block in unit_blocks),
         "concept": _lengths(shared.sizes["concept"], concept),
-        "category": (shared.sizes["category"],),
+        "domain": (shared.sizes["domain"],),
     }
     variables = {}
     for name in PER_UNIT:

@@ -1,6 +1,6 @@
 """Scores of pairs of a unit and a concept, from the counts of a dissection.
 
-Knows: that a unit's area is taken in the concept's primary category, that integers are counted first and divided last,
+Knows: that a unit's area is taken in the concept's domain, that integers are counted first and divided last,
 and that the score of a missing count is NaN.
 Does not know: where the counts come from, whether they are in memory, or which score gives a unit its label.
 
@@ -28,25 +28,25 @@ Counts = NDArray[Any]
 """A block of counts: int64, or float64 where some are missing (NaN)."""
 
 Formula = Callable[..., tuple[Counts, Counts]]
-"""Takes the count of the concept's category, then counts of the pair; gives (part, whole), whose ratio is the score."""
+"""Takes the count of the concept's domain, then counts of the pair; gives (part, whole), whose ratio is the score."""
 
 
 def iou(ds: xr.Dataset) -> xr.DataArray:
     """Intersection over union of each unit's mask and each concept, (…, unit, concept) float64 in [0, 1].
 
-    The union is ``unit_area + concept_area - intersection``, the unit's area in the domain of the concept's primary
-    category. 0 where the union is 0, NaN where a count is missing. Equal quotients have equal bits.
+    The union is ``unit_area + concept_area - intersection``, the unit's area in the concept's
+    domain. 0 where the union is 0, NaN where a count is missing. Equal quotients have equal bits.
 
     Raises
     ------
     DissectError
-        If a count or the concepts' categories are not in the Dataset.
+        If a count or the concepts' domains are not in the Dataset.
 
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [4]), "concept_area": ("concept", [5])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [3]), "unit_area": ("domain", [4]), "concept_area": ("concept", [5])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> iou(ds).item()  # 3 / (4 + 5 - 3)
     0.5
@@ -63,8 +63,8 @@ def precision(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [4]), "concept_area": ("concept", [5])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [3]), "unit_area": ("domain", [4]), "concept_area": ("concept", [5])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> precision(ds).item()  # 3 / 4
     0.75
@@ -81,8 +81,8 @@ def recall(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [4]), "concept_area": ("concept", [5])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [3]), "unit_area": ("domain", [4]), "concept_area": ("concept", [5])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> recall(ds).item()  # 3 / 5
     0.6
@@ -99,8 +99,8 @@ def f1(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [7]), "concept_area": ("concept", [5])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [3]), "unit_area": ("domain", [7]), "concept_area": ("concept", [5])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> f1(ds).item()  # 2 * 3 / (7 + 5)
     0.5
@@ -115,13 +115,13 @@ def share(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"concept_area": ("concept", [5]), "category_area": ("category", [20])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"concept_area": ("concept", [5]), "domain_area": ("domain", [20])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> share(ds).item()  # 5 / 20
     0.25
     """
-    score = _score(ds, _over_domain, "category_area", "concept_area")
+    score = _score(ds, _over_domain, "domain_area", "concept_area")
     return _described(score, "share", "share of the domain's label pixels that carry the concept")
 
 
@@ -134,9 +134,9 @@ def lift(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"intersection": ("concept", [3]), "unit_area": ("category", [4]), "concept_area": ("concept", [5]),
-    ...      "category_area": ("category", [20])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"intersection": ("concept", [3]), "unit_area": ("domain", [4]), "concept_area": ("concept", [5]),
+    ...      "domain_area": ("domain", [20])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> lift(ds).item()  # (3 / 4) / (5 / 20)
     3.0
@@ -154,8 +154,8 @@ def ceiling(ds: xr.Dataset) -> xr.DataArray:
     Examples
     --------
     >>> ds = xr.Dataset(
-    ...     {"unit_area": ("category", [4]), "concept_area": ("concept", [5])},
-    ...     {"concept": [7], "concept_category": ("concept", ["object"]), "category": ["object"]},
+    ...     {"unit_area": ("domain", [4]), "concept_area": ("concept", [5])},
+    ...     {"concept": [7], "concept_domain": ("concept", ["object"]), "domain": ["object"]},
     ... )
     >>> ceiling(ds).item()  # at best all 4 active pixels are among the 5
     0.8
@@ -189,14 +189,14 @@ def _smaller_over_larger(active: Counts, labelled: Counts) -> tuple[Counts, Coun
     return np.minimum(active, labelled), np.maximum(active, labelled)
 
 
-def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) -> xr.DataArray:
-    """The ratio that `formula` makes of the count `of_category` in each concept's primary category and others."""
+def _score(ds: xr.Dataset, formula: Formula, of_domain: str, *of_pair: str) -> xr.DataArray:
+    """The ratio that `formula` makes of the count `of_domain` in each concept's domain and others."""
     score: xr.DataArray = xr.apply_ufunc(
         ratio,
-        areas(ds, of_category, *of_pair),
-        _primary_category(ds),
+        areas(ds, of_domain, *of_pair),
+        _domain(ds),
         *(ds[name] for name in of_pair),
-        input_core_dims=[["category"], [], *([] for _ in of_pair)],
+        input_core_dims=[["domain"], [], *([] for _ in of_pair)],
         kwargs={"formula": formula},
         dask="parallelized",
         output_dtypes=[np.float64],
@@ -204,48 +204,48 @@ def _score(ds: xr.Dataset, formula: Formula, of_category: str, *of_pair: str) ->
     return score
 
 
-def areas(ds: xr.Dataset, of_category: str, *of_pair: str) -> xr.DataArray:
-    """The count `of_category`, its categories in one block; raises where one of the counts is not in the Dataset."""
-    missing = [name for name in (of_category, *of_pair, "concept_category", "category") if name not in ds.variables]
+def areas(ds: xr.Dataset, of_domain: str, *of_pair: str) -> xr.DataArray:
+    """The count `of_domain`, its domains in one block; raises where one of the counts is not in the Dataset."""
+    missing = [name for name in (of_domain, *of_pair, "concept_domain", "domain") if name not in ds.variables]
     if missing:
         raise DissectError(
             f"the Dataset has no {', '.join(missing)}: it has {', '.join(map(str, ds.variables)) or 'nothing'}. "
             f"Give the Dataset of open_dissection, or a selection of it that keeps its coordinates (drop=False)."
         )
-    if "concept" in ds[of_category].dims:
+    if "concept" in ds[of_domain].dims:
         raise DissectError(
-            f"{of_category} has the dimension concept, which ds.where(...) of concepts gives it. Select concepts with "
+            f"{of_domain} has the dimension concept, which ds.where(...) of concepts gives it. Select concepts with "
             "ds.isel(concept=mask), or where a mask is of units, with ds.isel(unit=mask)."
         )
-    counts = ds[of_category] if "category" in ds[of_category].dims else ds[of_category].expand_dims("category")
+    counts = ds[of_domain] if "domain" in ds[of_domain].dims else ds[of_domain].expand_dims("domain")
     if counts.chunks is not None:
         # `counts.chunk` would chunk the coordinates too, and xarray would then compute them to compare them.
-        counts = counts.copy(data=counts.variable.chunk(category=-1).data)
+        counts = counts.copy(data=counts.variable.chunk(domain=-1).data)
     return counts
 
 
-def category_indices(ds: xr.Dataset) -> NDArray[np.int64]:
-    """Index along ``category`` of each concept's category, -1 where that is not selected."""
-    concepts = ds["concept_category"].values
-    indices = {category: index for index, category in enumerate(np.atleast_1d(ds["category"].values).tolist())}
-    found = [indices.get(category, -1) for category in concepts.ravel().tolist()]
+def domain_indices(ds: xr.Dataset) -> NDArray[np.int64]:
+    """Index along ``domain`` of each concept's domain, -1 where that is not selected."""
+    concepts = ds["concept_domain"].values
+    indices = {domain: index for index, domain in enumerate(np.atleast_1d(ds["domain"].values).tolist())}
+    found = [indices.get(domain, -1) for domain in concepts.ravel().tolist()]
     return np.array(found, dtype=np.int64).reshape(concepts.shape)
 
 
-def _primary_category(ds: xr.Dataset) -> xr.Variable:
-    """`category_indices`, chunked as the concepts are."""
-    indices = xr.Variable(ds["concept_category"].dims, category_indices(ds))
+def _domain(ds: xr.Dataset) -> xr.Variable:
+    """`domain_indices`, chunked as the concepts are."""
+    indices = xr.Variable(ds["concept_domain"].dims, domain_indices(ds))
     # As the intersection is, even for `ceiling`, which does not read it: its concepts would else be in one block.
     blocks = ds["intersection"].chunksizes.get("concept") if "intersection" in ds else None
     return indices if blocks is None else indices.chunk(concept=blocks)
 
 
-def ratio(areas: Counts, category: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
-    """One block of scores (…, concept), from `areas` (…, 1, category), `category` (concept) and the counts of pairs."""
-    # `areas` has length 1 along concept and `category` has no other axis: the reshape drops the axis of length 1.
-    area = np.take(areas, category, axis=-1).reshape(np.broadcast_shapes(areas.shape[:-1], category.shape))
-    if np.any(category < 0):
-        area = np.where(category >= 0, area, np.nan)
+def ratio(areas: Counts, domain: NDArray[np.int64], *of_pair: Counts, formula: Formula) -> NDArray[np.float64]:
+    """One block of scores (…, concept), from `areas` (…, 1, domain), `domain` (concept) and the counts of pairs."""
+    # `areas` has length 1 along concept and `domain` has no other axis: the reshape drops the axis of length 1.
+    area = np.take(areas, domain, axis=-1).reshape(np.broadcast_shapes(areas.shape[:-1], domain.shape))
+    if np.any(domain < 0):
+        area = np.where(domain >= 0, area, np.nan)
     part, whole = formula(area, *of_pair)
     # 0 / 0 becomes 0 / 1, which is 0 and makes no warning; counts are whole numbers, so no other ratio changes.
     return np.asarray(part / np.maximum(whole, 1), dtype=np.float64)

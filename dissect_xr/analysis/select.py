@@ -78,7 +78,19 @@ def with_units(ds: xr.Dataset) -> xr.Dataset:
     counts = [name for name in (*PER_UNIT, "iou") if name in ds]
     coords = {name: ("unit", np.atleast_1d(ds[name].values)) for name in ("layer", "channel") if name in ds.coords}
     rest = ds.drop_vars([*counts, "unit", *coords])
-    return ds[counts].expand_dims("unit").assign_coords(coords).assign(rest.data_vars)[list(ds.data_vars)]
+    found = ds[counts].expand_dims("unit").assign_coords(coords).assign(rest.data_vars)[list(ds.data_vars)]
+    return found.assign_coords({name: rest[name] for name in ("category",) if name in rest.coords})
+
+
+def category_names(ds: xr.Dataset) -> list[str]:
+    """The categories in the order of the probe; of a selection of variables, which loses it, in that of its concepts.
+
+    >>> category_names(xr.Dataset(coords={"concept_category": ("concept", ["part", "object", "part"])}))
+    ['part', 'object']
+    """
+    if "category" in ds.variables:
+        return [str(name) for name in np.atleast_1d(ds["category"].values)]
+    return list(dict.fromkeys(np.atleast_1d(ds["concept_category"].values).tolist()))
 
 
 def only(ds: xr.Dataset, *dims: str, of: str = "the Dataset") -> xr.Dataset:

@@ -22,7 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr.analysis.detectors import Count, best_concept, detected_concepts
-from dissect_xr.analysis.select import with_units
+from dissect_xr.analysis.select import category_names, with_units
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
 
@@ -43,7 +43,7 @@ def trajectories(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.Dataset:
     """
     ds = by_step(ds)
     best = best_concept(ds)
-    counted = ds["unit_area"].notnull().any("category").rename("counted")
+    counted = ds["unit_area"].notnull().any("domain").rename("counted")
     return best.assign(detector=best["iou"] > cutoff, counted=counted)
 
 
@@ -97,7 +97,7 @@ def transitions(ds: xr.Dataset, *, cutoff: float = CUTOFF) -> xr.DataArray:
         If `ds` has no snapshots with steps.
     """
     trajectory = trajectories(with_units(ds), cutoff=cutoff)
-    kinds = xr.DataArray([*ds["category"].values.tolist(), ""], dims="category", name="category")
+    kinds = xr.DataArray([*category_names(ds), ""], dims="category", name="category")
     kinds = kinds.assign_coords(category=kinds)
     detected = trajectory["category"].where(trajectory["detector"], "")
     # float64 counts exactly up to 2**53 and multiplies matrices much faster than int64
@@ -128,8 +128,8 @@ def emergence(ds: xr.Dataset, *, count: Count = "by_unit", cutoff: float = CUTOF
     """
     ds = with_units(by_step(ds))
     numbers = detected_concepts(ds, count=count, cutoff=cutoff).groupby("concept_category").sum()
-    numbers = numbers.rename(concept_category="category").reindex(category=ds["category"], fill_value=0)
-    whole = numbers.where(ds["unit_area"].notnull().any("category").all("unit")).rename("unique_detectors")
+    numbers = numbers.rename(concept_category="category").reindex(category=category_names(ds), fill_value=0)
+    whole = numbers.where(ds["unit_area"].notnull().any("domain").all("unit")).rename("unique_detectors")
     whole.attrs = {"long_name": "distinct concepts detected", "count": count, "cutoff": cutoff}
     return whole
 

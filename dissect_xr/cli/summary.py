@@ -18,6 +18,8 @@ from rich.text import Text
 from dissect_xr import store
 from dissect_xr.analysis.labels import layer_counts, short_name, top_concepts, unit_labels
 from dissect_xr.analysis.results import open_dissection
+from dissect_xr.analysis.scores import share
+from dissect_xr.analysis.select import category_names
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import CUTOFF
@@ -104,10 +106,10 @@ def _cut(text: str) -> Text:
 
 
 def concepts(probe: xr.Dataset) -> Iterator[Table]:
-    """A table per category of a probe: number, name, images and share of the category's pixels of each concept."""
-    probe = probe[["concept_images", "concept_area", "category_area"]].load()
-    for category in probe["category"].values:
-        area = int(probe["category_area"].sel(category=category))
+    """A table per category of a probe: number, name, images and share of the domain's pixels of each concept."""
+    probe = probe[["concept_images", "concept_area", "domain_area"]].load()
+    probe = probe.assign(share=share(probe))
+    for category in category_names(probe):
         mine = probe.isel(concept=probe["concept_category"].values == category)
         table = Table(title=escape(f"{category}: {mine.sizes['concept']} concepts"), title_justify="left")
         table.add_column("number", justify="right", no_wrap=True)
@@ -116,9 +118,8 @@ def concepts(probe: xr.Dataset) -> Iterator[Table]:
             table.add_column(name, justify="right", no_wrap=True)
         for n in mine["concept_area"].argsort().values[::-1]:
             one = mine.isel(concept=n)
-            share = int(one["concept_area"]) / area if area else 0.0
-            name = str(one["concept_name"].values)
-            table.add_row(str(int(one["concept"])), _cut(name), str(int(one["concept_images"])), f"{share:.3%}")
+            numbers = str(int(one["concept_images"])), f"{float(one['share']):.3%}"
+            table.add_row(str(int(one["concept"])), _cut(str(one["concept_name"].values)), *numbers)
         yield table
 
 

@@ -19,12 +19,13 @@ label pixels:
 >>> planes = np.array([car] * 4 + [sky] * 2 + [0] * 2, np.uint16).reshape(1, 1, 1, 8)
 >>> lookup = np.full(1 << 16, -1, np.int32)
 >>> lookup[[car, sky]] = 0, 1
->>> labels = planes, np.zeros((1, 1), np.uint16), np.array([[True]]), lookup, np.array([0, 0])
+>>> labels = planes, np.zeros((1, 1), np.uint16), np.array([[True]])
 >>> intersection, unit_area = np.zeros((1, 1, 2), np.int64), np.zeros((1, 1, 2), np.int64)
 >>> maps, threshold = np.array([[[[0, 4]]]], np.float32), np.array([[1]], np.float32)
 >>> axes = half_pixel(1, 1), half_pixel(2, 8)
->>> add_counts((intersection, unit_area), maps, maps.max(axis=(2, 3)), threshold, labels, axes, "all")
->>> intersection.ravel().tolist(), unit_area.ravel().tolist()  # (car, sky) and (the one category, all images)
+>>> tables = lookup, np.array([0, 0])
+>>> add_counts((intersection, unit_area), maps, maps.max(axis=(2, 3)), threshold, labels, tables, axes, "all")
+>>> intersection.ravel().tolist(), unit_area.ravel().tolist()  # (car, sky) and (the one domain, all images)
 ([1, 2], [5, 5])
 
 `kernels` explains how the interval is found without a test of every pixel.
@@ -50,7 +51,7 @@ from dissect_xr.floats import HALF_VALUES, bits
 DOMAINS: dict[str, int] = {"annotated": kernels.ANNOTATED, "touched": kernels.TOUCHED, "all": kernels.ALL}
 
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""`intersection` (fraction, unit, concept) and `unit_area` (fraction, unit, category + 1); its last column is the area
+"""`intersection` (fraction, unit, concept) and `unit_area` (fraction, unit, domain + 1); its last column is the area
 over all images, by which a dead unit is known."""
 
 
@@ -99,15 +100,15 @@ def count_block(task: CountTask) -> Counts:
     maps = zip(reads, prefetch(read, reads), strict=True)
     labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
     for (values, peak), known in _shared(maps, labels):
-        tables = (*known, lookup, task.labels.category)
-        add_counts(counts, values, peak, task.thresholds, tables, (rows, cols), task.domain)
+        tables = lookup, task.labels.domain
+        add_counts(counts, values, peak, task.thresholds, known, tables, (rows, cols), task.domain)
     return counts
 
 
 def no_counts(labels: ProbeLabels, fractions: int, units: int) -> Counts:
     """The counts of so many units before any image is counted: zeros."""
     intersection = np.zeros((fractions, units, labels.concepts.size), np.int64)
-    return intersection, np.zeros((fractions, units, len(labels.categories) + 1), np.int64)
+    return intersection, np.zeros((fractions, units, labels.domains + 1), np.int64)
 
 
 def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
@@ -137,7 +138,8 @@ def add_counts(
     values: NDArray[np.floating],
     peak: NDArray[np.floating],
     thresholds: NDArray[np.float32],
-    labels: tuple[NDArray[Any], ...],
+    labels: Sequence[NDArray[Any]],
+    tables: tuple[NDArray[np.int32], NDArray[np.int64]],
     axes: tuple[Axis, Axis],
     domain: Domain,
 ) -> None:
@@ -145,29 +147,38 @@ def add_counts(
 
     Parameters
     ----------
-    counts, labels
+    counts
         As `kernels.count_pixels` takes them.
     values : (image, unit, y, x) float16 or float32
     peak : (image, unit) largest value of each map
     thresholds : (fraction, unit)
+    labels
+        As `labels.read_labels` gives them for these images.
+    tables
+        (65536,) concept number -> index, and (concept,) index of each concept's domain.
     axes
         How the rows and the columns of the label grid sample a map.
     domain
         The images whose active pixels are counted into `unit_area`.
     """
-    is_float16, (rows, cols) = values.dtype == np.float16, axes
+    is_float16, (rows, cols), (lookup, domains) = values.dtype == np.float16, axes, tables
+    planes, whole, annotated, *ignored = labels
+    hidden = ignored[0] if ignored else np.zeros((0, *planes.shape[2:]), np.bool_)
+    starts = np.concatenate([[0], np.cumsum(annotated.sum(axis=1, dtype=np.int64))])
     kernels.count_pixels(
         bits(values) if is_float16 else values,
         HALF_VALUES if is_float16 else None,
         peak.astype(np.float32),
         thresholds,
-        labels,
+        (planes, whole, (starts, np.nonzero(annotated)[1]), hidden, lookup, domains),
         _arguments(rows),
         _arguments(cols),
         (cols.spans, cols.span_weights, *cols.spans_of_cells),
         DOMAINS[domain],
         *counts,
     )
+    if domain == "all":
+        counts[1][..., :-1] = counts[1][..., -1:]
 
 
 def _arguments(

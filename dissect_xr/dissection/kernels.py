@@ -207,16 +207,37 @@ def _overlap(runs, r, a, b, intersection):
             c = stop
 
 
+@_inlined
+def _mark(touched, domain):
+    """Mark a domain in `touched`: its flag in the first array, and once its number in the second, a list."""
+    flags, listed = touched
+    if not flags[domain]:
+        flags[domain] = True
+        listed[listed[-1]] = domain
+        listed[-1] += 1
+
+
 @_jit
-def _mark_categories(runs, r, a, b, touched, category):
-    """Mark in `touched` the category of every concept in the active columns [a, b) of row r."""
+def _mark_domains(runs, r, a, b, touched, domains):
+    """Mark in `touched` the domain of every concept in the active columns [a, b) of row r."""
     for p in range(runs.shape[0]):
         c = a
         while c < b:
             run = np.int64(runs[p, r, c])
             if run & NO_CONCEPT != NO_CONCEPT:
-                touched[category[run & NO_CONCEPT]] = True
+                _mark(touched, domains[run & NO_CONCEPT])
             c = run >> 16
+
+
+@_jit
+def _ignored_before(ignored, before):
+    """Write to `before` (row, col + 1) how many ignored pixels of the row lie left of each column."""
+    for r in range(ignored.shape[0]):
+        total = 0
+        for c in range(ignored.shape[1]):
+            before[r, c] = total
+            total += ignored[r, c]
+        before[r, ignored.shape[1]] = total
 
 
 @_jit
@@ -255,19 +276,19 @@ def _active_extents(values, threshold, extents):
 
 @_inlined
 def _count_interval(labels, r, start, stop, intersection, touched):
-    """Count the active columns [start, stop) of row r into `intersection`; returns how many they are."""
-    runs, category, touching = labels
+    """Count the active columns [start, stop) of row r into `intersection`; returns how many are not ignored."""
+    runs, before, domains, touching = labels
     _overlap(runs, r, start, stop, intersection)
     if touching:
-        _mark_categories(runs, r, start, stop, touched, category)
-    return stop - start
+        _mark_domains(runs, r, start, stop, touched, domains)
+    return stop - start - (before[r, stop] - before[r, start] if before.size else 0)
 
 
 @_jit
 def _count_mask(values, threshold, rows, cols, spans, labels, intersection, touched, scratch):
-    """Number of active label pixels of one unit in one image.
+    """Number of active label pixels of one unit in one image; ignored pixels are none.
 
-    Those that carry a concept are added to `intersection`, and in the domain TOUCHED their categories are marked in
+    Those that carry a concept are added to `intersection`, and in the domain TOUCHED their domains are marked in
     `touched`.
     """
     ranges, weights, first_span, last_span = spans
@@ -319,27 +340,34 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
         float32 values and None
     peak : (image, unit) float32 largest value of each map
     thresholds : (fraction, unit) float32
-    labels : the tuple (planes, whole, annotated, lookup, category)
-        planes : (image, plane, row, col) uint16 concept numbers of pixels
+    labels : the tuple (planes, whole, annotated, ignored, lookup, domains)
+        planes : (image, plane, row, col) uint16 concept numbers of pixels, 0 where they are ignored
         whole : (image, slot) uint16 concept numbers of whole images
-        annotated : (image, category) bool
+        annotated : two int64 arrays: where the list of each image begins, and the lists of domains one after the other
+        ignored : (image, row, col) bool; of no image where the probe has no ignored pixels
         lookup : (65536,) int32 concept number -> index, -1 where there is none
-        category : (concept,) int64 index of the concept's primary category
+        domains : (concept,) int64 index of the concept's domain
     rows, cols : (first, second, numerator, denominator, weight) of an `interpolation.Axis`
     spans : `Axis.spans`, `Axis.span_weights` and the two arrays of `Axis.spans_of_cells`, of the columns
     domain : ANNOTATED, TOUCHED or ALL
     intersection : (fraction, unit, concept) int64, added to
-    unit_area : (fraction, unit, category + 1) int64, added to; the last column is the area over all images
+    unit_area : (fraction, unit, domain + 1) int64, added to; the last column is the area over all images, and the only
+        one for ALL
     """
-    planes, whole, annotated, lookup, category = labels
+    planes, whole, (starts, annotated), ignored, lookup, domains = labels
     height, width = raw.shape[2], raw.shape[3]
     values = np.empty((height, width))
     scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
     runs = np.empty(planes.shape[1:], np.uint32)
-    touched = np.zeros(unit_area.shape[2] - 1, np.bool_)
+    before = np.empty((planes.shape[2] if ignored.shape[0] else 0, planes.shape[3] + 1), np.int64)
+    last = unit_area.shape[2] - 1
+    flags, listed = np.zeros(last, np.bool_), np.zeros(last + 1, np.int64)
+    touched = flags, listed
     for i in range(raw.shape[0]):
         run_table(planes[i], lookup, runs)
-        mine = (runs, category, domain == TOUCHED)
+        if ignored.shape[0]:
+            _ignored_before(ignored[i], before)
+        mine = (runs, before, domains, domain == TOUCHED)
         for u in range(raw.shape[1]):
             loaded = False
             for f in range(thresholds.shape[0]):
@@ -349,17 +377,19 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
                     loaded = True
                     for y in range(height):
                         _decode_row(raw[i, u, y], decode, values[y])
-                touched[:] = False
                 found = intersection[f, u]
                 area = _count_mask(values, thresholds[f, u], rows, cols, spans, mine, found, touched, scratch)
-                if area == 0:
-                    continue
-                for s in range(whole.shape[1]):
+                for s in range(whole.shape[1] if area else 0):
                     label = lookup[whole[i, s]]
                     if label >= 0:
                         found[label] += area
-                        touched[category[label]] = True
-                unit_area[f, u, unit_area.shape[2] - 1] += area
-                for g in range(touched.size):
-                    if domain == ALL or (touched[g] if domain == TOUCHED else annotated[i, g]):
-                        unit_area[f, u, g] += area
+                        if domain == TOUCHED:
+                            _mark(touched, domains[label])
+                unit_area[f, u, last] += area
+                if domain == ANNOTATED:
+                    for k in range(starts[i], starts[i + 1]):
+                        unit_area[f, u, annotated[k]] += area
+                for k in range(listed[last]):
+                    flags[listed[k]] = False
+                    unit_area[f, u, listed[k]] += area
+                listed[last] = 0

@@ -31,9 +31,11 @@ class ProbeLabels:
     """images in a shard of label maps, or in a chunk where there are no shards"""
     concepts: NDArray[np.int64]
     """(concept,) concept numbers, ascending"""
-    category: NDArray[np.int64]
-    """(concept,) index of the concept's primary category in `categories`"""
-    categories: tuple[str, ...]
+    domain: NDArray[np.int64]
+    """(concept,) index of the concept's domain"""
+    domains: int
+    has_ignored: bool
+    """whether there are pixels that are neither labelled nor unlabelled"""
     fingerprint: str
     images_sha256: str
     names_sha256: str
@@ -46,12 +48,12 @@ class ProbeLabels:
     @property
     def image_bytes(self) -> int:
         """Bytes of one image's labels."""
-        planes = int(np.prod(self.shape[1:]))
-        return 2 * planes + 2 * self.slots + len(self.categories)
+        pixels = int(np.prod(self.shape[2:]))
+        return (2 * self.shape[1] + self.has_ignored) * pixels + 2 * self.slots + self.domains
 
     def unit_bytes(self, fractions: int) -> int:
         """Bytes of one unit's counts."""
-        return 8 * fractions * (self.concepts.size + len(self.categories) + 1)
+        return 8 * fractions * (self.concepts.size + self.domains + 1)
 
     @property
     def lookup(self) -> NDArray[np.int32]:
@@ -61,8 +63,9 @@ class ProbeLabels:
         return table
 
 
-LabelBlock = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]
-"""Planes (image, plane, row, col), whole-image labels (image, slot), annotated (image, category)."""
+LabelBlock = tuple[NDArray[Any], ...]
+"""Planes (image, plane, row, col), whole-image labels (image, slot), annotated (image, domain) and, where the probe has
+ignored pixels, ignored (image, row, col)."""
 
 
 def open_labels(url: str) -> ProbeLabels:
@@ -78,8 +81,8 @@ def open_labels(url: str) -> ProbeLabels:
         raise DissectError(f"{url}: expected a complete probe, found none. Run `dissect-xr probe RECIPE` first.")
     attrs = store.read_attrs(url)
     check_version(attrs, url)
-    categories = tuple(store.read(url, "category")[:].tolist())
-    names = store.read(url, "concept_category")[:].tolist()
+    domains = {name: n for n, name in enumerate(store.read(url, "domain")[:].tolist())}
+    names = store.read(url, "concept_domain")[:].tolist()
     array = store.read(url, "annotation")
     if max(array.shape[2:]) > LABEL_SIDE:
         raise DissectError(
@@ -93,8 +96,9 @@ def open_labels(url: str) -> ProbeLabels:
         chunk=array.chunks[0],
         shard=(array.shards or array.chunks)[0],
         concepts=np.asarray(store.read(url, "concept")[:], np.int64),
-        category=np.array([categories.index(name) for name in names], np.int64),
-        categories=categories,
+        domain=np.array([domains[name] for name in names], np.int64),
+        domains=len(domains),
+        has_ignored=store.exists(url, "ignored"),
         fingerprint=done["fingerprint"],
         images_sha256=attrs["images_sha256"],
         names_sha256=attrs["names_sha256"],
@@ -112,12 +116,11 @@ def _labels_of(url: str, fingerprint: str) -> ProbeLabels:
 
 def read_labels(labels: ProbeLabels, images: tuple[int, int]) -> LabelBlock:
     """The labels of a half-open range of images."""
-    annotation, whole_image, annotated = _arrays_of(labels.url, labels.fingerprint)
-    span = slice(*images)
-    return annotation[span], whole_image[span], annotated[span]
+    return tuple(array[slice(*images)] for array in _arrays_of(labels.url, labels.fingerprint, labels.has_ignored))
 
 
 @lru_cache(maxsize=4)
-def _arrays_of(url: str, fingerprint: str) -> tuple[store.StoredArray, ...]:
+def _arrays_of(url: str, fingerprint: str, ignored: bool) -> tuple[store.StoredArray, ...]:
     """The arrays of a probe, opened once in this process; `fingerprint` tells them from those of one made again."""
-    return tuple(store.read(url, name) for name in ("annotation", "whole_image", "annotated"))
+    names = ["annotation", "whole_image", "annotated", *(["ignored"] if ignored else [])]
+    return tuple(store.read(url, name) for name in names)

@@ -58,12 +58,12 @@ def dissect_small(task: SmallLayer) -> None:
     values = store.read(layer.url, f"{layer.path}/activation")[:]
     peaks = Peaks(layer)[:images, :units]
     found = thresholds(values, ranks(layer, fractions, units))
-    lookup, counts = labels.lookup, no_counts(labels, len(fractions), units)
+    tables, counts = (labels.lookup, labels.domain), no_counts(labels, len(fractions), units)
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
     for first in range(0, images, step):
         part = slice(first, min(first + step, images))
-        tables = (*read_labels(labels, (part.start, part.stop)), lookup, labels.category)
-        add_counts(counts, values[part], peaks[part], found.threshold, tables, axes, wanted.method.domain)
+        known = read_labels(labels, (part.start, part.stop))
+        add_counts(counts, values[part], peaks[part], found.threshold, known, tables, axes, wanted.method.domain)
     written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
 

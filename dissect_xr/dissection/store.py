@@ -24,9 +24,11 @@ from dissect_xr.store.seal import SEAL, seal
 CONCEPT_CHUNK = 2048
 """Concepts in a chunk of `intersection` at most."""
 
-CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category")
+CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category", "concept_domain")
 
-ROOT_OBJECTS = 2 + 2 * (len(CONCEPT_COORDINATES) + len(("fraction", "category")) + len(DISSECTION) - len(PER_UNIT))
+ROOT_COORDINATES = ("category", "domain")
+
+ROOT_OBJECTS = 2 + 2 * (len(CONCEPT_COORDINATES) + 1 + len(ROOT_COORDINATES) + len(DISSECTION) - len(PER_UNIT))
 """Objects at the root: its metadata and marker, and each array with its metadata."""
 
 MEND = "Use another output directory, or delete this one."
@@ -59,7 +61,7 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
     coordinates = [
         store.coordinate("fraction", "fraction", np.array(method.fractions)),
         *(store.coordinate(name, "concept", store.read(labels.url, name)[:]) for name in CONCEPT_COORDINATES),
-        store.coordinate("category", "category", labels.categories),
+        *(store.coordinate(name, name, store.read(labels.url, name)[:]) for name in ROOT_COORDINATES),
     ]
     arrays = []
     for name in sorted(set(DISSECTION) - set(PER_UNIT)):
@@ -71,7 +73,7 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
             )
         )
     lay_out = store.lay_out if store.markers(out) else store.create
-    attrs = inputs | {"coordinates": "concept_name concept_category"}
+    attrs = inputs | {"coordinates": "concept_name concept_category concept_domain"}
     fingerprint = store.fingerprint(inputs)
     store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
 
@@ -139,7 +141,7 @@ class LayerToDissect:
             "fraction": (len(self.method.fractions),) * 2,
             "unit": (units, min(units, self.unit_chunk)),
             "concept": (self.labels.concepts.size, min(self.labels.concepts.size, CONCEPT_CHUNK)),
-            "category": (len(self.labels.categories),) * 2,
+            "domain": (self.labels.domains,) * 2,
         }
         arrays = []
         for variable in (DISSECTION[name] for name in PER_UNIT):
@@ -242,7 +244,7 @@ def threshold_arrays(found: LayerThresholds) -> dict[str, NDArray[Any]]:
 
 
 def count_arrays(intersection: NDArray[np.int64], unit_area: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Counts (fraction, unit, concept) and (fraction, unit, category + 1) under the names that they are stored by."""
+    """Counts (fraction, unit, concept) and (fraction, unit, domain + 1) under the names that they are stored by."""
     return {
         "intersection": intersection,
         "unit_area": unit_area[:, :, :-1],

@@ -7,7 +7,7 @@ Does not know: which images are worth looking at, or how pictures are drawn.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,19 +116,13 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
     active = np.zeros(height * width, np.bool_)
     if float(values.max()) <= threshold:
         return active.reshape(height, width)
-    lookup, category = np.arange(-1, NUMBERS, dtype=np.int32), np.zeros(NUMBERS, np.int64)
+    tables = np.arange(-1, NUMBERS, dtype=np.int32), np.zeros(NUMBERS, np.int64)
     for first in range(0, active.size, NUMBERS):
         stop = min(first + NUMBERS, active.size)
         planes = np.zeros(active.size, np.uint16)
         planes[first:stop] = np.arange(1, stop - first + 1)
-        labels = (
-            planes.reshape(1, 1, height, width),
-            np.zeros((1, 1), np.uint16),
-            np.ones((1, 1), np.bool_),
-            lookup,
-            category,
-        )
-        intersection, _ = _counted(values[None, None], threshold, labels, (rows, cols), "all")
+        labels = planes.reshape(1, 1, height, width), np.zeros((1, 1), np.uint16), np.ones((1, 1), np.bool_)
+        intersection, _ = _counted(values[None, None], threshold, labels, tables, (rows, cols), "all")
         active[first:stop] = intersection[: stop - first] > 0
     return active.reshape(height, width)
 
@@ -136,22 +130,24 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
 def image_counts(
     view: View, unit: str, concept: int, images: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Intersection, unit_area (in the concept's category) and concept_area of each image of a half-open range.
+    """Intersection, unit_area (in the concept's domain) and concept_area of each image of a half-open range.
 
     `concept` is an index along ``concept``. The sums over all images are the stored counts. Memory: the labels of these
     images, and their maps of one chunk of units.
     """
     channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
     maps = store.read(view.layer.url, f"{view.layer.path}/activation")[slice(*images), channel : channel + 1]
-    planes, whole, annotated = read_labels(labels, images)
+    here = read_labels(labels, images)
+    planes, whole, _, *ignored = here
+    seen = planes[0, 0].size - ignored[0].sum(axis=(1, 2)) if ignored else planes[0, 0].size
     number = labels.concepts[concept]
-    area = (planes == number).sum(axis=(1, 2, 3)) + (whole == number).any(axis=1) * planes[0, 0].size
+    area = (planes == number).sum(axis=(1, 2, 3)) + (whole == number).any(axis=1) * seen
     intersection, active = np.zeros((2, len(maps)), np.int64)
+    tables = labels.lookup, labels.domain
     for i in np.flatnonzero(maps.max(axis=(1, 2, 3)) > threshold).tolist():
-        one_image = slice(i, i + 1)
-        here = (planes[one_image], whole[one_image], annotated[one_image], labels.lookup, labels.category)
-        counted, areas = _counted(maps[one_image], threshold, here, (view.rows, view.cols), view.domain)
-        intersection[i], active[i] = counted[concept], areas[labels.category[concept]]
+        image = tuple(array[i : i + 1] for array in here)
+        counted, areas = _counted(maps[i : i + 1], threshold, image, tables, (view.rows, view.cols), view.domain)
+        intersection[i], active[i] = counted[concept], areas[labels.domain[concept]]
     return intersection, active, area.astype(np.int64)
 
 
@@ -179,13 +175,14 @@ def channel_of(view: View, unit: str) -> int:
 def _counted(
     maps: NDArray[np.floating],
     threshold: float,
-    labels: tuple[NDArray[Any], ...],
+    labels: Sequence[NDArray[Any]],
+    tables: tuple[NDArray[np.int32], NDArray[np.int64]],
     axes: tuple[Axis, Axis],
     domain: Domain,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts (concept,) and (category,) of one map (1, 1, y, x), by the kernel of pass 2."""
-    intersection = np.zeros((1, 1, labels[4].size), np.int64)
+    """Counts (concept,) and (domain,) of one map (1, 1, y, x), by the kernel of pass 2."""
+    intersection = np.zeros((1, 1, tables[1].size), np.int64)
     areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
     level = np.array([[threshold]], np.float32)
-    add_counts((intersection, areas), maps, maps.max(axis=(2, 3)), level, labels, axes, domain)
+    add_counts((intersection, areas), maps, maps.max(axis=(2, 3)), level, labels, tables, axes, domain)
     return intersection[0, 0], areas[0, 0, :-1]

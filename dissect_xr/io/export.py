@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.scores import category_indices, iou
+from dissect_xr.analysis.scores import domain_indices, iou
 from dissect_xr.errors import DissectError, WriteError
 from dissect_xr.io.netdissect_csv import write_netdissect_csv
 from dissect_xr.io.unit_table import unit_table
@@ -165,10 +165,10 @@ def _pairs(block: xr.Dataset) -> Table:
     """A row per fraction, unit and concept that share a pixel."""
     import pyarrow as pa
 
-    block = block.isel(snapshot=0).transpose("fraction", "unit", "concept", "category", missing_dims="ignore")
+    block = block.isel(snapshot=0).transpose("fraction", "unit", "concept", "domain", missing_dims="ignore")
     hits = block["intersection"].values
     fraction, unit, concept = np.nonzero(hits > 0)
-    category = category_indices(block)[concept]
+    domain = domain_indices(block)[concept]
     columns = {
         "snapshot": _names(np.full(concept.size, block["snapshot"].item())),
         "step": np.full(concept.size, block["step"].item()),
@@ -178,9 +178,9 @@ def _pairs(block: xr.Dataset) -> Table:
         "channel": block["channel"].values[unit],
         "concept": block["concept"].values[concept],
         "concept_name": _names(block["concept_name"].values, concept),
-        "category": _names(block["category"].values, category),
+        "category": _names(block["concept_category"].values, concept),
         "intersection": hits[fraction, unit, concept].astype(np.int64),
-        "unit_area": block["unit_area"].values[fraction, unit, category].astype(np.int64),
+        "unit_area": block["unit_area"].values[fraction, unit, domain].astype(np.int64),
         "concept_area": block["concept_area"].values[concept],
         "iou": iou(block).transpose(*block["intersection"].dims).values[fraction, unit, concept],
     }

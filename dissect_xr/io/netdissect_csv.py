@@ -24,6 +24,7 @@ import numpy as np
 import xarray as xr
 
 from dissect_xr.analysis.detectors import best_concept
+from dissect_xr.analysis.select import category_names
 from dissect_xr.errors import DissectError
 
 FIELDS = ("label", "truth", "activation", "intersect", "iou")
@@ -35,7 +36,7 @@ STRING = np.dtypes.StringDType()
 def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) -> xr.Dataset:
     """The dissection Dataset of one published table, in memory, with NaN for counts that are not in the file.
 
-    ``intersection(unit, concept)`` and ``unit_area(unit, category)`` are float64 for the NaN; ``concept_area(concept)``
+    ``intersection(unit, concept)`` and ``unit_area(unit, domain)`` are float64 for the NaN; ``concept_area(concept)``
     is int64; ``dead(unit)`` is True for a unit without an active pixel. Units are numbered from 0 and sorted. Concepts
     are the pairs of category and label in the file, numbered from 1 by category in the file's order, then by name.
     Where a label is empty (scene 0 of the 2017 program), counts are missing. Scores are derived from the counts again.
@@ -82,7 +83,7 @@ def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) 
     return xr.Dataset(
         {
             "intersection": (("unit", "concept"), intersection),
-            "unit_area": (("unit", "category"), unit_area),
+            "unit_area": (("unit", "domain"), unit_area),
             "concept_area": ("concept", np.array([area[concept] for concept in concepts], dtype=np.int64)),
             "dead": ("unit", ~(unit_area > 0).any(axis=1)),
         },
@@ -93,7 +94,9 @@ def read_netdissect_csv(path: str | PathLike[str], *, layer: str | None = None) 
             "concept": np.arange(1, len(concepts) + 1),
             "concept_name": ("concept", np.array([label for _, label in concepts], dtype=STRING)),
             "concept_category": ("concept", np.array([category for category, _ in concepts], dtype=STRING)),
+            "concept_domain": ("concept", np.array([category for category, _ in concepts], dtype=STRING)),
             "category": np.array(categories, dtype=STRING),
+            "domain": np.array(categories, dtype=STRING),
         },
         attrs={"source": path.name},
     )
@@ -129,7 +132,7 @@ def write_netdissect_csv(ds: xr.Dataset, path: str | PathLike[str]) -> None:
         "score": _texts(best["iou"], ".17g"),
     }
     present = set(ds["concept_category"].values.tolist())
-    for category in ds["category"].values.tolist():
+    for category in category_names(ds):
         if category in present:
             columns |= {f"{category}-{field}": texts for field, texts in _best_within(ds, category).items()}
     order = np.argsort(-best["iou"].fillna(-1.0).values, kind="stable")
@@ -245,9 +248,9 @@ def _one_layer(ds: xr.Dataset) -> xr.Dataset:
                 f"a table is of one {dim}, the Dataset has {ds.sizes[dim]}: select with ds.isel({dim}=0)."
             )
     layers = list(dict.fromkeys(np.atleast_1d(ds["layer"].values).tolist()))
-    if len(layers) != 1 or not {"unit", "concept", "category"} <= set(ds.dims):
+    if len(layers) != 1 or not {"unit", "concept", "domain"} <= set(ds.dims):
         raise DissectError(
-            f"a table has the dimensions unit, concept and category of one layer; the Dataset has "
+            f"a table has the dimensions unit, concept and domain of one layer; the Dataset has "
             f"{', '.join(map(str, ds.dims))} of {', '.join(layers)}. Select with ds.isel(unit=ds.layer == name)."
         )
     ds = ds if "dead" in ds else ds.assign(dead=("unit", np.zeros(ds.sizes["unit"], dtype=bool)))
@@ -262,7 +265,7 @@ def _best_within(ds: xr.Dataset, category: str) -> dict[str, list[str]]:
     number = best["concept"].where(found, ds["concept"].values[0])
     counts = {
         "truth": _texts(ds["concept_area"].sel(concept=number).where(found), ".0f"),
-        "activation": _texts(ds["unit_area"].sel(category=category).where(found), ".1f"),
+        "activation": _texts(ds["unit_area"].sel(domain=ds["concept_domain"].sel(concept=number)).where(found), ".1f"),
         "intersect": _texts(ds["intersection"].sel(concept=number).where(found), ".0f"),
     }
     return {"label": best["concept_name"].values.tolist(), **counts, "iou": _texts(best["iou"], ".17g")}

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.select import only, with_units
+from dissect_xr.analysis.select import category_names, only, with_units
 from dissect_xr.plot.label_positions import step_ticks
 from dissect_xr.plot.palette import in_order
 
@@ -39,7 +39,7 @@ def log_steps(ax: Axes, steps: NDArray[np.int64]) -> None:
 
 def categories_of(ds: xr.Dataset) -> list[str]:
     """The Dataset's categories in the order of figures."""
-    return in_order(np.atleast_1d(ds["category"].values).tolist())
+    return in_order(category_names(ds))
 
 
 def ordered_layers(ds: xr.Dataset) -> list[str]:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from dissect_xr.analysis.detectors import Count, detected_concepts
+from dissect_xr.analysis.select import category_names
 from dissect_xr.analysis.snapshots import by_step, changed
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
@@ -223,10 +224,7 @@ def _by_category(ds: xr.Dataset, count: Count, cutoff: float) -> dict[str, int]:
     """Category -> number of unique detectors."""
     found = detected_concepts(of_one(ds, "snapshot", "fraction"), count=count, cutoff=cutoff).compute()
     category_of = found["concept_category"].values
-    return {
-        category: int(found.values[category_of == category].sum())
-        for category in np.atleast_1d(ds["category"].values).tolist()
-    }
+    return {category: int(found.values[category_of == category].sum()) for category in category_names(ds)}
 
 
 def _frame(ax: Axes, labels: list[list[str]], shape: tuple[int, ...], snapshots: tuple[str, str]) -> None:

@@ -161,7 +161,7 @@ def _per_layer(ds: xr.Dataset, count: Count, cutoff: float) -> xr.DataArray:
 
 
 def _counted(ds: xr.Dataset) -> xr.DataArray:
-    return ds["unit_area"].notnull().any("category")
+    return ds["unit_area"].notnull().any("domain")
 
 
 def _accuracy(ax: Axes, ds: xr.Dataset) -> list[Line2D]:

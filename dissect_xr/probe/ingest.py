@@ -173,7 +173,7 @@ def ingest_block(task: IngestTask) -> None:
         note["pixels_sha256"], note["labels_sha256"] = pixels_digest.hexdigest(), labels_digest.hexdigest()
         seen = np.flatnonzero(images)
         note["concepts"] = [[int(c), int(images[c]), int(areas[c])] for c in seen]
-        note["category_images"] = annotated.sum(0).tolist()
+        note["domain_images"] = annotated.sum(0).tolist()
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
     """Create the store with all arrays and write its coordinates."""
     sizes = {
         "image": len(label_set.rows), "plane": max(1, len(label_set.planes)), "row": label_set.label_size[0],
-        "col": label_set.label_size[1], "slot": slots, "category": len(label_set.categories),
+        "col": label_set.label_size[1], "slot": slots, "domain": len(label_set.categories),
         "concept": len(label_set.concepts),
     }  # fmt: skip
     arrays = []
@@ -228,7 +228,9 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
         store.coordinate("concept", "concept", [c.number for c in label_set.concepts]),
         store.coordinate("concept_name", "concept", [c.name for c in label_set.concepts]),
         store.coordinate("concept_category", "concept", [c.category for c in label_set.concepts]),
+        store.coordinate("concept_domain", "concept", [c.category for c in label_set.concepts]),
         store.coordinate("category", "category", label_set.categories),
+        store.coordinate("domain", "domain", label_set.categories),
         store.coordinate("plane_category", "plane", label_set.planes or label_set.categories[:1]),
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
@@ -243,19 +245,19 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "parameters": label_set.parameters,
         "label_size": list(label_set.label_size),
         "root": root_attr(label_set.images, url),
-        "coordinates": "split concept_name concept_category plane_category",
+        "coordinates": "split concept_name concept_category concept_domain plane_category",
     }
 
 
 def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
     """Write the totals, then the marker `done`, whose fingerprint includes the digests of all files."""
     images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
-    category_images = np.zeros(len(label_set.categories), np.int64)
+    domain_images = np.zeros(len(label_set.categories), np.int64)
     for block in blocks:
         for concept, image_count, area in block["note"]["concepts"]:
             images[concept] += image_count
             areas[concept] += area
-        category_images += block["note"]["category_images"]
+        domain_images += block["note"]["domain_images"]
     digests = {
         kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
@@ -271,7 +273,7 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         writer.add(store.write_group(url, "", attrs))
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
-        writer.write("category_area", (0,), category_images * int(np.prod(label_set.label_size)))
+        writer.write("domain_area", (0,), domain_images * int(np.prod(label_set.label_size)))
 
 
 def open_probe(url: store.Url) -> xr.Dataset:

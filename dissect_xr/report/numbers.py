@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.analysis.scores import iou
+from dissect_xr.analysis.scores import domain_indices, iou
+from dissect_xr.analysis.select import category_names
 from dissect_xr.plot.palette import category_colors
 
 TOP = 10
@@ -23,7 +24,10 @@ TOP = 10
 CUTOFFS = tuple(round(0.005 * n, 3) for n in range(61))
 """The cutoffs at which the overview's curves are computed, 0 to 0.3."""
 
-COUNTS = ("intersection", "unit_area", "concept_area", "category_area", "dead", "threshold", "exceedance")
+NAMED_DOMAINS = 20
+"""Domains whose areas a unit's card lists at most; where each concept is a domain, there are thousands."""
+
+COUNTS = ("intersection", "unit_area", "concept_area", "domain_area", "dead", "threshold", "exceedance")
 """Variables of a dissection that the report reads."""
 
 
@@ -81,12 +85,12 @@ def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[di
     """
     scores = iou(one).transpose("unit", "concept").values
     counts = one["intersection"].transpose("unit", "concept").values.astype(np.int64)
+    areas = one["unit_area"].transpose("unit", "domain").values.astype(np.int64)
+    active = areas[:, domain_indices(one)]  # (unit, concept)
     alive = one["dead"].values == 0
     # Stable: of equal scores the lowest number comes first, as in `best_concept`.
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    groups = [
-        np.flatnonzero(one["concept_category"].values == category) for category in one["category"].values.tolist()
-    ]
+    groups = [np.flatnonzero(one["concept_category"].values == category) for category in category_names(one)]
     winners = [group[scores[:, group].argmax(1)] if group.size else None for group in groups]
     units = range(len(scores))
     numbers = {
@@ -94,13 +98,17 @@ def layer_numbers(one: xr.Dataset, *, cutoff: float, top: int = TOP) -> tuple[di
         "dead": (~alive).astype(int).tolist(),
         "threshold": [float(f"{value:.6g}") for value in one["threshold"].values.tolist()],
         "exceedance": one["exceedance"].values.astype(np.int64).tolist(),
-        "area": one["unit_area"].transpose("unit", "category").values.astype(np.int64).tolist(),
-        "top": [_pairs(order[unit], scores[unit], counts[unit]) if alive[unit] else [] for unit in units],
+        "top": [_pairs(order[unit], scores[unit], counts[unit], active[unit]) if alive[unit] else [] for unit in units],
         "best": [
-            [[int(w[unit]), int(counts[unit, w[unit]])] if w is not None else [-1, 0] for w in winners]
+            [
+                [int(w[unit]), int(counts[unit, w[unit]]), int(active[unit, w[unit]])] if w is not None else [-1, 0, 0]
+                for w in winners
+            ]
             for unit in units
         ],
     }
+    if one.sizes["domain"] <= NAMED_DOMAINS:
+        numbers["area"] = areas.tolist()
     first = np.where(alive, order[:, 0], -1).astype(np.int32)
     highest = np.where(alive, scores[np.arange(len(scores)), order[:, 0]], -1.0)
     by_category = np.zeros((2, len(CUTOFFS) + 1), np.int64)
@@ -126,19 +134,18 @@ def unique_over(concept: NDArray[Any], score: NDArray[np.float64], cutoffs: Sequ
 
 def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
     """Concepts and categories with their areas and colors, as JSON takes them."""
-    categories = ds["category"].values.tolist()
-    colors = category_colors(categories)
-    indices = {category: index for index, category in enumerate(categories)}
+    names = category_names(ds)
+    colors = category_colors(names)
+    indices = {category: index for index, category in enumerate(names)}
     return {
-        "categories": [
-            {"name": name, "color": colors[name], "area": int(area)}
-            for name, area in zip(categories, ds["category_area"].values.tolist(), strict=True)
-        ],
+        "categories": [{"name": name, "color": colors[name]} for name in names],
+        "domains": ds["domain"].values.tolist() if ds.sizes["domain"] <= NAMED_DOMAINS else [],
         "concepts": {
             "number": ds["concept"].values.tolist(),
             "name": ds["concept_name"].values.tolist(),
             "category": [indices[category] for category in ds["concept_category"].values.tolist()],
             "area": [int(area) for area in ds["concept_area"].values.tolist()],
+            "domain_area": [int(area) for area in ds["domain_area"].values[domain_indices(ds)].tolist()],
         },
     }
 
@@ -167,7 +174,9 @@ def units_of_concepts(layers: Sequence[UnitLabels | None]) -> dict[str, list[lis
     return found
 
 
-def _pairs(order: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64]) -> list[list[int]]:
-    """[concept index, intersection] of the unit's best concepts; the first is kept even if its intersection is 0."""
+def _pairs(
+    order: NDArray[np.int64], scores: NDArray[np.float64], counts: NDArray[np.int64], active: NDArray[np.int64]
+) -> list[list[int]]:
+    """[concept index, intersection, unit_area] of the unit's best concepts; the first even if it shares no pixel."""
     kept = [index for n, index in enumerate(order.tolist()) if n == 0 or scores[index] > 0]
-    return [[index, int(counts[index])] for index in kept]
+    return [[index, int(counts[index]), int(active[index])] for index in kept]

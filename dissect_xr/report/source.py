@@ -62,7 +62,7 @@ class Source:
             known = ", ".join(f"{fraction:g}" for fraction in fractions)
             raise DissectError(f"fraction {self.fraction:g} was not dissected; there are {known}. Choose one.")
         ds = ds.sel(fraction=fractions[0] if self.fraction is None else self.fraction)
-        return ds.assign(concept_area=ds["concept_area"].load(), category_area=ds["category_area"].load())
+        return ds.assign(concept_area=ds["concept_area"].load(), domain_area=ds["domain_area"].load())
 
     @cached_property
     def snapshots(self) -> list[str]:

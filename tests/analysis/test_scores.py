@@ -64,10 +64,10 @@ def dissection(seed: int = 0, *, missing: bool = False, text: Any = object) -> x
     return xr.Dataset(
         {
             "intersection": (("snapshot", "fraction", "unit", "concept"), counts["intersection"]),
-            "unit_area": (("snapshot", "fraction", "unit", "category"), counts["unit_area"]),
+            "unit_area": (("snapshot", "fraction", "unit", "domain"), counts["unit_area"]),
             "dead": (("snapshot", "fraction", "unit"), counts["dead"]),
             "concept_area": ("concept", concept_area),
-            "category_area": ("category", np.array([30, 20, 40, 0])),
+            "domain_area": ("domain", np.array([30, 20, 40, 0])),
         },
         {
             "snapshot": np.array(["first", "last"], dtype=text),
@@ -77,7 +77,9 @@ def dissection(seed: int = 0, *, missing: bool = False, text: Any = object) -> x
             "concept": np.array([2, 3, 7, 11, 12, 40, 41, 65535]),
             "concept_name": ("concept", np.array([f"concept {c}" for c in range(concepts)], dtype=text)),
             "concept_category": ("concept", np.array(categories, dtype=text)[kinds]),
+            "concept_domain": ("concept", np.array(categories, dtype=text)[kinds]),
             "category": np.array(categories, dtype=text),
+            "domain": np.array(categories, dtype=text),
         },
     )
 
@@ -92,9 +94,9 @@ def pairs(ds: xr.Dataset) -> Iterator[tuple[dict[str, Any], int, int, int, int]]
         yield (
             at,
             ds["intersection"].isel(at).item(),
-            ds["unit_area"].sel(category=category).isel(unit).item(),
+            ds["unit_area"].sel(domain=category).isel(unit).item(),
             concept["concept_area"].item(),
-            ds["category_area"].sel(category=category).item(),
+            ds["domain_area"].sel(domain=category).item(),
         )
 
 
@@ -113,7 +115,7 @@ def labels(ds: xr.Dataset, at: dict[str, int], within: str | None = None) -> tup
         category = pair["concept_category"].item()
         if within not in (None, category) or math.isnan(pair["intersection"].item()):
             continue
-        hit, area = int(pair["intersection"]), int(unit["unit_area"].sel(category=category))
+        hit, area = int(pair["intersection"]), int(unit["unit_area"].sel(domain=category))
         union = area + int(pair["concept_area"]) - hit
         iou = Fraction(hit, union) if union else Fraction(0)
         if best is None or iou > best[1]:
@@ -329,14 +331,16 @@ def two_concepts(intersection: list[int], concept_area: list[int], *, unit_area:
     return xr.Dataset(
         {
             "intersection": (("unit", "concept"), [intersection]),
-            "unit_area": (("unit", "category"), [[unit_area]]),
+            "unit_area": (("unit", "domain"), [[unit_area]]),
             "concept_area": ("concept", concept_area),
         },
         {
             "concept": [9, 2],
             "concept_name": ("concept", ["nine", "two"]),
             "concept_category": ("concept", ["object", "object"]),
+            "concept_domain": ("concept", ["object", "object"]),
             "category": ["object"],
+            "domain": ["object"],
         },
     )
 
@@ -363,7 +367,7 @@ def test_half_overlap_gives_one_third() -> None:
 
 
 def test_nothing_active_and_nothing_labelled_gives_zero() -> None:
-    ds = two_concepts([0, 0], [0, 0], unit_area=0).assign(category_area=("category", [0]))
+    ds = two_concepts([0, 0], [0, 0], unit_area=0).assign(domain_area=("domain", [0]))
     for function in SCORES:
         assert (function(ds) == 0).all(), function.__name__
 
@@ -394,8 +398,8 @@ def test_errors_say_what_is_missing() -> None:
     ds = dissection()
     with pytest.raises(DissectError, match="no unit_area: it has"):
         scores.iou(ds.drop_vars("unit_area"))
-    with pytest.raises(DissectError, match="no category_area"):
-        scores.lift(ds.drop_vars("category_area"))
+    with pytest.raises(DissectError, match="no domain_area"):
+        scores.lift(ds.drop_vars("domain_area"))
     with pytest.raises(DissectError, match=r"ds.sel\(concept=\[number\]\)"):
         best_concept(ds.isel(concept=0))
     with pytest.raises(DissectError, match="no concept competes in category 'scene': the Dataset has concepts of"):

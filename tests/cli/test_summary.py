@@ -19,14 +19,15 @@ def results() -> xr.Dataset:
     return xr.Dataset(
         {
             "intersection": (("snapshot", "fraction", "unit", "concept"), intersection),
-            "unit_area": (("snapshot", "fraction", "unit", "category"), area),
+            "unit_area": (("snapshot", "fraction", "unit", "domain"), area),
             "concept_area": ("concept", np.full(3, 1234)),
         },
         {
             "snapshot": ["a-snapshot-with-a-name-of-its-own"], "fraction": [0.005],
             "unit": [f"{LAYER}/{n}" for n in range(4)], "layer": ("unit", [LAYER] * 4),
             "concept": [1, 2, 3], "concept_name": ("concept", NAMES), "category": ["object"],
-            "concept_category": ("concept", ["object"] * 3),
+            "concept_category": ("concept", ["object"] * 3), "concept_domain": ("concept", ["object"] * 3),
+            "domain": ["object"],
         },
     )  # fmt: skip
 
@@ -49,13 +50,15 @@ def test_concepts_of_a_probe_keep_their_numbers() -> None:
         {
             "concept_images": ("concept", [7, 8, 9]),
             "concept_area": ("concept", [50, 30, 20]),
-            "category_area": ("category", [100]),
+            "domain_area": ("domain", [100]),
         },
         {
             "concept": [1, 2, 3],
             "concept_name": ("concept", NAMES),
             "concept_category": ("concept", ["object"] * 3),
+            "concept_domain": ("concept", ["object"] * 3),
             "category": ["object"],
+            "domain": ["object"],
         },
     )
     console = Console(width=44)

@@ -34,6 +34,7 @@ from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
+from dissect_xr.schema import COORDINATES
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -673,8 +674,8 @@ def test_results_open_as_a_plain_datatree(run):
         assert layer["intersection"].dims == ("fraction", "unit", "concept")
         assert layer["concept"].values.tolist() == store.read(probe, "concept")[:].tolist()
         assert layer["intersection"].coords.keys() == {"fraction", "unit", "concept"}, "shared names are inherited"
-        assert tree.coords.keys() == {"fraction", "concept", "concept_name", "concept_category", "category"}
-        assert (tree["concept_area"].dims, tree["category_area"].dims) == (("concept",), ("category",))
+        assert tree.coords.keys() == {*COORDINATES} - {"snapshot", "step", "unit", "layer", "channel"}
+        assert (tree["concept_area"].dims, tree["domain_area"].dims) == (("concept",), ("domain",))
 
 
 # --- memory ---

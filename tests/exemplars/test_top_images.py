@@ -41,7 +41,7 @@ def test_images_add_up_to_the_stored_counts(data: st.DataObject) -> None:
         for number, kind in zip(case.concept.tolist(), case.concept_category.tolist(), strict=True):
             counts = iou_images(run.ds, run.stores, str(one["unit"].values), number, show=False).sum("image")
             assert counts["hit"] == one["intersection"].sel(concept=number)
-            assert counts["hit"] + counts["false_alarm"] == one["unit_area"].sel(category=case.categories[kind])
+            assert counts["hit"] + counts["false_alarm"] == one["unit_area"].sel(domain=case.categories[kind])
             assert counts["hit"] + counts["miss"] == one["concept_area"].sel(concept=number)
 
 

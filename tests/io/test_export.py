@@ -29,8 +29,8 @@ def stored(*, missing: bool = False, fractions: int = 2) -> xr.Dataset:
         fraction=slice(fractions)
     )
     both["dead"] = both["dead"].astype(ds["dead"].dtype)
-    both = both.transpose("snapshot", "fraction", "unit", "concept", "category")
-    return both.assign(concept_area=ds["concept_area"], category_area=ds["category_area"]).assign_coords(
+    both = both.transpose("snapshot", "fraction", "unit", "concept", "domain")
+    return both.assign(concept_area=ds["concept_area"], domain_area=ds["domain_area"]).assign_coords(
         fraction=[0.005, 0.04][:fractions]
     )
 
@@ -73,9 +73,9 @@ def test_rows_of_pairs_are_all_that_overlap(tmp_path: Path, missing: bool) -> No
     ds = stored(missing=missing)
     write_table(blocks(ds), tmp_path / "pairs.parquet", "parquet-pairs", show=False)
     found = pd.read_parquet(tmp_path / "pairs.parquet")
-    every = ds.assign(iou=iou(ds), area=ds["unit_area"].sel(category=ds["concept_category"]))
+    every = ds.assign(iou=iou(ds), area=ds["unit_area"].sel(domain=ds["concept_domain"]))
     frame = every[["intersection", "area", "concept_area", "iou"]].to_dataframe().reset_index()
-    wanted = frame[frame["intersection"] > 0].drop(columns=["category"], errors="ignore")
+    wanted = frame[frame["intersection"] > 0].drop(columns=["category", "domain", "concept_domain"], errors="ignore")
     wanted = wanted.rename(columns={"area": "unit_area", "concept_category": "category"})
     wanted = wanted.astype(dict.fromkeys(("intersection", "unit_area"), np.int64))
     assert len(found) == len(wanted) > 300

@@ -36,7 +36,7 @@ def dissection() -> xr.Dataset:
                 ("unit", "concept"),
                 [[5, 0, 2, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 4, 0, 3], [5, 0, 2, 1]],
             ),
-            "unit_area": (("unit", "category"), [[9, 8], [0, 0], [3, 0], [12, 12], [9, 8]]),
+            "unit_area": (("unit", "domain"), [[9, 8], [0, 0], [3, 0], [12, 12], [9, 8]]),
             "concept_area": ("concept", [10, 6, 4, 7]),
             "dead": ("unit", [False, True, False, False, False]),
         },
@@ -49,7 +49,9 @@ def dissection() -> xr.Dataset:
             "concept": [3, 8, 20, 21],
             "concept_name": ("concept", ["sky", "tree", "red, dark", "blue"]),
             "concept_category": ("concept", ["object", "object", "color", "color"]),
+            "concept_domain": ("concept", ["object", "object", "color", "color"]),
             "category": ["object", "color"],
+            "domain": ["object", "color"],
         },
     )
 

@@ -31,7 +31,7 @@ def dissection(*, missing: bool = False) -> xr.Dataset:
     return xr.Dataset(
         {
             "intersection": (("snapshot", "unit", "concept"), intersection),
-            "unit_area": (("snapshot", "unit", "category"), unit_area),
+            "unit_area": (("snapshot", "unit", "domain"), unit_area),
             "concept_area": ("concept", random.integers(60, 200, 7)),
         },
         {
@@ -44,7 +44,9 @@ def dissection(*, missing: bool = False) -> xr.Dataset:
             "concept": np.arange(1, 8) * 3,
             "concept_name": ("concept", [f"a concept with a rather long name {number}" for number in range(7)]),
             "concept_category": ("concept", np.array(CATEGORIES)[kinds]),
+            "concept_domain": ("concept", np.array(CATEGORIES)[kinds]),
             "category": CATEGORIES,
+            "domain": CATEGORIES,
         },
     )
 

@@ -64,7 +64,7 @@ def assert_counts_are_the_labels(probe):
     np.testing.assert_array_equal(probe["concept_images"], images)
     np.testing.assert_array_equal(probe["annotated"], annotated)
     pixels = int(np.prod(labels.annotation.shape[2:]))
-    np.testing.assert_array_equal(probe["category_area"], annotated.sum(axis=0) * pixels)
+    np.testing.assert_array_equal(probe["domain_area"], annotated.sum(axis=0) * pixels)
 
 
 # --- what comes out is what went in ---
@@ -178,7 +178,7 @@ def test_numbers_paths_planes_and_zeros_of_a_hand_made_set(folder, tmp_path):
     assert probe["concept_area"].values.tolist() == [3 + 12, 24, 5, 5 + 4]
     assert probe["concept_images"].values.tolist() == [2, 2, 1, 2]
     assert probe["annotated"].values.tolist() == [[True, True, True], [True, True, False], [False, False, True]]
-    assert probe["category_area"].values.tolist() == [24, 24, 24]
+    assert probe["domain_area"].values.tolist() == [24, 24, 24]
 
 
 def test_a_whole_image_label_named_twice_counts_once(folder, tmp_path):

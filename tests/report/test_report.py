@@ -155,8 +155,8 @@ def test_scores_follow_from_the_counts_of_a_layer(run: Path, report: Path) -> No
     for unit, top in enumerate(page["top"]):
         assert bool(top) != bool(page["dead"][unit])
         derived = []
-        for concept, count in top:
-            area = page["area"][unit][site["concepts"]["category"][concept]]
+        for concept, count, area in top:
+            assert area == page["area"][unit][site["concepts"]["category"][concept]]
             derived.append(count / (area + site["concepts"]["area"][concept] - count))
             assert derived[-1] == scores[unit, concept]
         assert derived == sorted(derived, reverse=True)
@@ -193,7 +193,7 @@ def test_a_strip_shows_as_many_images_as_the_page_says(report: Path) -> None:
 def test_another_fraction_is_another_report(run: Path, tmp_path: Path) -> None:
     write_report(str(run), tmp_path / "report", fraction=report_case.FRACTIONS[1], exemplars=0, show=False)
     found = data(tmp_path / "report" / "data" / "late--conv2.js")
-    area = selected(run, 2, "conv2", report_case.FRACTIONS[1])["unit_area"].transpose("unit", "category")
+    area = selected(run, 2, "conv2", report_case.FRACTIONS[1])["unit_area"].transpose("unit", "domain")
     assert found["area"] == area.values.astype(int).tolist()
     with pytest.raises(DissectError, match=r"there are 0\.05, 0\.2"):
         write_report(str(run), tmp_path / "other", fraction=0.5, show=False)

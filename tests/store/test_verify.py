@@ -156,7 +156,7 @@ BLOCKS = [
     ("probe.zarr/image/c.0", {"created"}),
     ("dissection.zarr/zarr.json", {"created"}),
     ("dissection.zarr/concept_area/c.0", {"created"}),
-    ("dissection.zarr/category_area/c.0", {"created"}),
+    ("dissection.zarr/domain_area/c.0", {"created"}),
     ("dissection.zarr/concept_name/zarr.json", {"created"}),
     ("dissection.zarr/fraction/c.0", {"created"}),
     ("dissection.zarr/second/zarr.json", {"second/created"}),

@@ -44,7 +44,7 @@
 
   function row(one, slugs) {
     const category = site.categories[site.concepts.category[one.place]];
-    const share = category.area ? site.concepts.area[one.place] / category.area : 0;
+    const domain = site.concepts.domain_area[one.place], share = domain ? site.concepts.area[one.place] / domain : 0;
     /* Roles, because narrow windows show rows as blocks, which would end their being rows to a screen reader. */
     return make("tr", {role: "row"},
       make("th", {scope: "row", role: "rowheader"}, one.name),

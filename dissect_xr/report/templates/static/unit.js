@@ -81,9 +81,10 @@
   }
 
   function facts(one) {
-    const active = one.data.area[one.row].map((area, n) => `${site.categories[n].name} ${area.toLocaleString("en")}`).join(", ");
-    return make("p", {class: "hint"}, `Threshold T = ${one.data.threshold[one.row]}; ${one.data.exceedance[one.row].toLocaleString("en")} activations lie above it. ` +
-      `Active label pixels in the domain of each category: ${active}.`);
+    const active = (one.data.area || [])[one.row];
+    const areas = active ? active.map((area, n) => `${site.domains[n]} ${area.toLocaleString("en")}`).join(", ") : "";
+    return make("p", {class: "hint"}, `Threshold T = ${one.data.threshold[one.row]}; ${one.data.exceedance[one.row].toLocaleString("en")} activations lie above it.` +
+      (areas ? ` Active label pixels in each domain: ${areas}.` : ""));
   }
 
   /* The unit's label and IoU in every snapshot. */

@@ -24,10 +24,9 @@
     return one;
   }
 
-  /* Scores of a unit with one of its concepts, [position, intersection]. */
-  function pair(one, [concept, count]) {
-    const category = site.concepts.category[concept];
-    return scores(count, one.data.area[one.row][category], site.concepts.area[concept], site.categories[category].area);
+  /* Scores of a unit with one of its concepts, [position, intersection, the unit's area in the concept's domain]. */
+  function pair(one, [concept, count, active]) {
+    return scores(count, active, site.concepts.area[concept], site.concepts.domain_area[concept]);
   }
 
   /* Detectors, both counts of unique detectors, and units per concept, of units whose IoU exceeds the cutoff. */
