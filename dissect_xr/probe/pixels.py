@@ -24,8 +24,8 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """The formats that are read, as Pillow calls them. Others, such as EPS, would start programs."""
 
-EXACT = ("BMP", "DIB", "GIF", "PNG", "TIFF")
-"""The formats of label maps: what is read from them is exactly what was saved."""
+EXACT = ("BMP", "DIB", "PNG", "TIFF")
+"""The formats of label maps: what is read from them is what was saved. Programs renumber the colours of a GIF."""
 
 Part = tuple[tuple[int, int, int], tuple[int, int, int]]
 """(first, length, whole) of rows and of columns: `length` pixels from pixel `first` of an image of `whole` pixels."""

@@ -107,6 +107,7 @@ LOSSY = {
     "JPEG": ({}, r"is a file of the kind JPEG, which may change the numbers"),
     "WEBP": ({"lossless": True}, r"is a file of the kind WEBP"),
     "JPEG2000": ({}, r"is a file of the kind JPEG2000"),
+    "GIF": ({}, r"is a file of the kind GIF"),  # its colours are renumbered when it is saved
 }
 
 
