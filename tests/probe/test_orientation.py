@@ -1,6 +1,7 @@
 """An image lies below its label map as the map was drawn: stored or displayed, by its size or as one says."""
 
 import io
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.colors import COLOR_NAMES, color_labels
+from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.ingest import image_folder, open_probe, write_probe
+from dissect_xr.probe.label_set import Concept
 from dissect_xr.probe.orientation import fits, orientation_of
 from dissect_xr.probe.pixels import read_rgb
 from dissect_xr.probe.readers.masks import read_masks
@@ -193,3 +196,21 @@ def test_xmp_says_the_orientation_where_exif_does_not(tmp_path):
     label_set = read_masks(images=tmp_path / "images", masks=tmp_path / "masks", concepts=tmp_path / "concepts.yaml")
     write_probe(label_set, str(tmp_path / "probe.zarr"), pool=Threads(1), show=False)
     assert open_probe(str(tmp_path / "probe.zarr")).attrs["turned"] == {"a.jpg": 6}
+
+
+@pytest.mark.parametrize("orientation", DISPLAYED)
+def test_a_crop_is_of_the_form_that_the_labels_follow(tmp_path, orientation):
+    """The centre of a displayed image, whichever way it is stored."""
+    crop, numbers = Crop(8, (4, 4)), np.arange(1, 25, dtype=np.uint8).reshape(6, 4)
+    planes = []
+    for way in (1, orientation):
+        label_set = masks_of(tmp_path / f"{way}", way, numbers)
+        concepts = tuple(Concept(n, f"c{n}", "object") for n in range(1, 25))
+        label_set = replace(label_set, concepts=concepts).cropped(crop).with_colors(COLOR_NAMES)
+        url = str(tmp_path / f"{way}.zarr")
+        write_probe(label_set.oriented("displayed"), url, pool=Threads(1), show=False)
+        planes.append(open_probe(url)["annotation"].values[0])
+    np.testing.assert_array_equal(planes[1], planes[0])
+    # The 6 x 4 pixels are resized to 12 x 8, whose rows 4 to 7 and columns 2 to 5 are the centre: pixels 2 and 3 down,
+    # 1 and 2 across, on a label grid of 6 x 4.
+    assert planes[0][0].tolist() == np.kron(numbers[2:4, 1:3], np.ones((3, 2), int)).tolist()

@@ -225,3 +225,10 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
         pytest.raises(DissectError, match=r"images/x: cannot list the folder: Perm"),
     ):
         pairs(tmp_path, [], ["a.png"])
+
+
+def test_one_folder_is_one_however_it_is_written(tmp_path):
+    folder = touch(tmp_path / "both", "a.jpg", "a.png")
+    assert paired(folder, tmp_path / "both/../both", Names())[0] == [("a.jpg", "a.png")]
+    (tmp_path / "link").symlink_to(folder)
+    assert paired(folder, tmp_path / "link", Names())[0] == [("a.jpg", "a.png")]

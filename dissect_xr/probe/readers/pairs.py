@@ -8,7 +8,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
+from posixpath import basename, join, split, splitext
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.folder import same_name
@@ -57,17 +59,23 @@ class Names:
         >>> Names(image="{stem}_leftImg8bit.png").stem("aachen_000000_leftImg8bit.PNG")
         'aachen_000000'
         """
-        path, pattern = PurePosixPath(same_name(name)), PurePosixPath(same_name(self.image))
-        if path.suffix.lower() not in ({pattern.suffix.lower()} if pattern.suffix else SUFFIXES):
-            return None
-        before, _, after = (pattern.stem if pattern.suffix else pattern.name).partition(STEM)
-        found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", path.stem, flags=re.DOTALL)
+        without, suffix = splitext(same_name(name))
+        suffixes, pattern = self._image
+        found = pattern.fullmatch(without) if suffix.lower() in suffixes else None
         return found[1] if found else None
 
     def mask_of(self, image: str) -> str:
         """The path of the mask that belongs to an image."""
-        path = PurePosixPath(image)
-        return path.with_name(self.mask.replace(STEM, self.stem(path.name) or "")).as_posix()
+        folder, name = split(image)
+        return join(folder, self.mask.replace(STEM, self.stem(name) or ""))
+
+    @cached_property
+    def _image(self) -> tuple[frozenset[str], re.Pattern[str]]:
+        """The suffixes that the name of an image may have, and the pattern of the rest."""
+        without, suffix = splitext(same_name(self.image))
+        before, _, after = without.partition(STEM)
+        pattern = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", flags=re.DOTALL)
+        return frozenset({suffix.lower()}) if suffix else SUFFIXES, pattern
 
 
 def paired(images: Path, masks: Path, names: Names) -> tuple[list[Pair], tuple[str, ...]]:
@@ -81,7 +89,7 @@ def paired(images: Path, masks: Path, names: Names) -> tuple[list[Pair], tuple[s
         If there is no image, an image has no mask or may have several, or two images have one.
     """
     there = _files(images, names.follow_links)
-    candidates = [path for path in there if names.stem(PurePosixPath(path).name) is not None]
+    candidates = [path for path in there if names.stem(basename(path)) is not None]
     called: dict[str, list[str]] = {}
     for path in _files(masks, names.follow_links) if masks.is_dir() else ():
         called.setdefault(_key(path), []).append(path)
@@ -101,11 +109,11 @@ def paired(images: Path, masks: Path, names: Names) -> tuple[list[Pair], tuple[s
 
 def _files(folder: Path, follow_links: bool) -> list[str]:
     """Paths of all files below a folder, in order, without hidden files and litter; broken links are among them."""
-    root, seen, found = os.path.realpath(folder), set[str](), list[Path]()
+    root, seen, found = os.path.realpath(folder), set[str](), list[list[str]]()
     for at, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         seen.add(os.path.realpath(at))
         for name in [*folders]:
-            path, real = os.path.join(at, name), os.path.realpath(os.path.join(at, name))
+            path, real = join(at, name), os.path.realpath(join(at, name))
             outside = os.path.islink(path) and not f"{real}/".startswith(f"{root}/")
             if _is_litter(name) or real in seen or (os.path.islink(path) and not outside):
                 folders.remove(name)  # what a link inside the folder leads to is found in its own place
@@ -114,8 +122,9 @@ def _files(folder: Path, follow_links: bool) -> list[str]:
                     f"{path}: is a link to a folder, {os.readlink(path)}, and its files would be left out. To follow "
                     "links in folders of your own, give `follow_links: true`; else remove the link."
                 )
-        found += [Path(at, name).relative_to(folder) for name in files if not _is_litter(name)]
-    return [path.as_posix() for path in sorted(found)]
+        above = Path(at).relative_to(folder).parts
+        found += [[*above, name] for name in files if not _is_litter(name)]
+    return ["/".join(parts) for parts in sorted(found)]
 
 
 def _raise(error: OSError) -> None:
@@ -128,8 +137,8 @@ def _is_litter(name: str) -> bool:
 
 def _key(path: str) -> str:
     """The path in the form in which masks are looked up, whatever the case of their suffix."""
-    one = PurePosixPath(same_name(path))
-    return one.with_suffix(one.suffix.lower()).as_posix()
+    without, suffix = splitext(same_name(path))
+    return without + suffix.lower()
 
 
 def _mask(image: str, names: Names, called: Mapping[str, Sequence[str]], masks: Path) -> str | None:
@@ -153,21 +162,19 @@ def _check(
     """Raise unless every image has a mask of its own."""
     missing = [path for path, mask in pairs.items() if mask is None]
     if missing:
-        wanted, stem = PurePosixPath(names.mask_of(missing[0])), names.stem(PurePosixPath(missing[0]).name) or ""
-        near = [
-            one.name
-            for one in map(PurePosixPath, (path for paths in called.values() for path in paths))
-            if one.parent == wanted.parent and same_name(one.name).startswith(stem)
-        ]
+        wanted, stem = names.mask_of(missing[0]), names.stem(basename(missing[0])) or ""
+        begin = same_name(join(split(wanted)[0], stem))
+        there = [path for paths in called.values() for path in paths]
+        near = [basename(path) for path in there if same_name(path).startswith(begin)]
         hint = f"There is {', '.join(near[:SHOWN])}: if that is it, say how masks are called. " if near else ""
         raise DissectError(
             f"{masks / wanted}: the mask of {missing[0]} is missing, {len(missing)} of {len(pairs)} in all. {hint}"
             f"Masks are looked for as `mask_name: '{names.mask}'`, where {STEM} is what stands for it in the image's "
             f"name, `image_name: '{names.image}'`. Add the masks, or move the images out of the folder."
         )
-    owners: dict[str, str] = {}
+    owners, is_one_folder = dict[str, str](), _below(images, masks) == "."
     for image, mask in pairs.items():
-        if images.joinpath(image) == masks.joinpath(str(mask)):
+        if image == mask and is_one_folder:
             raise DissectError(
                 f"{images / image}: would be its own mask. Say how images and masks are called: `image_name`, "
                 "`mask_name`; or give the masks a folder of their own."
@@ -175,7 +182,7 @@ def _check(
         if (other := owners.setdefault(str(mask), image)) != image:
             raise DissectError(
                 f"{masks / str(mask)}: is the mask of {other} and of {image}. If one of the two is no image of the "
-                f"probe, say how images are called, such as `image_name: '{STEM}{PurePosixPath(other).suffix}'`."
+                f"probe, say how images are called, such as `image_name: '{STEM}{splitext(other)[1]}'`."
             )
 
 
@@ -185,7 +192,7 @@ def _passed_over(folder: Path, others: Sequence[str]) -> tuple[str, ...]:
         return ()
     suffixes: dict[str, list[str]] = {}
     for path in others:
-        suffixes.setdefault(PurePosixPath(path).suffix.lower() or "without a suffix", []).append(path)
+        suffixes.setdefault(splitext(path)[1].lower() or "without a suffix", []).append(path)
     parts = [
         f"{len(paths)} {suffix} ({', '.join(paths[:SHOWN])}{', ...' if len(paths) > SHOWN else ''})"
         for suffix, paths in sorted(suffixes.items(), key=lambda item: (-len(item[1]), item[0]))
