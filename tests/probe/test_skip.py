@@ -148,6 +148,14 @@ def test_nothing_of_the_machine_is_recorded(tmp_path, monkeypatch):
     marker = store.marker(str(tmp_path / "probe.zarr"), "skipped")
     assert marker is not None
     assert str(tmp_path) not in str(marker["note"])
+    assert marker["note"]["skipped"][0][1].startswith("1.png: holds label 255, which is no concept of the probe.")
+
+
+def test_a_folder_of_images_may_be_the_one_that_one_is_in(tmp_path, monkeypatch):
+    images_with(tmp_path, 1, 255, 1)
+    monkeypatch.chdir(tmp_path / "images")
+    found = read_masks(images=".", masks="../masks", concepts="../concepts.yaml")
+    assert kept(found, tmp_path).parameters["skipped"][0][1].startswith("1.png: holds label 255")
 
 
 def test_a_mended_label_set_takes_the_place_of_an_unfinished_probe(tmp_path):
