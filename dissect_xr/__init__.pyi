@@ -25,4 +25,5 @@ from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe
 from .probe.ingest import write_probe as write_probe
 from .probe.readers.broden import read_broden as read_broden
+from .probe.readers.masks import MaskFormat as MaskFormat
 from .probe.readers.masks import read_masks as read_masks

@@ -128,13 +128,13 @@ def write_broden(case: ProbeCase, folder: Path) -> Path:
     for image, name in enumerate(image_names(len(case.annotation))):
         path = folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (3, 2), (0, image % 256, 0)).save(path)
+        Image.new("RGB", size[::-1], (0, image % 256, 0)).save(path)
         items = [str(c) for c in case.whole_image[image]]
         for plane, labels in enumerate(case.annotation[image]):
             items.insert(plane, f"{name}_{plane}.png")
             save_labels(folder / "images" / items[plane], labels)
         cells = [";".join(items), *("" for _ in case.categories[1:])]
-        rows.append([name, "train", 2, 3, *size, *cells])
+        rows.append([name, "train", *size, *size, *cells])
     kinds = [case.categories[kind] for kind in case.concept_category]
     labels = zip(case.concept, kinds, strict=True)
     write_table(folder / "index.csv", ["image", "split", "ih", "iw", "sh", "sw", *case.categories], rows)

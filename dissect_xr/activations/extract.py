@@ -34,7 +34,7 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.ingest import block_length
-from dissect_xr.probe.root import image_root
+from dissect_xr.probe.root import image_folder
 from dissect_xr.schema import SCHEMA_VERSION
 from dissect_xr.store.seal import SEAL, seal
 
@@ -163,12 +163,13 @@ class Extraction:
 
     def tasks(self) -> list[ExtractTask]:
         """One task per image block."""
-        block, root = self.layers[0].block, image_root(self.probe)
+        block, folder = self.layers[0].block, image_folder(self.probe)
         return [
             ExtractTask(
-                self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
-                self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
-                self.recording.autocast, self.fingerprint, self.described.weights,
+                self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers,
+                folder.of(self.images[i : i + block]), self.images[i : i + block], i, self.recording.batch,
+                self.recording.device, self.recording.threads, self.recording.autocast, self.fingerprint,
+                self.described.weights,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Pixels of an image file, and the input tensor of a model computed from them.
 
-Knows: how to decode a file into 8-bit RGB of a given size, and the arithmetic before the first layer.
-Does not know: which images there are, or which model takes the tensor.
+Knows: how the pixels of a file become 8-bit RGB of a given size, and the arithmetic before the first layer.
+Does not know: how a file is decoded (`pixels`), which images there are, or which model takes the tensor.
 """
 
 from pathlib import Path
@@ -16,16 +16,21 @@ from dissect_xr.activations.references import resolve
 from dissect_xr.activations.request import Preprocess
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
-from dissect_xr.probe.pixels import MAX_PIXELS
+from dissect_xr.probe.pixels import MAX_PIXELS, read_rgb
 
 
 def read_image(
-    path: str | Path, size: tuple[int, int], *, crop: Crop | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    size: tuple[int, int],
+    *,
+    crop: Crop | None = None,
+    orientation: int = 1,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Pixels of an image file as RGB, uint8 (H, W, 3); safe to call from threads.
 
-    Grey becomes three equal channels, 16-bit grey keeps its high byte, an alpha channel is dropped. An image of another
-    size is resized by Pillow's bilinear filter. EXIF orientation is not applied: label maps follow the stored pixels.
+    They are decoded by `dissect_xr.probe.pixels.read_rgb`, as those of colour concepts and exemplars are. An image of
+    another size is resized by Pillow's bilinear filter.
 
     Parameters
     ----------
@@ -35,6 +40,8 @@ def read_image(
         (H, W) of the result.
     crop
         The part of the image to return, of this size; None resizes the whole image.
+    orientation
+        The EXIF orientation that the stored pixels are turned by, as the probe says (`Folder.orientation`).
     max_pixels
         An image that declares more pixels is refused before it is decoded.
 
@@ -43,27 +50,12 @@ def read_image(
     DissectError
         If the file is missing, damaged, truncated or too large, or its 32-bit pixels have no fixed range.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
-                raise DissectError(
-                    f"image {path} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed"
-                )
-            rgb = _rgb(image, path)
-            if crop is not None:
-                rgb = crop.cut(rgb, f"image {path}")
-            if rgb.size != (size[1], size[0]):
-                rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.array(rgb, dtype=np.uint8)
-    except (DissectError, MemoryError):
-        raise
-    except FileNotFoundError as error:
-        raise DissectError(f"image {path}: there is no such file") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DissectError(f"image {path} is larger than Pillow decodes: {error}") from error
-    except Exception as error:
-        # Damaged files make Pillow's decoders raise almost any exception: OSError, SyntaxError, struct.error, ...
-        raise DissectError(f"image {path} cannot be decoded: {type(error).__name__}: {error}") from error
+    rgb = read_rgb(Path(path), orientation=orientation, max_pixels=max_pixels)
+    if crop is not None:
+        rgb = crop.cut(rgb, f"image {path}")
+    if rgb.size != (size[1], size[0]):
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.array(rgb, dtype=np.uint8)
 
 
 def to_input(preprocess: Preprocess, batch: NDArray[np.uint8], *, device: str | torch.device = "cpu") -> Tensor:
@@ -97,17 +89,6 @@ def to_input(preprocess: Preprocess, batch: NDArray[np.uint8], *, device: str | 
         pixels = pixels.flip(1)
     mean, std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
     return ((pixels / preprocess.scale - mean) / std).contiguous()
-
-
-def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise DissectError(f"image {path} has 32-bit pixels without a fixed range: save it with 8 bits per channel")
-    if "transparency" in image.info:
-        # Pillow warns when a palette with transparency is converted to RGB in one step.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _called(preprocess: Preprocess, reference: str, batch: NDArray[np.uint8]) -> Tensor:

@@ -24,7 +24,7 @@ from dissect_xr.activations.store import LayerShape, check_finite
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
-from dissect_xr.probe.pixels import inside
+from dissect_xr.probe.folder import Folder
 
 DECODERS = 2
 """Threads that decode images beside the forward pass."""
@@ -42,10 +42,10 @@ class ExtractTask:
     spec: ModelSpec
     preprocess: Preprocess
     layers: tuple[LayerShape, ...]
-    root: str
-    """folder of the images"""
+    folder: Folder
+    """folder of the images, and how they are turned"""
     images: tuple[str, ...]
-    """the block's images, relative to the root"""
+    """the block's images, relative to the folder"""
     start: int
     """index of the block's first image"""
     batch: int
@@ -176,7 +176,8 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(index of the first image, pixels) of each batch; the next batch is decoded while the caller uses this one."""
 
     def decode(name: str) -> NDArray[np.uint8]:
-        return read_image(inside(task.root, name, name), task.preprocess.size, crop=task.preprocess.crop)
+        path, orientation = task.folder.path(name), task.folder.orientation(name)
+        return read_image(path, task.preprocess.size, crop=task.preprocess.crop, orientation=orientation)
 
     with ThreadPoolExecutor(DECODERS) as executor:
         waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]

@@ -78,7 +78,7 @@ def _number(record: Mapping[str, Any], column: str, where: str) -> float | None:
 
 
 def _table(path: Path, step: str) -> list[Record]:
-    return [(line.where, line.cells) for line in read_table(path, [step])]
+    return [(line.where, line.cells) for line in read_table(path, [step]).lines]
 
 
 def _json(path: Path) -> list[Record]:

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.orientation import Orientation
+from dissect_xr.probe.readers.masks import MaskFormat
 from dissect_xr.probe.readers.strict_yaml import Document, parse_yaml, read_yaml
 from dissect_xr.schema import FRACTION
 
@@ -59,7 +61,16 @@ class _Probe(_Part):
     _square = field_validator("label_size", mode="before")(_pair)
 
 
-class BrodenProbe(_Probe):
+class _FolderProbe(_Probe):
+    """Images and label maps in folders of one's own."""
+
+    orientation: Orientation | None = None
+    """which form of an image with an EXIF orientation its label maps follow; None: the one that they fit"""
+    follow_links: bool = False
+    """whether symbolic links may lead out of the folders"""
+
+
+class BrodenProbe(_FolderProbe):
     """A folder in the Broden layout."""
 
     kind: Literal["broden"]
@@ -67,7 +78,7 @@ class BrodenProbe(_Probe):
     index: str = "index.csv"
 
 
-class MasksProbe(_Probe):
+class MasksProbe(_FolderProbe):
     """Images, integer masks of the same names, and a table of concepts."""
 
     kind: Literal["masks"]
@@ -75,6 +86,15 @@ class MasksProbe(_Probe):
     mask_folder: str
     concepts: str
     ignore: list[int] = []
+    """numbers in masks that mean no label"""
+    image_name: str = MaskFormat.image_name
+    """how images are called, such as {stem}_leftImg8bit.png"""
+    mask_name: str = MaskFormat.mask_name
+    """how masks are called, such as {stem}_gtFine_labelIds.png"""
+    offset: int = MaskFormat.offset
+    """is added to the numbers in masks and in the table of concepts: 1 where both count from 0"""
+    unlabelled: int | list[int] = []
+    """numbers in masks that mean unlabelled"""
 
 
 class DigitsProbe(_Probe):

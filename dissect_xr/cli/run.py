@@ -4,6 +4,7 @@ Knows: which store each stage reads and writes, and which stages are finished al
 Does not know: how a stage computes, or how results are shown.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
-from dissect_xr.probe.readers.masks import read_masks
+from dissect_xr.probe.readers.masks import MaskFormat, read_masks
 from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.schema import to_json
 from dissect_xr.store import objects
@@ -101,7 +102,8 @@ class Run:
             case BrodenProbe():
                 found = read_broden(
                     part.folder, index=part.index, categories=part.categories, label_size=part.label_size
-                )
+                ).oriented(part.orientation)
+                found = found.following_links() if part.follow_links else found
             case MasksProbe():
                 found = read_masks(
                     images=part.image_folder,
@@ -110,7 +112,8 @@ class Run:
                     label_size=part.label_size,
                     ignore=part.ignore,
                     categories=part.categories,
-                )
+                    format=MaskFormat(part.image_name, part.mask_name, part.follow_links, part.offset, part.unlabelled),
+                ).oriented(part.orientation)
             case DigitsProbe():
                 if part.folder is None and not objects.is_local(self.out):
                     raise DissectError(
@@ -126,10 +129,12 @@ class Run:
         return found.with_colors(COLOR_NAMES) if part.colors else found
 
     def probe(self) -> None:
-        """Write the probe."""
+        """Write the probe; says on stderr which files are passed over and which images are left out."""
         found = self.label_set()
         if self.recipe.skip_bad_images:
             found = without_bad_images(found, self.probe_url, pool=self.pool, show=self.show)
+        for note in found.notes:
+            print(note, file=sys.stderr)
         write_probe(found, self.probe_url, pool=self.pool, show=self.show)
 
     def describe(self, specs: Sequence[ModelSpec]) -> Mapping[ModelSpec, "Described"]:

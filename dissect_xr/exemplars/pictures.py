@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.probe.crop import Crop
-from dissect_xr.probe.pixels import inside, open_image
+from dissect_xr.probe.folder import Folder
+from dissect_xr.probe.pixels import read_rgb
 
 DIMMED = 0.45
 """Brightness outside the mask."""
@@ -25,18 +26,18 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a whole image."""
 
 
-def read_picture(root: str, name: str, size: int, *, crop: Crop | None = None) -> NDArray[np.uint8]:
-    """The image file `root / name`, or the part of it that a probe shows, at most `size` pixels long, (row, col, 3).
+def read_picture(folder: Folder, name: str, size: int, *, crop: Crop | None = None) -> NDArray[np.uint8]:
+    """An image of a probe, or the part of it that the probe shows, at most `size` pixels long, (row, col, 3).
 
     Raises
     ------
     DissectError
-        If it is missing, damaged or outside `root`.
+        If it is missing, damaged or outside `folder`.
     """
-    with open_image(inside(root, name, name)) as opened:
-        image = crop.cut(opened.convert("RGB"), name) if crop else opened.convert("RGB")
-        scale = min(1.0, size / max(image.size))
-        return np.asarray(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
+    image = read_rgb(folder.path(name), orientation=folder.orientation(name))
+    image = crop.cut(image, name) if crop else image
+    scale = min(1.0, size / max(image.size))
+    return np.asarray(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
 
 
 def draw(

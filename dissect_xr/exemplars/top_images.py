@@ -25,7 +25,7 @@ from dissect_xr.exemplars.masks import Stores, View, channel_of, image_blocks, i
 from dissect_xr.exemplars.pictures import WHOLE, around, draw, read_picture
 from dissect_xr.parallel.progress import track
 from dissect_xr.probe.crop import stored_crop
-from dissect_xr.probe.root import image_root
+from dissect_xr.probe.root import image_folder
 
 TOP = 9
 """Top images of a unit."""
@@ -222,13 +222,13 @@ def _pictures(
     view: View, top: xr.Dataset, maps: dict[tuple[str, int], NDArray[Any]], size: int, crop: float | None
 ) -> xr.Dataset:
     """The top images of one unit, drawn."""
-    unit, root = str(top["unit"].values), image_root(view.labels.url)
+    unit, folder = str(top["unit"].values), image_folder(view.labels.url)
     shown = stored_crop(store.read_attrs(view.labels.url)["parameters"])
     drawn, areas = [], []
     for name, index in zip(top["image"].values.tolist(), top["image_index"].values.tolist(), strict=True):
         values = maps[unit, index]
         active = mask(values, view.thresholds[unit], view.rows, view.cols)
-        pixels = read_picture(root, name, size if crop is None else round(size / crop), crop=shown)
+        pixels = read_picture(folder, name, size if crop is None else round(size / crop), crop=shown)
         box = WHOLE if crop is None else around(upsampled(values, view.rows, view.cols), pixels.shape, crop)
         drawn.append(draw(pixels, active, size, box=box))
         areas.append(int(active.sum()))

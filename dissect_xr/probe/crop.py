@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.pixels import MAX_PIXELS, Part
 
 
@@ -44,14 +45,15 @@ class Crop:
 
         Raises
         ------
-        DissectError
+        Fault
             If the image is so long that it would have too many pixels after resizing.
         """
         longer = int(self.resize * max(height, width) / min(height, width))
         resized = (self.resize, longer) if height <= width else (longer, self.resize)
         if self.resize * longer > MAX_PIXELS:
-            raise DissectError(
-                f"{of}: {resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut the file."
+            raise Fault(
+                f"{of}: {resized[1]} x {resized[0]} pixels after resizing, more than {MAX_PIXELS:,}. Cut the file.",
+                "it is too long to be resized",
             )
         rows, cols = (
             (round((whole - length) / 2), length, whole) for whole, length in zip(resized, self.size, strict=True)
@@ -63,7 +65,7 @@ class Crop:
 
         Raises
         ------
-        DissectError
+        Fault
             As for `part`.
         """
         (top, height, rows), (left, width, cols) = self.part(image.height, image.width, of)

@@ -6,6 +6,7 @@ Does not know: how files are read (`block`, `readers`), or how a probe is used.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -54,7 +55,8 @@ class IngestTask:
 def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None, show: bool = True) -> None:
     """Read every image and label map of `label_set`, and write the probe to `url`; blocks that are finished are kept.
 
-    Every image is decoded once, so that a damaged file is found now and not hours later.
+    Every image is decoded once, so that a damaged file is found now and not hours later. An unfinished probe of other
+    parameters is begun anew, so that one may mend a recipe and give the same command again: nothing is made from it.
 
     Raises
     ------
@@ -63,12 +65,18 @@ def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None
     """
     label_set, url, pool = label_set.check(), store.as_url(url), pool or Threads()
     fingerprint = label_set_fingerprint(label_set)
-    if (stored := store.marker(url, "created")) is not None and stored["fingerprint"] != fingerprint:
+    stored, is_done = store.marker(url, "created"), store.marker(url, "done") is not None
+    if stored is not None and stored["fingerprint"] != fingerprint:
+        if is_done:
+            changed = "; ".join(_differences(stored["note"], _summary(label_set)))
+            raise DissectError(
+                f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
+            )
         changed = "; ".join(_differences(stored["note"], _summary(label_set)))
-        raise DissectError(
-            f"{url}: holds a probe of other images or parameters: {changed}. Use another path, or delete this one."
-        )
-    if store.marker(url, "done") is not None:
+        warnings.warn(f"{url}: the unfinished probe there is begun anew, since {changed}.", stacklevel=2)
+        store.drop(url, {"created", *store.markers(url, "blocks")})
+        stored = None
+    if is_done:
         follow_images(label_set, url, pool=pool, show=show)
         return
     length = block_length(len(label_set.rows))
@@ -138,6 +146,7 @@ def label_set_fingerprint(label_set: LabelSet) -> str:
     content = asdict(
         replace(label_set, images="", maps="", rows=tuple(replace(row, where="") for row in label_set.rows))
     )
+    del content["notes"]
     content |= {
         "decode": label_set.decode.__name__,
         "ignored": sorted(label_set.ignored),
@@ -158,8 +167,10 @@ def ingest_block(task: IngestTask) -> None:
     annotated = np.zeros((n, concepts.categories), np.bool_)
     images, areas = np.zeros((2, concepts.numbers.size), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
+    turned: dict[str, int] = {}
     for i, row in enumerate(block.rows):
-        raw = read_maps(block, row, pixels_digest, labels_digest)
+        raw, orientation = read_maps(block, row, pixels_digest, labels_digest)
+        turned |= {row.image: orientation} if orientation != 1 else {}
         planes[i, : len(raw)] = raw
         whole[i, : len(row.whole)] = row.whole
         area = label_image(planes[i], whole[i], tables)
@@ -174,6 +185,7 @@ def ingest_block(task: IngestTask) -> None:
         seen = np.flatnonzero(images)
         note["concepts"] = [[int(c), int(images[c]), int(areas[c])] for c in seen]
         note["domain_images"] = annotated.sum(0).tolist()
+        note["turned"] = turned
 
 
 @dataclass(frozen=True)
@@ -245,6 +257,7 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "parameters": label_set.parameters,
         "label_size": list(label_set.label_size),
         "root": root_attr(label_set.images, url),
+        "turned": {},
         "coordinates": "split concept_name concept_category concept_domain plane_category",
     }
 
@@ -263,8 +276,10 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         for kind in ("pixels_sha256", "labels_sha256")
     }
     names = {"images": [row.image for row in label_set.rows]}
-    seen = names | {"pixels": digests["pixels_sha256"]}
+    turned = {name: orientation for block in blocks for name, orientation in block["note"]["turned"].items()}
+    seen = names | {"pixels": digests["pixels_sha256"]} | ({"turned": turned} if turned else {})
     attrs = _attrs(label_set, url) | {
+        "turned": turned,
         "images_sha256": store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {})),
         "names_sha256": store.fingerprint(names),
     }

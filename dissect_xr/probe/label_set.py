@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop, stored_crop
+from dissect_xr.probe.orientation import Orientation
 from dissect_xr.schema import LABEL_SIDE
 
 Decode = Callable[[Path], NDArray[np.uint16]]
@@ -74,6 +75,8 @@ class LabelSet:
     """whether the last plane holds colours computed from the pixels"""
     parameters: dict[str, Any] = field(default_factory=dict)
     """how the label set was made, as stored with the probe"""
+    notes: tuple[str, ...] = ()
+    """what a person should be told: files that were passed over, how a table was read, images that are left out"""
 
     def subset(self, *, split: str | Sequence[str] | None = None, limit: int | None = None) -> "LabelSet":
         """The label set with the rows of the given splits only, and of these the first `limit`."""
@@ -99,6 +102,24 @@ class LabelSet:
     def cropped(self, crop: Crop | None) -> "LabelSet":
         """The label set for a model that sees only this part of every image: labels outside it are not counted."""
         return self if crop is None else replace(self, parameters=self.parameters | {"crop": crop.parameters})
+
+    @property
+    def follow_links(self) -> bool:
+        """Whether links may lead out of the folders of images and label maps."""
+        return bool(self.parameters.get("follow_links", False))
+
+    def following_links(self) -> "LabelSet":
+        """The label set of folders of one's own, in which links may lead anywhere."""
+        return replace(self, parameters=self.parameters | {"follow_links": True})
+
+    @property
+    def orientation(self) -> Orientation | None:
+        """Which form of an image that has an EXIF orientation its label maps follow; None leaves it to their sizes."""
+        return self.parameters.get("orientation")
+
+    def oriented(self, orientation: Orientation | None) -> "LabelSet":
+        """The label set whose label maps follow the images as they are displayed, or as they are stored."""
+        return replace(self, parameters=self.parameters | {"orientation": orientation}) if orientation else self
 
     def with_colors(self, names: Sequence[str]) -> "LabelSet":
         """The label set with a plane of colours; `names` become concepts, numbered after the largest number."""

@@ -12,8 +12,8 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.progress import track
+from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.pixels import inside
 from dissect_xr.store import objects
 
 
@@ -21,6 +21,12 @@ def image_root(url: str) -> str:
     """The folder that the image paths of the probe at `url` are relative to."""
     root = str(store.read_attrs(url)["root"])
     return root if Path(root).is_absolute() else str(Path(url).parent / root)
+
+
+def image_folder(url: str) -> Folder:
+    """The folder of the probe's images, and how they are read: all that shows pixels reads them through it."""
+    attrs = store.read_attrs(url)
+    return Folder(image_root(url), bool(attrs["parameters"].get("follow_links", False)), attrs["turned"])
 
 
 def root_attr(images: str, url: str) -> str:
@@ -38,7 +44,7 @@ def root_attr(images: str, url: str) -> str:
 class DigestTask:
     """One image block whose files are compared with those that the probe was made from."""
 
-    folder: str
+    folder: Folder
     images: tuple[str, ...]
     """relative to the folder"""
     sha256: str
@@ -62,13 +68,13 @@ def follow_images(label_set: LabelSet, url: str, *, pool: Pool, show: bool) -> N
     """
     if Path(image_root(url)).resolve() == Path(label_set.images).resolve():
         return
-    tasks = []
+    tasks, folder = [], Folder(label_set.images, label_set.follow_links)
     for key in sorted(store.markers(url, "blocks")):
         first, stop = map(int, key.removeprefix("blocks/").split("-"))
         block = store.marker(url, key)
         if block is not None:
             images = tuple(row.image for row in label_set.rows[first:stop])
-            tasks.append(DigestTask(label_set.images, images, block["note"]["pixels_sha256"]))
+            tasks.append(DigestTask(folder, images, block["note"]["pixels_sha256"]))
     with track("moved images", len(label_set.rows), show=show) as bar:
         for task, found in run_tasks(pool, digest_block, tasks):
             if found != task.sha256:
@@ -85,7 +91,7 @@ def digest_block(task: DigestTask) -> str:
     """sha256 over the files of one image block, as an ingest takes it."""
     digest = hashlib.sha256()
     for name in task.images:
-        path = inside(task.folder, name, task.what)
+        path = task.folder.path(name, task.what)
         try:
             digest.update(path.read_bytes())
         except OSError as error:

@@ -67,9 +67,9 @@ def test_a_damaged_file_is_named(suffix: str, tmp_path: Path):
 
 
 def test_missing_files_and_directories_are_named(tmp_path: Path):
-    with pytest.raises(DissectError, match=r"absent\.jpg: there is no such file"):
+    with pytest.raises(DissectError, match=r"absent\.jpg: expected an image, found no file"):
         read_image(tmp_path / "absent.jpg", (6, 9))
-    with pytest.raises(DissectError, match="cannot be decoded"):
+    with pytest.raises(DissectError, match="expected an image, found a folder"):
         read_image(tmp_path, (6, 9))
 
 

@@ -23,6 +23,7 @@ from dissect_xr.exemplars import top_images as module
 from dissect_xr.exemplars.masks import Stores, mask, open_view, upsampled
 from dissect_xr.exemplars.pictures import OUTLINE, around, draw, read_picture
 from dissect_xr.exemplars.top_images import exemplars, images_with, iou_images, top_images
+from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.ingest import open_probe
 from dissect_xr.store import reader
 
@@ -184,7 +185,7 @@ def test_errors_say_what_came(run: Run, tmp_path: Path) -> None:
 
 def test_pictures_keep_the_images_shape_and_are_square(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), (200, 100, 0)).save(tmp_path / "wide.png")
-    pixels = read_picture(str(tmp_path), "wide.png", 16)
+    pixels = read_picture(Folder(str(tmp_path)), "wide.png", 16)
     assert pixels.shape == (8, 16, 3)
     active = np.zeros((4, 4), np.bool_)
     active[:, :2] = True
@@ -195,7 +196,7 @@ def test_pictures_keep_the_images_shape_and_are_square(tmp_path: Path) -> None:
     assert (drawn[4:12, 8:] == [90, 45, 0]).all()
     assert (draw(pixels, ~active & active, 16)[4:12] == [90, 45, 0]).all()
     with pytest.raises(DissectError, match="expected an image, found no file"):
-        read_picture(str(tmp_path), "none.png", 16)
+        read_picture(Folder(str(tmp_path)), "none.png", 16)
 
 
 @given(

@@ -91,7 +91,7 @@ def write(path: Path, rows: list[list[str]]) -> None:
     path.write_bytes(text.getvalue().encode("utf-8", "surrogatepass"))
 
 
-@share(0.25)
+@share(0.2)
 @given(tables())
 def test_tables_are_refused_or_counted_right(case):
     index, labels, right = case
@@ -163,7 +163,7 @@ def files(draw):
     return bytes(content)
 
 
-@share(0.23)
+@share(0.17)
 @given(files())
 def test_image_files_are_refused_or_decoded(content):
     with stores.scratch() as folder:
@@ -225,7 +225,7 @@ def recipes(draw):
     return yaml.safe_dump(recipe, allow_unicode=True)
 
 
-@share(0.25)
+@share(0.18)
 @given(
     recipes(), st.lists(st.sampled_from(["data=x", "layers=all", "a.b.c=1", "=", "layers.9=1", "model=[", "probe.x=1"]))
 )

@@ -25,6 +25,7 @@ from dissect_xr.exemplars.pictures import read_picture
 from dissect_xr.probe.block import image_blocks, read_maps
 from dissect_xr.probe.crop import Crop, stored_crop
 from dissect_xr.probe.digits.write import write_digits
+from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.pixels import nearest
 from dissect_xr.probe.readers.broden import read_broden
@@ -53,7 +54,7 @@ def test_pixels_are_resized_and_cut(tmp_path):
     wanted = np.asarray(Image.fromarray(noise).resize((27, 20), Image.Resampling.BILINEAR))[2:18, 6:22]
     preprocess = Preprocess((16, 16), resize=20)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", (16, 16), crop=preprocess.crop), wanted)
-    np.testing.assert_array_equal(read_picture(str(tmp_path), "a.png", 16, crop=preprocess.crop), wanted)
+    np.testing.assert_array_equal(read_picture(Folder(str(tmp_path)), "a.png", 16, crop=preprocess.crop), wanted)
     assert Preprocess((16, 16)).crop is None
 
 

@@ -5,16 +5,19 @@ section 3).
 Does not know: stores, resampling, colours computed from pixels.
 """
 
+import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
-from dissect_xr.probe.pixels import open_image
+from dissect_xr.probe.pixels import open_labels
 from dissect_xr.probe.readers.tables import Line, read_table
 
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
@@ -23,6 +26,7 @@ FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 LARGEST_SIDE = 65_535
 """Largest side of a label map in pixels."""
 
+_NUMBER = re.compile(r"([0-9]+)(?:\.0+)?")
 _MEMBER = re.compile(r"^\s*([^();]+?)\s*(?:\(\s*\d*\s*\))?\s*$")
 
 
@@ -58,21 +62,19 @@ def read_broden(
         raise DissectError(
             f"{folder}: expected a folder in the Broden layout ({index}, category.csv, label.csv, images/), found none."
         )
-    there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"])]
-    kept = list(categories) if categories is not None else there
-    if not kept:
-        raise DissectError(f"categories: expected at least one of {folder / 'category.csv'}: {there}.")
-    if unknown := [name for name in kept if name not in there]:
-        raise DissectError(f"categories: {', '.join(unknown)} not in {folder / 'category.csv'}; there are {there}.")
+    there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"]).lines]
+    kept = _kept(there, categories, folder / "category.csv")
     members = _members(folder / "label.csv", there)
     concepts = _concepts(members, [name for name in there if name in kept], _coverage(folder, there))
-    lines = read_table(folder / index, ["image", "split"])
+    table = read_table(folder / index, ["image", "split"])
+    lines = table.lines
     columns = [name for name in there if name in kept and lines and name in lines[0].cells]
     if lines and (extra := [n for n in lines[0].cells if n not in FIXED and n not in there]):
         raise DissectError(f"{folder / index}, line 1: columns {extra} are no categories of category.csv: {there}.")
     planes = _planes(lines, columns)
     numbers = {number for number, _, _ in members}
-    rows = tuple(_row(line, columns, planes, numbers, {c.number for c in concepts}) for line in lines)
+    planned = _Planned(columns, planes, frozenset(numbers), frozenset(c.number for c in concepts), folder / "images")
+    rows = tuple(_row(line, planned) for line in lines)
     size = label_size or next((row.size for row in rows if row.size), None)
     if size is None:
         raise DissectError(f"{folder / index}: has no sh and sw; give label_size as [rows, columns].")
@@ -87,14 +89,29 @@ def read_broden(
         label_size=size,
         ignored=frozenset(numbers - {c.number for c in concepts}),
         parameters={"layout": "broden", "index": index, "categories": kept, "label_size": list(size)},
+        notes=table.notes,
     )
+
+
+def _kept(there: Sequence[str], categories: Sequence[str] | None, path: Path) -> list[str]:
+    """The categories to keep, of those in the table at `path`."""
+    kept = list(categories) if categories is not None else list(there)
+    if not kept:
+        raise DissectError(f"categories: expected at least one of {path}: {there}.")
+    if unknown := [name for name in kept if name not in there]:
+        raise DissectError(f"categories: {', '.join(unknown)} not in {path}; there are {there}.")
+    return kept
 
 
 def decode_broden(path: Path) -> NDArray[np.uint16]:
     """Concept numbers (row, col) of an 8-bit RGB label map: R + 256 * G."""
-    with open_image(path) as image:
+    with open_labels(path) as image:
         if image.mode != "RGB":
-            raise DissectError(f"{path}: expected a label map as 8-bit RGB (number = R + 256 * G), got {image.mode}.")
+            raise Fault(
+                f"{path}: expected a label map as 8-bit RGB (number = R + 256 * G), got {image.mode}.",
+                f"label map: it is no 8-bit RGB but {image.mode}",
+                shared=True,
+            )
         pixels = np.asarray(image).astype(np.uint16)
     return pixels[..., 0] + np.uint16(256) * pixels[..., 1]
 
@@ -102,7 +119,7 @@ def decode_broden(path: Path) -> NDArray[np.uint16]:
 def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list[str]]]:
     """(number, name, categories in the listed order) of every label."""
     found, seen = [], set()
-    for line in read_table(path, ["number", "name", "category"]):
+    for line in read_table(path, ["number", "name", "category"]).lines:
         number = line.number("number")
         if not 1 <= number <= LARGEST or number in seen:
             raise DissectError(f"{line.where}: number {number} must be new and between 1 and {LARGEST}.")
@@ -121,7 +138,7 @@ def _coverage(folder: Path, categories: Sequence[str]) -> dict[tuple[str, int], 
         path = folder / f"c_{category}.csv"
         if not path.exists():
             continue
-        for line in read_table(path, ["number"]):
+        for line in read_table(path, ["number"]).lines:
             if (coverage := line.real("coverage")) is not None:
                 stated[category, line.number("number")] = coverage
     return stated
@@ -144,8 +161,8 @@ def _concepts(
 def _items(line: Line, column: str) -> tuple[list[str], list[int]]:
     """The paths and the whole-image numbers in a cell; the number 0 means unlabelled and is left out."""
     items = [item.strip() for item in line.cells[column].split(";") if item.strip()]
-    numbers = [int(item) for item in items if item.isascii() and item.isdigit()]
-    return [item for item in items if not (item.isascii() and item.isdigit())], [n for n in numbers if n]
+    numbers = [int(found[1]) for item in items if (found := _NUMBER.fullmatch(item))]
+    return [item for item in items if not _NUMBER.fullmatch(item)], [n for n in numbers if n]
 
 
 def _planes(lines: Sequence[Line], columns: Sequence[str]) -> list[str]:
@@ -154,21 +171,42 @@ def _planes(lines: Sequence[Line], columns: Sequence[str]) -> list[str]:
     return [column for column in columns for _ in range(most[column])]
 
 
-def _row(line: Line, columns: Sequence[str], planes: Sequence[str], listed: set[int], kept: set[int]) -> Row:
-    """One line of the index; `listed` are all numbers of label.csv, `kept` those of the kept concepts."""
+@dataclass(frozen=True)
+class _Planned:
+    """What the rows of an index have in common."""
+
+    columns: Sequence[str]
+    """those of categories"""
+    planes: Sequence[str]
+    listed: frozenset[int]
+    """all numbers of label.csv"""
+    kept: frozenset[int]
+    """those of the kept concepts"""
+    images: Path
+
+
+def _row(line: Line, planned: _Planned) -> Row:
+    """One line of the index."""
     maps: list[tuple[int, str]] = []
     whole: list[int] = []
-    for column in columns:
+    for column in planned.columns:
         paths, numbers = _items(line, column)
-        maps += [(planes.index(column) + n, path) for n, path in enumerate(paths)]
-        if unknown := [n for n in numbers if n not in listed]:
+        first = planned.planes.index(column) if paths else 0
+        maps += [(first + n, _slashed(path, planned.images)) for n, path in enumerate(paths)]
+        if unknown := [n for n in numbers if n not in planned.listed]:
             raise DissectError(
                 f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv. Add it there."
             )
-        whole += [n for n in dict.fromkeys(numbers) if n in kept and n not in whole]
+        whole += [n for n in dict.fromkeys(numbers) if n in planned.kept and n not in whole]
     stated = [_side(line, name) for name in ("sh", "sw")]
     size = (stated[0], stated[1]) if stated[0] and stated[1] else None
-    return Row(line.cells["image"], line.cells["split"], tuple(maps), tuple(whole), size, line.where)
+    image = _slashed(line.cells["image"], planned.images)
+    return Row(image, line.cells["split"], tuple(maps), tuple(whole), size, line.where)
+
+
+def _slashed(path: str, folder: Path) -> str:
+    """The path with / for the backslashes of Windows, unless a file has them in its name."""
+    return path.replace("\\", "/") if "\\" in path and not os.path.lexists(folder / path) else path
 
 
 def _side(line: Line, column: str) -> int | None:

@@ -1,27 +1,66 @@
-"""Reads a folder of images, single-channel integer PNG masks and a table of concept names as a label set.
+"""Reads a folder of images, integer masks and a table of concept names as a label set.
 
-Knows: file names, mask modes, YAML and CSV tables.
-Does not know: stores, resampling, colours computed from pixels.
+Knows: what the numbers in masks mean, and which modes of files hold numbers.
+Does not know: how files are found (`pairs`), tables (`concepts`), stores, resampling, colours computed from pixels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
-from dissect_xr.probe.pixels import open_image
-from dissect_xr.probe.readers.tables import read_table
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-"""Suffixes of the image files that are read from the folder."""
+from dissect_xr.probe.faults import Fault
+from dissect_xr.probe.folder import Folder
+from dissect_xr.probe.label_set import LARGEST, Concept, Decode, LabelSet, Row
+from dissect_xr.probe.pixels import open_labels
+from dissect_xr.probe.readers.concepts import read_concepts
+from dissect_xr.probe.readers.pairs import Names, Pair, paired
 
 MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 """Pillow modes of single-channel integer masks; in mode P the palette index is the concept number."""
+
+GREY_IN_COLORS = {"RGB", "RGBA", "LA"}
+"""Modes of masks whose channels must be equal, and opaque where there is transparency."""
+
+
+@dataclass(frozen=True)
+class MaskFormat:
+    """How the files of masks are called, and what their numbers mean."""
+
+    image_name: str = "{stem}"
+    """the name of an image file; without a suffix, all suffixes of images are taken"""
+    mask_name: str = "{stem}.png"
+    """the name of the mask that belongs to it, in the folder of the same name"""
+    follow_links: bool = False
+    """whether links may lead out of the two folders: for folders of one's own"""
+    offset: int = 0
+    """is added to the numbers in masks and in the table of concepts; 1 where both count from 0"""
+    unlabelled: int | Sequence[int] = ()
+    """the numbers in masks that mean unlabelled; without an offset, so does 0"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.offset <= LARGEST:
+            raise DissectError(f"offset: expected 0 to {LARGEST}, got {self.offset}.")
+        _check_numbers("unlabelled", self.void)
+
+    @property
+    def void(self) -> tuple[int, ...]:
+        """The numbers that are said to mean unlabelled."""
+        given = (self.unlabelled,) if isinstance(self.unlabelled, int) else self.unlabelled
+        return tuple(sorted(set(given)))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fields that are not as usual, as they are stored with a probe."""
+        usual = MaskFormat()
+        found = {name: getattr(self, name) for name in ("image_name", "mask_name", "offset")}
+        found = {name: value for name, value in found.items() if value != getattr(usual, name)}
+        return found | ({"unlabelled": list(self.void)} if self.void else {})
 
 
 def read_masks(
@@ -32,6 +71,7 @@ def read_masks(
     label_size: tuple[int, int] | None = None,
     ignore: Sequence[int] = (),
     categories: Sequence[str] | None = None,
+    format: MaskFormat | None = None,
 ) -> LabelSet:
     """The label set of images and masks with the same names. Only the first mask is read, for its size.
 
@@ -48,102 +88,130 @@ def read_masks(
         Numbers in masks that mean no label, as 0 does; 255 in many data sets.
     categories
         Categories to keep; None keeps all.
+    format
+        How masks are called and numbered, where it is not as said here.
 
     Raises
     ------
     DissectError
         If a mask is missing or the table is malformed.
     """
-    if wrong := [number for number in ignore if not 0 <= number <= LARGEST]:
-        raise DissectError(f"ignore: {wrong[0]} is no number that a mask can hold; expected 0 to {LARGEST}.")
-    images, masks = Path(images), Path(masks)
-    table = _concepts(Path(concepts))
+    _check_numbers("ignore", ignore)
+    images, masks, format = Path(images), Path(masks), format or MaskFormat()
+    table, notes = read_concepts(Path(concepts), offset=format.offset)
     there = list(dict.fromkeys(c.category for c in table))
     kept = [c for c in there if categories is None or c in categories]
     if categories is not None and (unknown := [c for c in categories if c not in there]):
         raise DissectError(f"categories: {', '.join(unknown)} not in {concepts}; there are {there}.")
     if not images.is_dir():
         raise DissectError(f"{images}: expected a folder of images, found none.")
-    paths = sorted(p.relative_to(images) for p in images.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DissectError(f"{images}: holds no image ({', '.join(sorted(SUFFIXES))}).")
-    missing = [p for p in paths if not (masks / p.with_suffix(".png")).is_file()]
-    if missing:
-        raise DissectError(
-            f"{masks / missing[0].with_suffix('.png')}: the mask of {missing[0]} is missing, "
-            f"{len(missing)} of {len(paths)} in all. Add the masks, or move the images out of the folder."
-        )
-    size = label_size or _as_pair(decode_mask(masks / paths[0].with_suffix(".png")).shape)
-    rows = tuple(
-        Row(
-            image=path.as_posix(),
-            split=path.parts[0] if len(path.parts) > 1 else "all",
-            maps=((0, path.with_suffix(".png").as_posix()),),
-            whole=(),
-            size=None,
-            where=str(images / path),
-        )
-        for path in paths
-    )
+    pairs, passed_over = paired(images, masks, Names(format.image_name, format.mask_name, format.follow_links))
+    decode, ignored = _decoder(format, ignore, table, Path(concepts))
+    size = label_size or _as_pair(decode(Folder(str(masks), format.follow_links).path(pairs[0][1])).shape)
     selected = tuple(c for c in table if c.category in kept)
-    return LabelSet(
+    found = LabelSet(
         images=str(images),
         maps=str(masks),
-        rows=rows,
+        rows=tuple(_row(pair, images) for pair in pairs),
         concepts=selected,
         categories=tuple(kept),
         planes=(kept[0],) if kept else (),
-        decode=decode_mask,
+        decode=decode,
         label_size=size,
-        ignored=frozenset(ignore) | {c.number for c in table if c not in selected},
-        parameters={"layout": "masks", "ignore": sorted(ignore), "categories": kept, "label_size": list(size)},
+        ignored=ignored | {c.number for c in table if c not in selected},
+        parameters={"layout": "masks", "ignore": sorted(ignore), "categories": kept, "label_size": list(size)}
+        | format.parameters,
+        notes=notes + passed_over,
     )
+    return found.following_links() if format.follow_links else found
 
 
 def decode_mask(path: Path) -> NDArray[np.uint16]:
     """Concept numbers (row, col) of a single-channel integer mask."""
-    with open_image(path) as image:
-        if image.mode not in MODES:
-            raise DissectError(f"{path}: expected a single-channel integer mask, got Pillow mode {image.mode}.")
-        pixels = np.asarray(image)
-    if pixels.size and (pixels.min() < 0 or pixels.max() > LARGEST):
-        raise DissectError(f"{path}: concept numbers must lie between 0 and {LARGEST}, got {pixels.max()}.")
-    return pixels.astype(np.uint16)
+    return _numbers(path, 0, ()).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class OffsetMask:
+    """Decodes masks whose numbers are not those of the concepts."""
+
+    offset: int
+    void: tuple[int, ...]
+    """numbers that mean unlabelled"""
+    __name__ = "offset_mask"
+
+    def __call__(self, path: Path) -> NDArray[np.uint16]:
+        """Concept numbers (row, col) of a single-channel integer mask: its numbers and the offset, 0 for unlabelled."""
+        return _numbers(path, self.offset, self.void).astype(np.uint16)
+
+
+def _decoder(
+    format: MaskFormat, ignore: Sequence[int], table: Sequence[Concept], path: Path
+) -> tuple[Decode, frozenset[int]]:
+    """The function that decodes masks, and the numbers that may come from it and mean no label."""
+    both = sorted({c.number - format.offset for c in table}.intersection(format.void))
+    if both:
+        raise DissectError(f"unlabelled: {both[0]} is a concept in {path}, too. Leave it out of one of the two.")
+    void = frozenset(format.void).union(ignore)
+    return (OffsetMask(format.offset, tuple(sorted(void))), frozenset()) if format.offset else (decode_mask, void)
+
+
+def _row(pair: Pair, images: Path) -> Row:
+    image, mask = pair
+    folders = Path(image).parts
+    return Row(
+        image=image,
+        split=folders[0] if len(folders) > 1 else "all",
+        maps=((0, mask),),
+        whole=(),
+        size=None,
+        where=str(images / image),
+    )
+
+
+def _numbers(path: Path, offset: int, void: Sequence[int]) -> NDArray[np.int64]:
+    """The numbers of a mask with `offset` added, (row, col); 0 where a number means unlabelled."""
+    with open_labels(path) as image:
+        pixels = _channel(image, path).astype(np.int64)
+    outside = pixels[(pixels < 0) | (pixels + offset > LARGEST)]
+    labels = np.where(np.isin(pixels, void), 0, pixels + offset) if void else pixels + offset
+    if outside.size and not np.isin(outside, void).all():
+        number = outside[~np.isin(outside, void)][0]
+        added = f" with the offset {offset} added" if offset else ""
+        raise Fault(
+            f"{path}: concept numbers must lie between 0 and {LARGEST}{added}, got {number}.",
+            "label map: it holds a number that no concept can have",
+            shared=True,
+        )
+    return labels
+
+
+def _channel(image: Image.Image, path: Path) -> NDArray[Any]:
+    """The channel that holds the numbers of a mask, (row, col)."""
+    pixels = np.asarray(image)
+    if image.mode in MODES:
+        return pixels
+    colors = pixels[..., :3] if image.mode.startswith("RGB") else pixels[..., :1]
+    reason, mend = "", "Replace each colour by the number of its concept."
+    if image.mode not in GREY_IN_COLORS:
+        reason, mend = f"Pillow mode {image.mode}", "Save it as grey with 8 or 16 bits."
+    elif (colors != colors[..., :1]).any():
+        reason = f"Pillow mode {image.mode} with channels that differ"
+    elif image.mode.endswith("A") and (pixels[..., -1] != 255).any():
+        reason, mend = f"Pillow mode {image.mode} with transparent pixels", "Save it without transparency."
+    if reason:
+        raise Fault(
+            f"{path}: expected a single-channel integer mask, got {reason}. {mend}",
+            f"label map: it is no single-channel integer mask but has {reason}",
+            shared=True,
+        )
+    return np.asarray(colors[..., 0])
+
+
+def _check_numbers(field: str, numbers: Sequence[int]) -> None:
+    if wrong := [number for number in numbers if not 0 <= number <= LARGEST]:
+        raise DissectError(f"{field}: {wrong[0]} is no number that a mask can hold; expected 0 to {LARGEST}.")
 
 
 def _as_pair(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], shape[1]
-
-
-def _concepts(path: Path) -> tuple[Concept, ...]:
-    if path.suffix.lower() == ".csv":
-        lines = read_table(path, ["number", "name"])
-        raw = [(ln.number("number"), ln.cells["name"], ln.cells.get("category") or "object", ln.where) for ln in lines]
-    else:
-        raw = [(*_entry(path, key, value), f"{path}: {key}") for key, value in _mapping(path).items()]
-    concepts: dict[int, Concept] = {}
-    for number, name, category, where in raw:
-        if not 1 <= number <= LARGEST or number in concepts:
-            raise DissectError(f"{where}: number {number} must be new and between 1 and {LARGEST}.")
-        concepts[number] = Concept(number, name, category)
-    return tuple(concepts[number] for number in sorted(concepts))
-
-
-def _mapping(path: Path) -> dict[Any, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DissectError(f"{path}: expected a table of concepts as YAML or CSV: {error}.") from error
-    if not isinstance(content, dict):
-        raise DissectError(f"{path}: expected {{number: name}}, got {type(content).__name__}.")
-    return content
-
-
-def _entry(path: Path, key: Any, value: Any) -> tuple[int, str, str]:
-    if not isinstance(key, int) or isinstance(key, bool):
-        raise DissectError(f"{path}: expected a number as key, got '{key}'.")
-    if isinstance(value, str):
-        return key, value, "object"
-    if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return key, value["name"], str(value.get("category", "object"))
-    raise DissectError(f"{path}: concept {key}: expected a name or {{name, category}}, got {value!r}.")
