@@ -82,7 +82,7 @@ PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in 
 
 COORDINATES = (
     "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
-    "concept_domain", "category", "domain",
+    "concept_domain", "parent", "category", "domain",
 )  # fmt: skip
 """Coordinates of a Dataset of results, in the order in which it shows them; metrics of snapshots follow."""
 
@@ -102,6 +102,7 @@ _CONCEPTS = (
     Variable("concept_name", ("concept",), "string", "1", "name of the concept"),
     Variable("concept_category", ("concept",), "string", "1", "its primary category, in which it competes"),
     Variable("concept_domain", ("concept",), "string", "1", "its domain, over whose images its union is summed"),
+    Variable("parent", ("concept",), "int64", "1", "number of the concept that it is a part of, 0 = none"),
     _names("category", "categories that have concepts"),
     _names("domain", "domains: the categories, or single concepts where images are verified for these"),
 )
@@ -137,6 +138,7 @@ STORES: Mapping[str, tuple[Group, ...]] = {
             | {
                 "parameters": "how the label set was read: layout, tables, subset, crop, images left out",
                 "label_size": "rows and columns of the label grid",
+                "has_ignored": "whether the variable `ignored` is there",
                 "root": "folder of the images, relative to the store's folder where they lie in it",
                 "turned": "image -> EXIF orientation that its pixels are turned by; others are read as stored",
                 "images_sha256": "of the images' names and pixels, of `turned`, and of the crop if there is one",

@@ -174,6 +174,7 @@ def _coordinates(
         "plane_category": [CATEGORIES[plane % 4] for plane in range(size.planes)],
     }
     yield "concept", numbers
+    yield "parent", np.zeros(size.concepts, np.int64)
     for name, values in texts.items():
         yield name, np.array(values, dtype=object)
 
@@ -200,7 +201,7 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
     names = store.fingerprint({"images": image_names(size.images)})
     attrs = {
         "schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {},
-        "label_size": [size.labels] * 2,
-        "coordinates": "split concept_name concept_category concept_domain plane_category",
+        "label_size": [size.labels] * 2, "has_ignored": False,
+        "coordinates": "split concept_name concept_category concept_domain parent plane_category",
     }  # fmt: skip
     store.create(url, "", arrays, attrs)

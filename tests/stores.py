@@ -215,12 +215,17 @@ def complete_pairs(out: str) -> list[tuple[str, str]]:
 
 
 def expected(
-    activation: NDArray[Any], case: oracle.Labels, fractions: Sequence[float], anchoring: AnchoringCase, domain: str
+    activation: NDArray[Any],
+    case: oracle.Labels,
+    fractions: Sequence[float],
+    anchoring: AnchoringCase,
+    domain: str,
+    domains: oracle.Domains | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The same, by the oracle."""
     levels = oracle.thresholds(activation, fractions)
     axes = axes_of(anchoring, activation.shape, case.annotation.shape)
-    counts = oracle.count(activation, levels, case, *axes)
+    counts = oracle.count(activation, levels, case, *axes, domains)
     return {
         "threshold": levels,
         "exceedance": oracle.exceedances(activation, levels),

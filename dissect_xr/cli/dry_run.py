@@ -180,6 +180,7 @@ def _layer(extraction: "Extraction", layer: "LayerShape") -> Layer:
 def _labels(probe: LabelSet) -> ProbeLabels:
     """The labels as they will be stored, for the plans of the later stages."""
     slots = max(1, max(len(row.whole) for row in probe.rows))
+    indices = {name: n for n, name in enumerate(probe.domains)}
     chunk, shard = label_chunks(min(len(probe.rows), block_length(len(probe.rows))))
     return ProbeLabels(
         url="",
@@ -188,9 +189,9 @@ def _labels(probe: LabelSet) -> ProbeLabels:
         chunk=chunk,
         shard=shard,
         concepts=np.array([c.number for c in probe.concepts], np.int64),
-        domain=np.array([probe.categories.index(c.category) for c in probe.concepts], np.int64),
-        domains=len(probe.categories),
-        has_ignored=False,
+        domain=np.array([indices[c.domain] for c in probe.concepts], np.int64),
+        domains=len(indices),
+        has_ignored=bool(probe.void),
         fingerprint="",
         images_sha256="",
         names_sha256="",

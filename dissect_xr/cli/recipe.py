@@ -95,6 +95,8 @@ class MasksProbe(_FolderProbe):
     """is added to the numbers in masks and in the table of concepts: 1 where both count from 0"""
     unlabelled: int | list[int] = []
     """numbers in masks that mean unlabelled"""
+    void: list[int] = []
+    """numbers in masks of ignored pixels, which are in no mask of a unit, no concept and no area"""
 
 
 class DigitsProbe(_Probe):

@@ -112,7 +112,9 @@ class Run:
                     label_size=part.label_size,
                     ignore=part.ignore,
                     categories=part.categories,
-                    format=MaskFormat(part.image_name, part.mask_name, part.follow_links, part.offset, part.unlabelled),
+                    format=MaskFormat(
+                        part.image_name, part.mask_name, part.follow_links, part.offset, part.unlabelled, part.void
+                    ),
                 ).oriented(part.orientation)
             case DigitsProbe():
                 if part.folder is None and not objects.is_local(self.out):

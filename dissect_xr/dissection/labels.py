@@ -98,7 +98,7 @@ def open_labels(url: str) -> ProbeLabels:
         concepts=np.asarray(store.read(url, "concept")[:], np.int64),
         domain=np.array([domains[name] for name in names], np.int64),
         domains=len(domains),
-        has_ignored=store.exists(url, "ignored"),
+        has_ignored=attrs["has_ignored"],
         fingerprint=done["fingerprint"],
         images_sha256=attrs["images_sha256"],
         names_sha256=attrs["names_sha256"],

@@ -24,7 +24,7 @@ from dissect_xr.store.seal import SEAL, seal
 CONCEPT_CHUNK = 2048
 """Concepts in a chunk of `intersection` at most."""
 
-CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category", "concept_domain")
+CONCEPT_COORDINATES = ("concept", "concept_name", "concept_category", "concept_domain", "parent")
 
 ROOT_COORDINATES = ("category", "domain")
 
@@ -73,7 +73,7 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
             )
         )
     lay_out = store.lay_out if store.markers(out) else store.create
-    attrs = inputs | {"coordinates": "concept_name concept_category concept_domain"}
+    attrs = inputs | {"coordinates": "concept_name concept_category concept_domain parent"}
     fingerprint = store.fingerprint(inputs)
     store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
 

@@ -16,7 +16,7 @@ from dissect_xr.probe.colors import color_labels
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.folder import Folder
-from dissect_xr.probe.label_set import LARGEST, Decode, LabelSet, Row
+from dissect_xr.probe.label_set import LARGEST, Decode, Draw, LabelSet, Row
 from dissect_xr.probe.orientation import Orientation, orientation_of
 from dissect_xr.probe.pixels import WHOLE, nearest, stored_rgb, turned
 
@@ -60,12 +60,15 @@ class Block:
     planes: int
     """label maps that an image can have, with that of colours"""
     decode: Decode
+    draw: Draw | None
     label_size: tuple[int, int]
     """(rows, columns) of the probe's label grid"""
     crop: Crop | None
     concepts: Numbers
     ignored: Numbers
     """may occur in maps but mean no label"""
+    void: Numbers
+    """mean an ignored pixel"""
     first_color: int | None
     """number of the first colour concept; None if the probe has no plane of colours"""
     orientation: Orientation | None
@@ -86,10 +89,12 @@ def image_blocks(label_set: LabelSet, length: int) -> list[Block]:
         rows=(),
         planes=len(label_set.planes),
         decode=label_set.decode,
+        draw=label_set.draw,
         label_size=label_set.label_size,
         crop=label_set.crop,
         concepts=Numbers.of(c.number for c in label_set.concepts),
         ignored=Numbers.of(label_set.ignored),
+        void=Numbers.of(label_set.void),
         first_color=color if label_set.colors else None,
         orientation=label_set.orientation,
         offset=parameters.get("offset", 0),
@@ -148,12 +153,15 @@ def _decoded_maps(block: Block, row: Row, digest: Any) -> list[_Map]:
                 shared=True,
             )
         maps.append((plane, path, labels))
+    if row.shapes is not None and block.draw is not None:
+        digest.update(row.shapes.encode())
+        maps += [(plane, Path(row.where), labels) for plane, labels in block.draw(row.shapes)]
     return maps
 
 
 def _check_numbers(block: Block, maps: Sequence[_Map]) -> None:
     """Raise if a label map holds a number that is no concept, naming all that do not occur in the table."""
-    allowed = block.concepts.mask | block.ignored.mask
+    allowed = block.concepts.mask | block.ignored.mask | block.void.mask
     allowed[0] = True
     unknown = {path: np.unique(labels[~allowed[labels]]) - block.offset for _, path, labels in maps}
     unknown = {path: numbers for path, numbers in unknown.items() if numbers.size}

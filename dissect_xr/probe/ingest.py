@@ -1,55 +1,33 @@
 """Writes a label set to `probe.zarr`: all labels on one grid, checked and without duplicates.
 
-Knows: what the tasks of an ingest write, and which totals are counted meanwhile.
-Does not know: how files are read (`block`, `readers`), or how a probe is used.
+Knows: which arrays and tasks there are, and the totals of all tasks.
+Does not know: what a task does (`ingest_block`), how files are read (`readers`), or how a probe is used.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
-from dissect_xr.probe.block import Block, image_blocks, read_maps
+from dissect_xr.probe.block import image_blocks
+from dissect_xr.probe.ingest_block import IngestTask, ingest_block
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.labels import Tables, label_image
 from dissect_xr.probe.root import follow_images, root_attr
-from dissect_xr.schema import PROBE, SCHEMA_VERSION, check_version
+from dissect_xr.schema import IGNORED, PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
 """A probe is divided into about this many image blocks, of 16 to 256 images each."""
 
-
-@dataclass(frozen=True)
-class IngestTask:
-    """One image block."""
-
-    url: str
-    block: Block
-    start: int
-    slots: int
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Key of the block's marker."""
-        return f"blocks/{self.start}-{self.start + len(self.block.rows)}"
-
-    @property
-    def what(self) -> str:
-        """The task's name in messages."""
-        rows = self.block.rows
-        return f"labels, images {rows[0].image} to {rows[-1].image} ({len(rows)})"
+MAPS = ("annotation", "ignored")
+"""Arrays of pixels, which are read in smaller parts than a block."""
 
 
 def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None, show: bool = True) -> None:
@@ -149,85 +127,28 @@ def label_set_fingerprint(label_set: LabelSet) -> str:
     del content["notes"]
     content |= {
         "decode": label_set.decode.__name__,
+        "draw": None if label_set.draw is None else label_set.draw.__name__,
         "ignored": sorted(label_set.ignored),
+        "void": sorted(label_set.void),
         "schema_version": SCHEMA_VERSION,
     }
     return store.fingerprint(content)
-
-
-def ingest_block(task: IngestTask) -> None:
-    """Write the labels of one image block, and its marker with counts and digests, unless the marker exists."""
-    if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
-        return
-    block, concepts = task.block, _stored_concepts(task.url, task.fingerprint)
-    tables = Tables.of(concepts.numbers, concepts.category, np.flatnonzero(block.ignored.mask))
-    n, size = len(block.rows), block.label_size
-    planes = np.zeros((n, max(1, block.planes), *size), np.uint16)
-    whole = np.zeros((n, task.slots), np.uint16)
-    annotated = np.zeros((n, concepts.categories), np.bool_)
-    images, areas = np.zeros((2, concepts.numbers.size), np.int64)
-    pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
-    turned: dict[str, int] = {}
-    for i, row in enumerate(block.rows):
-        raw, orientation = read_maps(block, row, pixels_digest, labels_digest)
-        turned |= {row.image: orientation} if orientation != 1 else {}
-        planes[i, : len(raw)] = raw
-        whole[i, : len(row.whole)] = row.whole
-        area = label_image(planes[i], whole[i], tables)
-        areas += area
-        images += area > 0
-        annotated[i, tables.category[area > 0]] = True
-    with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
-        writer.write("annotation", (task.start, 0, 0, 0), planes)
-        writer.write("whole_image", (task.start, 0), whole)
-        writer.write("annotated", (task.start, 0), annotated)
-        note["pixels_sha256"], note["labels_sha256"] = pixels_digest.hexdigest(), labels_digest.hexdigest()
-        seen = np.flatnonzero(images)
-        note["concepts"] = [[int(c), int(images[c]), int(areas[c])] for c in seen]
-        note["domain_images"] = annotated.sum(0).tolist()
-        note["turned"] = turned
-
-
-@dataclass(frozen=True)
-class _Concepts:
-    """The concepts of a probe as they are stored."""
-
-    numbers: NDArray[np.int64]
-    """(concept,)"""
-    category: NDArray[np.int64]
-    """(concept,) index of the primary category"""
-    categories: int
-
-
-@lru_cache(maxsize=4)
-def _stored_concepts(url: str, fingerprint: str) -> _Concepts:
-    """The concepts of the probe at `url`, which this process keeps: a task does not carry tables of 65,000 concepts.
-
-    They are written before the first block; `fingerprint` tells them from those of another probe at the same `url`.
-    """
-    categories = store.read(url, "category")[:].tolist()
-    names = store.read(url, "concept_category")[:].tolist()
-    return _Concepts(
-        numbers=np.asarray(store.read(url, "concept")[:], np.int64),
-        category=np.array([categories.index(name) for name in names], np.int64),
-        categories=len(categories),
-    )
 
 
 def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Written:
     """Create the store with all arrays and write its coordinates."""
     sizes = {
         "image": len(label_set.rows), "plane": max(1, len(label_set.planes)), "row": label_set.label_size[0],
-        "col": label_set.label_size[1], "slot": slots, "domain": len(label_set.categories),
+        "col": label_set.label_size[1], "slot": slots, "domain": len(label_set.domains),
         "concept": len(label_set.concepts),
     }  # fmt: skip
     arrays = []
-    for variable in PROBE.values():
+    for variable in (*PROBE.values(), *([IGNORED] if label_set.void else [])):
         shape = tuple(sizes[dim] for dim in variable.dims)
         block = tuple(
             min(length, size) if dim == "image" else size for dim, size in zip(variable.dims, shape, strict=True)
         )
-        inner, outer = label_chunks(block[0]) if variable.name == "annotation" else (block[0], block[0])
+        inner, outer = label_chunks(block[0]) if variable.name in MAPS else (block[0], block[0])
         arrays.append(
             store.ArraySpec(
                 variable.name, variable.dims, shape, variable.dtype, (inner, *block[1:]), attrs=variable.attrs,
@@ -240,9 +161,10 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
         store.coordinate("concept", "concept", [c.number for c in label_set.concepts]),
         store.coordinate("concept_name", "concept", [c.name for c in label_set.concepts]),
         store.coordinate("concept_category", "concept", [c.category for c in label_set.concepts]),
-        store.coordinate("concept_domain", "concept", [c.category for c in label_set.concepts]),
+        store.coordinate("concept_domain", "concept", [c.domain for c in label_set.concepts]),
+        store.coordinate("parent", "concept", np.array([c.parent for c in label_set.concepts], np.int64)),
         store.coordinate("category", "category", label_set.categories),
-        store.coordinate("domain", "domain", label_set.categories),
+        store.coordinate("domain", "domain", label_set.domains),
         store.coordinate("plane_category", "plane", label_set.planes or label_set.categories[:1]),
     ]
     write = store.lay_out if store.markers(url, "blocks") else store.create
@@ -258,19 +180,21 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "label_size": list(label_set.label_size),
         "root": root_attr(label_set.images, url),
         "turned": {},
-        "coordinates": "split concept_name concept_category concept_domain plane_category",
+        "has_ignored": bool(label_set.void),
+        "coordinates": "split concept_name concept_category concept_domain parent plane_category",
     }
 
 
 def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) -> None:
     """Write the totals, then the marker `done`, whose fingerprint includes the digests of all files."""
     images, areas = np.zeros((2, len(label_set.concepts)), np.int64)
-    domain_images = np.zeros(len(label_set.categories), np.int64)
+    domain_areas = np.zeros(len(label_set.domains), np.int64)
     for block in blocks:
         for concept, image_count, area in block["note"]["concepts"]:
             images[concept] += image_count
             areas[concept] += area
-        domain_images += block["note"]["domain_images"]
+        for domain, area in block["note"]["domains"]:
+            domain_areas[domain] += area
     digests = {
         kind: store.fingerprint({kind: [block["note"][kind] for block in blocks]})
         for kind in ("pixels_sha256", "labels_sha256")
@@ -288,7 +212,7 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         writer.add(store.write_group(url, "", attrs))
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
-        writer.write("domain_area", (0,), domain_images * int(np.prod(label_set.label_size)))
+        writer.write("domain_area", (0,), domain_areas)
 
 
 def open_probe(url: store.Url) -> xr.Dataset:

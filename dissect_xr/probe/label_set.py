@@ -21,6 +21,9 @@ from dissect_xr.schema import LABEL_SIDE
 Decode = Callable[[Path], NDArray[np.uint16]]
 """Reads one label map as concept numbers (row, col), 0 = none. A top-level function, since it is sent to workers."""
 
+Draw = Callable[[str], Sequence[tuple[int, NDArray[np.uint16]]]]
+"""Draws the (plane, label map) pairs of an image from the text in `Row.shapes`. A top-level function, too."""
+
 LARGEST = 65_535
 """Largest concept number: labels are stored as uint16."""
 
@@ -33,6 +36,19 @@ class Concept:
     name: str
     category: str
     """primary category, in which the concept is compared with others (docs/method.md, section 3.2)"""
+    own_domain: bool = False
+    """whether images are verified for this concept alone, so that it is a domain (docs/method.md, section 1.4)"""
+    parent: int = 0
+    """number of the concept that it is a part of, 0 where there is none"""
+
+    @property
+    def domain(self) -> str:
+        """Name of its domain.
+
+        >>> Concept(3, "cat", "object").domain, Concept(3, "cat", "object", own_domain=True).domain
+        ('object', 'object: cat')
+        """
+        return f"{self.category}: {self.name}" if self.own_domain else self.category
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,10 @@ class Row:
     """(height, width) that its label maps must have; None if the source does not say"""
     where: str
     """file and line, for errors"""
+    shapes: str | None = None
+    """labels that are no files, such as polygons, as text that the label set's `draw` reads"""
+    verified: tuple[int, ...] = ()
+    """numbers of the concepts with a domain of their own that were looked for everywhere in the image"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,11 @@ class LabelSet:
     label_size: tuple[int, int]
     """(rows, columns) of the probe's label grid"""
     ignored: frozenset[int] = frozenset()
-    """numbers that may occur in maps but mean no label: those of other categories, or the source's void label"""
+    """numbers that may occur in maps but mean no label: those of other categories, or what a person says"""
+    void: frozenset[int] = frozenset()
+    """numbers in maps that mean an ignored pixel, in no mask, no concept and no area"""
+    draw: Draw | None = None
+    """what draws the labels that are no files"""
     colors: bool = False
     """whether the last plane holds colours computed from the pixels"""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -93,6 +117,15 @@ class LabelSet:
             rows = rows[:limit]
         chosen = {"split": sorted(wanted) if split is not None else None, "limit": limit}
         return replace(self, rows=rows, parameters=self.parameters | {"images": chosen})
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains: the categories that are domains, in their order, then the concepts that are."""
+        of_concepts = [c.domain for c in self.concepts if c.own_domain]
+        apart = {c.category for c in self.concepts if c.own_domain} - {
+            c.category for c in self.concepts if not c.own_domain
+        }
+        return (*(category for category in self.categories if category not in apart), *of_concepts)
 
     @property
     def crop(self) -> Crop | None:
@@ -125,7 +158,7 @@ class LabelSet:
         """The label set with a plane of colours; `names` become concepts, numbered after the largest number."""
         if "color" in self.categories:
             raise DissectError("colors: the probe already has a category 'color'. Leave out `colors`.")
-        taken = [c.number for c in self.concepts] + list(self.ignored)
+        taken = [c.number for c in self.concepts] + list(self.ignored | self.void)
         first = max(taken, default=0) + 1
         if first + len(names) - 1 > LARGEST:
             raise DissectError(f"colors: need {len(names)} free numbers above {first - 1}, the largest is {LARGEST}.")
@@ -158,6 +191,10 @@ class LabelSet:
                     "or, if they mean the same, give both one number in the label maps."
                 )
             known[pair] = concept.number
+        if both := sorted(self.void.intersection(c.number for c in self.concepts)):
+            raise DissectError(f"number {both[0]} cannot be both a concept and that of ignored pixels. Leave out one.")
+        if repeated := [name for name, n in Counter(self.domains).items() if n > 1]:
+            raise DissectError(f"two domains are called '{repeated[0]}': rename the category or the concept.")
         if max(self.label_size) > LABEL_SIDE:
             raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
         return self

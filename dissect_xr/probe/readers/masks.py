@@ -42,14 +42,19 @@ class MaskFormat:
     """is added to the numbers in masks and in the table of concepts; 1 where both count from 0"""
     unlabelled: int | Sequence[int] = ()
     """the numbers in masks that mean unlabelled; without an offset, so does 0"""
+    void: Sequence[int] = ()
+    """the numbers in masks of ignored pixels, which are in no mask of a unit, no concept and no area"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= LARGEST:
             raise DissectError(f"offset: expected 0 to {LARGEST}, got {self.offset}.")
-        _check_numbers("unlabelled", self.void)
+        _check_numbers("unlabelled", self.unlabelled_numbers)
+        _check_numbers("void", self.void)
+        if both := sorted(set(self.void).intersection(self.unlabelled_numbers)):
+            raise DissectError(f"void: {both[0]} is among `unlabelled`, too. Leave it out of one of the two.")
 
     @property
-    def void(self) -> tuple[int, ...]:
+    def unlabelled_numbers(self) -> tuple[int, ...]:
         """The numbers that are said to mean unlabelled."""
         given = (self.unlabelled,) if isinstance(self.unlabelled, int) else self.unlabelled
         return tuple(sorted(set(given)))
@@ -60,7 +65,8 @@ class MaskFormat:
         usual = MaskFormat()
         found = {name: getattr(self, name) for name in ("image_name", "mask_name", "offset")}
         found = {name: value for name, value in found.items() if value != getattr(usual, name)}
-        return found | ({"unlabelled": list(self.void)} if self.void else {})
+        found |= {"unlabelled": list(self.unlabelled_numbers)} if self.unlabelled_numbers else {}
+        return found | ({"void": sorted(set(self.void))} if self.void else {})
 
 
 def read_masks(
@@ -119,6 +125,7 @@ def read_masks(
         decode=decode,
         label_size=size,
         ignored=ignored | {c.number for c in table if c not in selected},
+        void=frozenset(number + format.offset for number in format.void),
         parameters={"layout": "masks", "ignore": sorted(ignore), "categories": kept, "label_size": list(size)}
         | format.parameters,
         notes=notes + passed_over,
@@ -149,11 +156,13 @@ def _decoder(
     format: MaskFormat, ignore: Sequence[int], table: Sequence[Concept], path: Path
 ) -> tuple[Decode, frozenset[int]]:
     """The function that decodes masks, and the numbers that may come from it and mean no label."""
-    both = sorted({c.number - format.offset for c in table}.intersection(format.void))
+    both = sorted({c.number - format.offset for c in table}.intersection([*format.unlabelled_numbers, *format.void]))
     if both:
-        raise DissectError(f"unlabelled: {both[0]} is a concept in {path}, too. Leave it out of one of the two.")
-    void = frozenset(format.void).union(ignore)
-    return (OffsetMask(format.offset, tuple(sorted(void))), frozenset()) if format.offset else (decode_mask, void)
+        raise DissectError(
+            f"unlabelled or void: {both[0]} is a concept in {path}, too. Leave it out of one of the two."
+        )
+    none = frozenset(format.unlabelled_numbers).union(ignore)
+    return (OffsetMask(format.offset, tuple(sorted(none))), frozenset()) if format.offset else (decode_mask, none)
 
 
 def _row(pair: Pair, images: Path) -> Row:
