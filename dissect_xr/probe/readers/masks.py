@@ -156,11 +156,10 @@ def _decoder(
     format: MaskFormat, ignore: Sequence[int], table: Sequence[Concept], path: Path
 ) -> tuple[Decode, frozenset[int]]:
     """The function that decodes masks, and the numbers that may come from it and mean no label."""
-    both = sorted({c.number - format.offset for c in table}.intersection([*format.unlabelled_numbers, *format.void]))
-    if both:
-        raise DissectError(
-            f"unlabelled or void: {both[0]} is a concept in {path}, too. Leave it out of one of the two."
-        )
+    numbers = {c.number - format.offset for c in table}
+    for field, given in (("unlabelled", format.unlabelled_numbers), ("void", format.void)):
+        if both := sorted(numbers.intersection(given)):
+            raise DissectError(f"{field}: {both[0]} is a concept in {path}, too. Leave it out of one of the two.")
     none = frozenset(format.unlabelled_numbers).union(ignore)
     return (OffsetMask(format.offset, tuple(sorted(none))), frozenset()) if format.offset else (decode_mask, none)
 
