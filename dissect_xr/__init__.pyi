@@ -27,3 +27,7 @@ from .probe.ingest import write_probe as write_probe
 from .probe.readers.broden import read_broden as read_broden
 from .probe.readers.masks import MaskFormat as MaskFormat
 from .probe.readers.masks import read_masks as read_masks
+from .survey.answers import read_survey as read_survey
+from .survey.questions import Survey as Survey
+from .survey.table import survey_table as survey_table
+from .survey.write import write_survey as write_survey

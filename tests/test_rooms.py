@@ -13,7 +13,7 @@ PACKAGE = Path(dissect_xr.__file__).parent
 
 ROOMS = (
     "errors", "schema", "floats", "parallel", "store", "probe", "activations", "dissection", "analysis", "exemplars",
-    "experiments", "io", "plot", "report", "accessor", "cli", "",
+    "experiments", "io", "plot", "report", "survey", "accessor", "cli", "",
 )  # fmt: skip
 """From the ground up; files at the package's root are rooms of one file, the last is the package's own face."""
 
@@ -33,7 +33,7 @@ ONLY_IN = {
     "matplotlib": {"plot"},
     "jinja2": {"report"},
     "pandas": {"accessor", "io"},
-    "pydantic": {"cli"},
+    "pydantic": {"cli", "survey"},
     "typer": {"cli"},
     "yaml": {"probe/readers", "cli"},
 }

@@ -51,14 +51,18 @@ def prepare_folder(folder: Path) -> None:
 
 def write_page(path: Path, template: str, root: str, values: Mapping[str, Any]) -> None:
     """Write a page from a template; `root` is the relative path from the page to the report's folder."""
-    environment = Environment(
-        loader=PackageLoader("dissect_xr", "report/templates"),
+    path.write_text(templates("report").get_template(template).render(root=root, **values), encoding="utf-8")
+
+
+def templates(room: str) -> Environment:
+    """The templates of a room: every text is escaped, and a value that is missing is an error."""
+    return Environment(
+        loader=PackageLoader("dissect_xr", f"{room}/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path.write_text(environment.get_template(template).render(root=root, **values), encoding="utf-8")
 
 
 def write_data(path: Path, kind: str, key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ Does not know: which images are shown, where a unit is active in them (`top_imag
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -82,4 +83,11 @@ def strips(one: xr.Dataset, stores: Stores, count: int) -> Iterator[tuple[str, l
 
 def save(strip: NDArray[np.uint8], path: Path) -> None:
     """Write a strip as JPEG."""
-    Image.fromarray(strip).save(path, quality=80)
+    path.write_bytes(jpeg(strip))
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels (row, col, 3) as a JPEG file."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    return file.getvalue()
