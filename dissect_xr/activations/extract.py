@@ -21,6 +21,7 @@ from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, r
 from dissect_xr.activations.sources import cached_model, cached_weights
 from dissect_xr.activations.store import (
     LayerShape,
+    check_layer_names,
     create_layer,
     create_root,
     in_one_snapshot,
@@ -63,6 +64,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     available = map_layers(model, example)
     patterns = "all" if recording.layers == ("all",) else list(recording.layers)
     names = select_layers(available, patterns)
+    check_layer_names(names)
     traced = trace_geometry(model, names, size, channels=example.shape[1])
     geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
     return Described({name: available.maps[name] for name in names}, geometry, cached_weights(spec, device))

@@ -25,8 +25,10 @@ from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.probe.pixels import inside
+from dissect_xr.schema import layer_path
 
 DECODERS = 2
+
 """Threads that decode images beside the forward pass."""
 
 WRITERS = 2
@@ -168,7 +170,7 @@ class HostMaps:
                 if last > self.filled:
                     break
                 self._images_written[layer.name] = last
-                path = f"{task.snapshot}/{layer.name}/activation"
+                path = f"{layer_path(task.snapshot, layer.name)}/activation"
                 yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
 
 

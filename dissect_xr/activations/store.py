@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION
+from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path
 
 UNIT_CHUNK = 64
 """Largest number of units in a chunk."""
@@ -26,6 +26,12 @@ CHUNK = 2 * 2**20
 SHARD = 128 * 2**20
 """Largest size of a shard in raw bytes."""
 
+
+TAKEN = ("peak", "mean", "zarr.json")
+"""Names that no layer can have: those of what lies beside the layers of a snapshot."""
+
+LONGEST_NAME = 240
+"""Bytes of a layer's name in paths at most; file systems allow 255, and files being written have longer names."""
 
 ROOT_OBJECTS = 4
 """Objects at the root: its metadata, the names of the images with theirs, a marker."""
@@ -132,6 +138,9 @@ def create_layer(
     `attrs` may hold `images_sha256`, `input_size` and `geometry`. With `keep` the blocks that exist are kept.
     """
     units = layer.shape[1]
+    path = layer_path(snapshot.name, layer.name)
+    if layer.columns is None and path != f"{snapshot.name}/{layer.name}":
+        raise DissectError(f"layer {layer.name!r}: expected a name without '%', backslashes and control characters.")
     unit = store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)])
     columns = None if layer.columns is None else list(layer.columns)
     stored = {"schema_version": SCHEMA_VERSION, "layout": "image, unit, y, x", "columns": columns}
@@ -139,7 +148,28 @@ def create_layer(
     if layer.columns is None:
         arrays += summary_specs(layer.shape[0], units, layer.block, layer.dtype)
     write = store.lay_out if keep else store.create
-    return write(url, f"{snapshot.name}/{layer.name}", arrays, stored | dict(attrs), [unit])
+    return write(url, path, arrays, stored | dict(attrs), [unit])
+
+
+def check_layer_names(names: Iterable[str]) -> None:
+    """Raise if a layer's name is one that the snapshot's own arrays have, or is too long for a folder.
+
+    Raises
+    ------
+    DissectError
+        Naming the layer.
+    """
+    for name in names:
+        if name in TAKEN:
+            raise DissectError(
+                f"layer {name}: the store has a {name} of all layers at this place. Name the other layers in `layers`, "
+                "or rename the module."
+            )
+        if len(layer_path("", name).encode()) > LONGEST_NAME:
+            raise DissectError(
+                f"layer {name[:60]}...: its name has {len(name)} characters, too many for the name of a folder. Name "
+                "the other layers in `layers`, or rename the module."
+            )
 
 
 def snapshot_attrs(snapshot: SnapshotInfo) -> dict[str, Any]:
@@ -178,10 +208,10 @@ def open_activations(url: str) -> xr.DataTree:
     for snapshot in sorted({key.split("/")[0] for key in keys if key.endswith("/done")}):
         whole = store.marker(url, f"{snapshot}/done") if f"{snapshot}/done" in keys else None
         alone = sorted(key for key in keys if key.startswith(f"{snapshot}/") and key.endswith("/done"))
-        names = whole["note"]["layers"] if whole is not None else [key.split("/")[1] for key in alone]
+        names = whole["note"]["layers"] if whole is not None else [layer_of(key) for key in alone]
         shared = store.open_lazy(url, snapshot)
         groups[snapshot] = xr.Dataset(attrs=shared.attrs)
-        groups |= {f"{snapshot}/{name}": _open_layer(url, f"{snapshot}/{name}", shared) for name in names}
+        groups |= {path: _open_layer(url, path, shared) for path in (layer_path(snapshot, name) for name in names)}
     return xr.DataTree.from_dict(groups)
 
 
@@ -191,9 +221,7 @@ def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:
     # One Dask chunk per shard: an inner chunk each would make millions of tasks.
     found = store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
     channels = np.arange(found.sizes["unit"])
-    found = found.assign_coords(
-        layer=("unit", np.full(channels.size, path.partition("/")[2])), channel=("unit", channels)
-    )
+    found = found.assign_coords(layer=("unit", np.full(channels.size, layer_of(path))), channel=("unit", channels))
     if (columns := found.attrs["columns"]) is None:
         return found
     summaries = shared[["peak", "mean"]].isel(all_units=slice(*columns)).rename(all_units="unit")

@@ -24,6 +24,7 @@ from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.schema import layer_path
 from dissect_xr.store import objects
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import Damage
@@ -293,7 +294,7 @@ class Run:
         return all(
             is_dissected(
                 self.dissection_url,
-                f"{name}/{layer.name}",
+                layer_path(name, layer.name),
                 layer_fingerprint(extraction.fingerprint, layer.name),
                 probe["fingerprint"],
                 self.method,
