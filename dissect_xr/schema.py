@@ -156,6 +156,7 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "metrics": "accuracy, loss, ... at this step",
                 "inputs": "all that makes the activations: model, weights, code, preprocessing, layers, geometry",
                 "batch": "images of a forward pass",
+                "weights_said": "how the weights were found in their file: key, what was taken off names, passed over",
                 "request_sha256": "of what was asked for, as far as it is known without the model",
             },
         ),

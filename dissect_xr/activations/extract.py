@@ -17,8 +17,8 @@ from dissect_xr.activations.images import to_input
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
 from dissect_xr.activations.record import ExtractTask, extract_block
 from dissect_xr.activations.references import source_sha256
-from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
-from dissect_xr.activations.sources import cached_model, cached_weights
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
+from dissect_xr.activations.sources import cached
 from dissect_xr.activations.store import (
     LayerShape,
     check_layer_names,
@@ -52,13 +52,16 @@ class Described:
     """attributes of each layer's geometry, or the reason why it has none"""
     weights: str
     """sha256"""
+    said: tuple[str, ...] = ()
+    """how the weights were found in their file, where that is to be said"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
     """The layers of the task's model, which is loaded for this; runs on a worker that can run the model."""
     spec, recording = task
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = cached_model(spec, device)
+    loaded = cached(spec, device)
+    model = loaded.model
     size = recording.preprocess.size
     example = to_input(recording.preprocess, np.zeros((1, *size, 3), np.uint8), device=device)
     available = map_layers(model, example)
@@ -67,7 +70,8 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     check_layer_names(names)
     traced = trace_geometry(model, names, size, channels=example.shape[1])
     geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
-    return Described({name: available.maps[name] for name in names}, geometry, cached_weights(spec, device))
+    maps = {name: available.maps[name] for name in names}
+    return Described(maps, geometry, loaded.sha256, loaded.said)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class Extraction:
     @property
     def inputs(self) -> dict[str, Any]:
         """Everything that determines the activations. It is stored, and compared when a run is resumed."""
-        return {
+        found = {
             "factory": self.spec.factory.rpartition("/")[2],
             "kwargs": json.loads(self.spec.kwargs),
             "weights_sha256": self.described.weights,
@@ -156,6 +160,7 @@ class Extraction:
             "geometry": self.described.geometry,
             "schema_version": SCHEMA_VERSION,
         }
+        return found | optional_inputs(self.spec)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -251,7 +256,9 @@ def check_same(extraction: Extraction) -> None:
     if store.marker(extraction.url, f"{name}/created") is None:
         return
     stored, wanted = store.read_attrs(extraction.url, name)["inputs"], json.loads(json.dumps(extraction.inputs))
-    changed = [f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in wanted if stored.get(key) != wanted[key]]
+    keys = dict.fromkeys([*wanted, *stored])
+    differing = [key for key in keys if stored.get(key) != wanted.get(key)]
+    changed = [f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing]
     if changed:
         raise DissectError(
             f"{extraction.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
@@ -266,6 +273,7 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
     attrs = snapshot_attrs(extraction.snapshot) | {
         "inputs": extraction.inputs,
         "batch": recording.batch,
+        "weights_said": list(extraction.described.said),
         "request_sha256": request_sha256(extraction.spec, recording, extraction.images_sha256),
     }
     units = sum(layer.shape[1] for layer in layers)

@@ -19,7 +19,7 @@ from torch import Tensor
 from dissect_xr import store
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.request import ModelSpec, Preprocess
-from dissect_xr.activations.sources import cached_model, cached_weights
+from dissect_xr.activations.sources import cached
 from dissect_xr.activations.store import LayerShape, check_finite
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
@@ -28,7 +28,6 @@ from dissect_xr.probe.pixels import inside
 from dissect_xr.schema import layer_path
 
 DECODERS = 2
-
 """Threads that decode images beside the forward pass."""
 
 WRITERS = 2
@@ -84,8 +83,8 @@ def extract_block(task: ExtractTask) -> None:
         return
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
-        model = cached_model(task.spec, device)
-        if cached_weights(task.spec, device) != task.weights:
+        loaded = cached(task.spec, device)
+        if loaded.sha256 != task.weights:
             raise DissectError(
                 f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
                 "Keep each snapshot's weights in a file of its own, and run again under another name."
@@ -94,7 +93,7 @@ def extract_block(task: ExtractTask) -> None:
         with ThreadPoolExecutor(WRITERS) as background:
             written: list[Future[None]] = []
             for first, pixels in _batches(task):
-                for begin, part in _run_in_parts(model, task, device, first, pixels, host):
+                for begin, part in _run_in_parts(loaded.model, task, device, first, pixels, host):
                     host.check(task, begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
             for future in written:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dissect_xr import store
-from dissect_xr.activations.references import file_sha256, source_sha256
+from dissect_xr.activations.checkpoints.files import weights_sha256
+from dissect_xr.activations.references import source_sha256
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
@@ -57,9 +58,16 @@ class ModelSpec:
     kwargs: str = "{}"
     """Keyword arguments of the factory, a JSON object with sorted keys."""
     weights: str | None = None
-    """Path of a ``.safetensors``, ``.pt`` or ``.pth`` file; None keeps the random weights."""
+    """Path of a file of weights: safetensors, the index of its shards, or what torch.save wrote; None keeps the random
+    weights."""
     seed: int | None = None
     """Seed of the random weights; None means 0."""
+    key: str | None = None
+    """Where the state dict lies in the file, such as ``ema.module``; None finds the one that fits the model."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.weights is None:
+            raise DissectError(f"key {self.key!r}: says where in a file weights lie. Name the file (weights), too.")
 
     @classmethod
     def of(
@@ -68,6 +76,7 @@ class ModelSpec:
         kwargs: Mapping[str, Any] | None = None,
         weights: str | Path | None = None,
         seed: int | None = None,
+        key: str | None = None,
     ) -> Self:
         """Spec from ordinary arguments.
 
@@ -80,7 +89,7 @@ class ModelSpec:
             text = json.dumps(dict(kwargs or {}), sort_keys=True)
         except (TypeError, ValueError) as error:
             raise DissectError(f"arguments of {factory} must be plain numbers, strings and lists: {error}") from error
-        return cls(factory, text, None if weights is None else str(weights), seed)
+        return cls(factory, text, None if weights is None else str(weights), seed, key)
 
 
 @dataclass(frozen=True)
@@ -162,18 +171,22 @@ def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) ->
 
     Weights count by the bytes of their file, or by the seed, and code by the bytes of the files that are named.
     """
-    return store.fingerprint(
-        {
-            "factory": spec.factory.rpartition("/")[2],
-            "kwargs": json.loads(spec.kwargs),
-            "weights": spec.seed or 0 if spec.weights is None else file_sha256(spec.weights),
-            "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
-            "preprocess": recording.preprocess.parameters,
-            "layers": list(recording.layers),
-            "dtype": recording.dtype,
-            "autocast": recording.autocast,
-            "memory": recording.memory,
-            "images_sha256": images_sha256,
-            "schema_version": SCHEMA_VERSION,
-        }
-    )
+    inputs = {
+        "factory": spec.factory.rpartition("/")[2],
+        "kwargs": json.loads(spec.kwargs),
+        "weights": spec.seed or 0 if spec.weights is None else weights_sha256(spec.weights),
+        "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
+        "preprocess": recording.preprocess.parameters,
+        "layers": list(recording.layers),
+        "dtype": recording.dtype,
+        "autocast": recording.autocast,
+        "memory": recording.memory,
+        "images_sha256": images_sha256,
+        "schema_version": SCHEMA_VERSION,
+    }
+    return store.fingerprint(inputs | optional_inputs(spec))
+
+
+def optional_inputs(spec: ModelSpec) -> dict[str, Any]:
+    """What decides a snapshot's activations beside the inputs that every snapshot has."""
+    return {} if spec.key is None else {"weights_key": spec.key}

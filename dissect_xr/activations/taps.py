@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dissect_xr.activations.closed import INSIDE, closed_modules
 from dissect_xr.activations.references import shortlist
 from dissect_xr.errors import DissectError
 
@@ -55,7 +56,8 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
     DissectError
         If the model fails on this input.
     """
-    names = _names(model)
+    closed = closed_modules(model)
+    names = [name for name in _names(model) if name not in closed]
     outputs: list[tuple[str, object]] = []
 
     def collect(layer: str, output: object) -> None:
@@ -65,10 +67,11 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
         try:
             with torch.inference_mode():
                 model(example)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shape = "x".join(map(str, example.shape))
             raise DissectError(f"the model fails on an input of {shape}: {type(error).__name__}: {error}") from error
-    return _classified(names, outputs)
+    found = _classified(names, outputs)
+    return Layers(found.maps, {**found.others, **{name: INSIDE for name in _names(model) if name in closed}})
 
 
 def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]:

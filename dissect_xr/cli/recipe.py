@@ -4,9 +4,11 @@ Knows: the fields, their defaults, overrides, and how `${...}` in texts is repla
 Does not know: how stages run (`run`).
 
 In any text, `${here}` stands for the folder of the recipe, `${out}` for the output directory and `${data}` for the
-field `data`. Relative paths are relative to the working directory, as in other commands.
+field `data`; `~/` at the start of a text is the home folder. Relative paths are relative to the working directory, as
+in other commands.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,6 +101,9 @@ class SnapshotPart(_Part):
     name: str
     step: int = 0
     weights: str | None = None
+    """safetensors, the index of its shards, or a file that torch.save wrote, whatever its suffix"""
+    key: str | None = None
+    """where the state dict lies in the file, such as `ema.module`; None finds the one that fits the model"""
     seed: int | None = None
     metrics: dict[str, float] = {}
 
@@ -252,7 +257,8 @@ def _filled(text: str, words: Mapping[str, str], where: str) -> str:
             raise DissectError(f"{where}: ${{{name}}} is none of {', '.join(sorted(words))}.")
         return words[name]
 
-    return re.sub(r"\$\{(\w*)\}", word, text)
+    filled = re.sub(r"\$\{(\w*)\}", word, text)
+    return os.path.expanduser(filled) if filled == "~" or filled.startswith("~/") else filled
 
 
 def _problems(error: ValidationError) -> str:

@@ -83,7 +83,7 @@ class Run:
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | part.metrics),
-                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed),
+                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed, part.key),
             )
             for part in model.snapshots
         ]
@@ -150,13 +150,14 @@ class Run:
         """What the models of these specs turn out to be; each is loaded once in a run."""
         from dissect_xr.activations.extract import describe
 
-        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._described]
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self.described]
         tasks = [(spec, self.recording) for spec in missing]
-        self._described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
-        return self._described
+        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
+        return self.described
 
     @cached_property
-    def _described(self) -> dict[ModelSpec, "Described"]:
+    def described(self) -> dict[ModelSpec, "Described"]:
+        """What the models turned out to be that were loaded so far."""
         return {}
 
     def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> "Extraction":

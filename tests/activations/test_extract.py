@@ -259,7 +259,7 @@ def test_recording_on_processes_gives_the_same_bits(url, probe, processes, tmp_p
 
 
 def test_the_model_and_torch_are_left_as_they_were(url, probe):
-    model, threads = record.cached_model(SPEC, "cpu"), torch.get_num_threads()
+    model, threads = record.cached(SPEC, "cpu").model, torch.get_num_threads()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run(url, probe)
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in state.items())
