@@ -6,7 +6,7 @@ Does not know: how the activations of a block are computed (`record`).
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ import torch
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
-from dissect_xr.activations.record import ExtractTask, extract_block
+from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
+from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
-from dissect_xr.activations.sources import cached
+from dissect_xr.activations.sources import cached, seeded
 from dissect_xr.activations.store import (
     LayerShape,
     check_layer_names,
+    check_levels,
     create_layer,
     create_root,
     in_one_snapshot,
@@ -57,21 +59,37 @@ class Described:
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
-    """The layers of the task's model, which is loaded for this; runs on a worker that can run the model."""
+    """The layers of the task's model, which is loaded for this; runs on a worker that can run the model.
+
+    Raises
+    ------
+    DissectError
+        If the model cannot be loaded, fails, has no such layer, or has one that does not repeat (`repeats`).
+    """
     spec, recording = task
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = cached(spec, device)
-    model = loaded.model
-    size = recording.preprocess.size
-    example = to_input(recording.preprocess, np.zeros((1, *size, 3), np.uint8), device=device)
-    available = map_layers(model, example)
-    patterns = "all" if recording.layers == ("all",) else list(recording.layers)
-    names = select_layers(available, patterns)
-    check_layer_names(names)
-    traced = trace_geometry(model, names, size, channels=example.shape[1])
-    geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
-    maps = {name: available.maps[name] for name in names}
+    with seeded(0, device):
+        maps, geometry = _described(loaded.model, recording, device)
     return Described(maps, geometry, loaded.sha256, loaded.said)
+
+
+def _described(
+    model: torch.nn.Module, recording: Recording, device: str
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, Any]]:
+    """The maps of the layers, and the attributes of their geometry."""
+    size = recording.preprocess.size
+    inputs = partial(to_input, recording.preprocess, device=device)
+    example = inputs(np.zeros((1, *size, 3), np.uint8))
+    available = map_layers(model, example)
+    names = select_layers(available, "all" if recording.layers == ("all",) else list(recording.layers))
+    check_layer_names(names)
+    maps = {name: available.maps[name] for name in names}
+    if not recording.allow_nondeterministic:
+        with autocast(device, recording.autocast):
+            check_repeats(model, inputs, size, maps, batch=recording.batch)
+    traced = trace_geometry(model, names, size, channels=example.shape[1])
+    return maps, {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
 
 
 @dataclass(frozen=True)
@@ -160,7 +178,7 @@ class Extraction:
             "geometry": self.described.geometry,
             "schema_version": SCHEMA_VERSION,
         }
-        return found | optional_inputs(self.spec)
+        return found | optional_inputs(self.spec, self.recording)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -175,6 +193,7 @@ class Extraction:
                 self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers, root,
                 self.images[i : i + block], i, self.recording.batch, self.recording.device, self.recording.threads,
                 self.recording.autocast, self.fingerprint, self.described.weights,
+                self.recording.allow_nondeterministic,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip
@@ -226,7 +245,8 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     Raises
     ------
     DissectError
-        If the store holds this snapshot with other inputs, or an activation is not finite.
+        If the store holds this snapshot with other inputs, an activation is not finite, a layer's maps change their
+        size, or all activations of a layer are too small for the dtype.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
     url, fingerprint = extraction.url, extraction.fingerprint
@@ -245,6 +265,8 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
             bar.advance(len(task.images))
+    noted = ((store.marker(url, task.key) or {"note": {}})["note"] for task in tasks)
+    check_levels((note.get("faint", {}) for note in noted), extraction.recording.dtype)
     note = {"layers": [layer.name for layer in extraction.layers], SEAL: seal(url, name)}
     depends_on = [f"{name}/created", *(task.key for task in tasks)]
     store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)

@@ -156,6 +156,9 @@ class Recording:
     """torch threads of a task; None leaves torch's own choice"""
     autocast: str | None = None
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
+    allow_nondeterministic: bool = False
+    """whether the model may draw random numbers, or compute an image in another way beside other images; every image
+    block is then seeded, and a resumed run must not change `batch` either"""
 
     def __post_init__(self) -> None:
         if self.autocast is not None and self.autocast not in AUTOCASTS:
@@ -184,9 +187,12 @@ def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) ->
         "images_sha256": images_sha256,
         "schema_version": SCHEMA_VERSION,
     }
-    return store.fingerprint(inputs | optional_inputs(spec))
+    return store.fingerprint(inputs | optional_inputs(spec, recording))
 
 
-def optional_inputs(spec: ModelSpec) -> dict[str, Any]:
+def optional_inputs(spec: ModelSpec, recording: Recording) -> dict[str, Any]:
     """What decides a snapshot's activations beside the inputs that every snapshot has."""
-    return {} if spec.key is None else {"weights_key": spec.key}
+    found: dict[str, Any] = {} if spec.key is None else {"weights_key": spec.key}
+    if recording.allow_nondeterministic:
+        found |= {"allow_nondeterministic": True, "batch": recording.batch}
+    return found

@@ -63,7 +63,7 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
     def collect(layer: str, output: object) -> None:
         outputs.append((layer, _map_shape(output, len(example)) or _description(output)))
 
-    with _evaluating(model), _buffers_kept(model), _hooks(model, names, collect):
+    with _evaluating(model), buffers_kept(model), _hooks(model, names, collect):
         try:
             with torch.inference_mode():
                 model(example)
@@ -186,7 +186,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Give the model its buffers back after the `with` block, with the values that they had before."""
     kept = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()

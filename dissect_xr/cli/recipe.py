@@ -144,6 +144,8 @@ class ActivationsPart(_Part):
     threads: int | None = Field(default=None, ge=1, le=1024)
     autocast: Literal["bfloat16", "float16"] | None = None
     """dtype of torch.autocast in the forward pass; null: no autocast"""
+    allow_nondeterministic: bool = False
+    """whether the model may draw random numbers or depend on the batch: every image block is then seeded"""
 
 
 class DissectPart(_Part):

@@ -69,6 +69,11 @@ CODE = {
     ),
     "compiled": ("import torch\nmodel = torch.compile(model)", "is compiled, which hooks cannot enter"),
     "lazy": ("model = nn.Sequential(nn.LazyConv2d(2, 3))", "has Lazy layers that have not seen an input: 0"),
+    "dropout": ("model.second[1] = nn.Sequential(Noise())", "layer second does not repeat"),
+    "statistics": (
+        "model.second[1] = nn.BatchNorm2d(6, track_running_stats=False)",
+        "layer second gives an image other",
+    ),
     "exit": ("raise SystemExit(3)", "failed: SystemExit: 3"),
 }
 

@@ -50,6 +50,7 @@ def test_defaults_are_the_papers(recipe: Path) -> None:
         ("probe={kind: digits, count: 10}", lambda r: isinstance(r.probe, DigitsProbe) and r.probe.count == 10),
         ("layers=[conv*]", lambda r: r.layers == ["conv*"]),
         ("model.snapshots.1.key=ema.module", lambda r: r.model.snapshots[1].key == "ema.module"),
+        ("activations.allow_nondeterministic=true", lambda r: r.activations.allow_nondeterministic),
     ],
 )
 def test_an_override_reaches(recipe: Path, override: str, read: object) -> None:
