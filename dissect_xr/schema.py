@@ -5,9 +5,11 @@ Does not know: shapes, chunks, or how anything is computed.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import xarray as xr
 
@@ -164,6 +166,7 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "metrics": "accuracy, loss, ... at this step",
                 "inputs": "all that makes the activations: model, weights, code, preprocessing, layers, geometry",
                 "batch": "images of a forward pass",
+                "weights_said": "how the weights were found in their file: key, what was taken off names, passed over",
                 "request_sha256": "of what was asked for, as far as it is known without the model",
             },
         ),
@@ -213,6 +216,29 @@ STORES: Mapping[str, tuple[Group, ...]] = {
     ),
 }
 """Store -> its groups. A group's attribute `coordinates` lists variables that are coordinates but no dim's own."""
+
+
+def layer_path(snapshot: str, layer: str) -> str:
+    """The path of a layer's group. What a path cannot hold is written as ``%`` and two hexadecimal digits.
+
+    Examples
+    --------
+    >>> layer_path("last", "layer4.1.conv2"), layer_path("last", "inception_4e/output")
+    ('last/layer4.1.conv2', 'last/inception_4e%2Foutput')
+    """
+    escaped = re.sub(r"^\.|^_(?=_)|[%/\\\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", layer)
+    return f"{snapshot}/{escaped}"
+
+
+def layer_of(path: str) -> str:
+    """The layer whose group, or any path below it, this is: the second part of the path.
+
+    Examples
+    --------
+    >>> layer_of("last/inception_4e%2Foutput/activation")
+    'inception_4e/output'
+    """
+    return unquote(path.split("/")[1])
 
 
 def check_version(attrs: Mapping[str, Any], where: str) -> None:

@@ -6,7 +6,7 @@ Does not know: how the activations of a block are computed (`record`).
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,15 @@ import torch
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
-from dissect_xr.activations.record import ExtractTask, extract_block
+from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
-from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
-from dissect_xr.activations.sources import cached_model, cached_weights
+from dissect_xr.activations.repeats import check_repeats
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
+from dissect_xr.activations.sources import cached, seeded
 from dissect_xr.activations.store import (
     LayerShape,
+    check_layer_names,
+    check_levels,
     create_layer,
     create_root,
     in_one_snapshot,
@@ -52,21 +55,42 @@ class Described:
     """attributes of each layer's geometry, or the reason why it has none"""
     weights: str
     """sha256"""
+    said: tuple[str, ...] = ()
+    """how the weights were found in their file, where that is to be said"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
-    """The layers of the task's model, which is loaded for this; runs on a worker that can run the model."""
+    """The layers of the task's model, which is loaded for this; runs on a worker that can run the model.
+
+    Raises
+    ------
+    DissectError
+        If the model cannot be loaded, fails, has no such layer, or has one that does not repeat (`repeats`).
+    """
     spec, recording = task
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = cached_model(spec, device)
+    loaded = cached(spec, device)
+    with seeded(0, device):
+        maps, geometry = _described(loaded.model, recording, device)
+    return Described(maps, geometry, loaded.sha256, loaded.said)
+
+
+def _described(
+    model: torch.nn.Module, recording: Recording, device: str
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, Any]]:
+    """The maps of the layers, and the attributes of their geometry."""
     size = recording.preprocess.size
-    example = to_input(recording.preprocess, np.zeros((1, *size, 3), np.uint8), device=device)
+    inputs = partial(to_input, recording.preprocess, device=device)
+    example = inputs(np.zeros((1, *size, 3), np.uint8))
     available = map_layers(model, example)
-    patterns = "all" if recording.layers == ("all",) else list(recording.layers)
-    names = select_layers(available, patterns)
+    names = select_layers(available, "all" if recording.layers == ("all",) else list(recording.layers))
+    check_layer_names(names)
+    maps = {name: available.maps[name] for name in names}
+    if not recording.allow_nondeterministic:
+        with autocast(device, recording.autocast):
+            check_repeats(model, inputs, size, maps, batch=recording.batch)
     traced = trace_geometry(model, names, size, channels=example.shape[1])
-    geometry = {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
-    return Described({name: available.maps[name] for name in names}, geometry, cached_weights(spec, device))
+    return maps, {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
 
 
 @dataclass(frozen=True)
@@ -142,7 +166,7 @@ class Extraction:
     @property
     def inputs(self) -> dict[str, Any]:
         """Everything that determines the activations. It is stored, and compared when a run is resumed."""
-        return {
+        found = {
             "factory": self.spec.factory.rpartition("/")[2],
             "kwargs": json.loads(self.spec.kwargs),
             "weights_sha256": self.described.weights,
@@ -155,6 +179,7 @@ class Extraction:
             "geometry": self.described.geometry,
             "schema_version": SCHEMA_VERSION,
         }
+        return found | optional_inputs(self.spec, self.recording)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,7 +194,7 @@ class Extraction:
                 self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers,
                 folder.of(self.images[i : i + block]), self.images[i : i + block], i, self.recording.batch,
                 self.recording.device, self.recording.threads, self.recording.autocast, self.fingerprint,
-                self.described.weights,
+                self.described.weights, self.recording.allow_nondeterministic,
             )
             for i in range(0, len(self.images), block)
         ]  # fmt: skip
@@ -222,7 +247,8 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     Raises
     ------
     DissectError
-        If the store holds this snapshot with other inputs, or an activation is not finite.
+        If the store holds this snapshot with other inputs, an activation is not finite, a layer's maps change their
+        size, or all activations of a layer are too small for the dtype.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
     url, fingerprint = extraction.url, extraction.fingerprint
@@ -241,6 +267,8 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
             bar.advance(len(task.images))
+    noted = ((store.marker(url, task.key) or {"note": {}})["note"] for task in tasks)
+    check_levels((note.get("faint", {}) for note in noted), extraction.recording.dtype)
     note = {"layers": [layer.name for layer in extraction.layers], SEAL: seal(url, name)}
     depends_on = [f"{name}/created", *(task.key for task in tasks)]
     store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)
@@ -252,7 +280,9 @@ def check_same(extraction: Extraction) -> None:
     if store.marker(extraction.url, f"{name}/created") is None:
         return
     stored, wanted = store.read_attrs(extraction.url, name)["inputs"], json.loads(json.dumps(extraction.inputs))
-    changed = [f"{key} was {stored.get(key)!r}, is {wanted[key]!r}" for key in wanted if stored.get(key) != wanted[key]]
+    keys = dict.fromkeys([*wanted, *stored])
+    differing = [key for key in keys if stored.get(key) != wanted.get(key)]
+    changed = [f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing]
     if changed:
         raise DissectError(
             f"{extraction.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
@@ -267,6 +297,7 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
     attrs = snapshot_attrs(extraction.snapshot) | {
         "inputs": extraction.inputs,
         "batch": recording.batch,
+        "weights_said": list(extraction.described.said),
         "request_sha256": request_sha256(extraction.spec, recording, extraction.images_sha256),
     }
     units = sum(layer.shape[1] for layer in layers)

@@ -4,6 +4,7 @@ Knows: one task, in which the next images are decoded and finished shards are wr
 Does not know: which tasks there are (`extract`), thresholds or labels.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,13 +19,15 @@ from torch import Tensor
 
 from dissect_xr import store
 from dissect_xr.activations.images import read_image, to_input
+from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.request import ModelSpec, Preprocess
-from dissect_xr.activations.sources import cached_model, cached_weights
-from dissect_xr.activations.store import LayerShape, check_finite
+from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.store import LayerShape, check_finite, smallest_normal
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.probe.folder import Folder
+from dissect_xr.schema import layer_path
 
 DECODERS = 2
 """Threads that decode images beside the forward pass."""
@@ -59,6 +62,8 @@ class ExtractTask:
     fingerprint: str
     weights: str
     """sha256 of the weights that the fingerprint includes"""
+    seeded: bool = False
+    """whether the model may draw random numbers, and depend on the batch"""
 
     @property
     def key(self) -> str:
@@ -69,6 +74,11 @@ class ExtractTask:
     def what(self) -> str:
         """The task's name in messages."""
         return f"activations of {self.snapshot}, images {self.images[0]} to {self.images[-1]} ({len(self.images)})"
+
+    @property
+    def seed(self) -> int:
+        """Seed of the block, where the model may draw random numbers."""
+        return int.from_bytes(hashlib.sha256(f"{self.fingerprint} {self.start}".encode()).digest()[:8], "little") // 2
 
 
 def extract_block(task: ExtractTask) -> None:
@@ -82,17 +92,18 @@ def extract_block(task: ExtractTask) -> None:
         return
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
-        model = cached_model(task.spec, device)
-        if cached_weights(task.spec, device) != task.weights:
+        loaded = cached(task.spec, device)
+        if loaded.sha256 != task.weights:
             raise DissectError(
                 f"{task.spec.weights or task.spec.factory}: the weights changed while {task.snapshot} was extracted. "
                 "Keep each snapshot's weights in a file of its own, and run again under another name."
             )
         host = HostMaps(task, pinned=device.startswith("cuda"))
-        with ThreadPoolExecutor(WRITERS) as background:
+        random = seeded(task.seed, device) if task.seeded else nullcontext()
+        with random, ThreadPoolExecutor(WRITERS) as background:
             written: list[Future[None]] = []
             for first, pixels in _batches(task):
-                for begin, part in _run_in_parts(model, task, device, first, pixels, host):
+                for begin, part in _run_in_parts(loaded.model, task, device, first, pixels, host):
                     host.check(task, begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
             for future in written:
@@ -100,6 +111,8 @@ def extract_block(task: ExtractTask) -> None:
         for name, values in (("peak", host.peaks), ("mean", host.means)):
             writer.write(f"{task.snapshot}/{name}", (task.start, 0), values.numpy())
         note["batch"] = host.batch
+        if faint := host.faint:
+            note["faint"] = faint
 
 
 class HostMaps:
@@ -119,15 +132,22 @@ class HostMaps:
         self.peak = {name: self.peaks[:, mine] for name, mine in columns.items()}
         self.mean = {name: self.means[:, mine] for name, mine in columns.items()}
         self._small: list[tuple[Tensor, Tensor]] = []
+        self._largest = dict.fromkeys(self.maps, 0.0)
+        self._sizes: list[tuple[str, Tensor]] = []
+        self._normal = smallest_normal(task.layers[0].dtype)
         self.filled = 0
         self._images_written = dict.fromkeys(self.maps, 0)
 
-    def take(self, first: int, layer: str, output: Tensor) -> None:
-        """Cast a layer's output (batch, unit, y, x) to the stored dtype and copy it to host memory.
+    def take(self, first: int, count: int, layer: str, output: Tensor) -> None:
+        """Cast a layer's output (batch, unit, y, x) of `count` images to the stored dtype and copy it to host memory.
 
         `peak` and `mean` are computed from the values after the cast.
         """
-        span = slice(first, first + len(output))
+        check_size(layer, output, count, tuple(self.maps[layer].shape[1:]), "for a blank image")
+        if self._largest[layer] < self._normal:  # which it is not after the first batch, as a rule
+            low, high = output.detach().aminmax()
+            self._sizes.append((layer, torch.maximum(-low, high)))
+        span = slice(first, first + count)
         maps, peak, mean = (of[layer][span] for of in (self.maps, self.peak, self.mean))
         if output.device.type == "cpu":
             maps.copy_(output.detach())
@@ -140,16 +160,24 @@ class HostMaps:
         self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
 
     def settle(self, device: str) -> None:
-        """Wait until the copies are complete, and copy the peaks and means to host memory."""
+        """Wait until the copies are complete, and copy what is small to host memory."""
         for target, source in self._small:
             target.copy_(source)
-        self._small.clear()
+        for layer, size in self._sizes:
+            self._largest[layer] = max(self._largest[layer], float(size))
+        self.drop()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
 
     def drop(self) -> None:
-        """Discard the peaks and means of a batch that did not fit into the device's memory."""
+        """Discard what is small of a batch: it did not fit into the device's memory, or is on the host."""
         self._small.clear()
+        self._sizes.clear()
+
+    @property
+    def faint(self) -> dict[str, float]:
+        """Layer -> its largest absolute activation, where that is below the smallest normal number of the dtype."""
+        return {layer: largest for layer, largest in self._largest.items() if largest < self._normal}
 
     def check(self, task: ExtractTask, first: int, count: int) -> None:
         """Raise if a value of the batch is not finite; otherwise count the batch as filled."""
@@ -168,7 +196,7 @@ class HostMaps:
                 if last > self.filled:
                     break
                 self._images_written[layer.name] = last
-                path = f"{task.snapshot}/{layer.name}/activation"
+                path = f"{layer_path(task.snapshot, layer.name)}/activation"
                 yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
 
 
@@ -196,11 +224,16 @@ def _run_in_parts(
         part = pixels[done : done + host.batch]
         try:
             batch = to_input(task.preprocess, part, device=device)
-            with _autocast(device, task.autocast):
-                forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
+            with autocast(device, task.autocast):
+                forward(model, batch, names, lambda *taken: host.take(first + done, len(part), *taken))  # noqa: B023
             host.settle(device)
         except torch.OutOfMemoryError:
             host.drop()
+            if task.seeded and host.batch > 1:
+                raise DissectError(
+                    f"a batch of {len(part)} images does not fit into the memory of {device}, and a smaller one would "
+                    "give other numbers, since the model may depend on the batch. Choose a smaller batch."
+                ) from None
             if host.batch == 1:
                 raise
             host.batch = (host.batch + 1) // 2
@@ -211,7 +244,8 @@ def _run_in_parts(
         done += len(part)
 
 
-def _autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+def autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+    """`torch.autocast` to a dtype on a device; None for no autocast."""
     if dtype is None:
         return nullcontext()
     return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))

@@ -1,7 +1,7 @@
 """Functions that a recipe names: "package.module:function" or "path/to/file.py:function".
 
 Knows: how either form is imported, and the error for a name that does not exist.
-Does not know: what the function is for: a model factory or preprocessing.
+Does not know: what the function is for: a model factory or preprocessing; which files lie beside it (`neighbours`).
 """
 
 import hashlib
@@ -10,34 +10,34 @@ import importlib.util
 import os
 import pkgutil
 import sys
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dissect_xr.activations.neighbours import LOADING, code_sha256, importable, neighbours
 from dissect_xr.errors import DissectError
-
-# Without the lock, one thread could use a module while another thread is still executing its file.
-_LOADING = threading.RLock()
 
 
 def resolve(reference: str) -> Callable[..., Any]:
     """The function or class that a reference names.
 
     A file becomes a module whose name contains a digest of its path and content. So a file is executed once, again only
-    after it was edited, and two files with the same name are two modules. Its folder is not added to `sys.path`.
+    after it was edited, and two files with the same name are two modules. It may import the files beside it
+    (`neighbours`); its folder is not added to `sys.path`.
 
     Parameters
     ----------
     reference
-        ``"package.module:function"``, or ``"path/to/file.py:function"`` relative to the working directory.
+        ``"package.module:function"``, or ``"path/to/file.py:function"`` relative to the working directory; ``~`` is the
+        home folder.
 
     Raises
     ------
     DissectError
-        If the module, file or function does not exist, or importing it fails.
+        If the module, file or function does not exist, or importing it fails or tries to end the program.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def resolve(reference: str) -> Callable[..., Any]:
         raise DissectError(
             f"{reference!r} names no function: expected 'package.module:function' or 'path/to/file.py:function'"
         )
-    module = _file_module(Path(source)) if source.endswith(".py") else _named_module(source)
+    module = _file_module(Path(source).expanduser()) if source.endswith(".py") else _named_module(source)
     found = getattr(module, name, None)
     if found is None:
         raise DissectError(f"{source} has no {name!r}: there is {shortlist(_public_callables(module))}")
@@ -85,10 +85,25 @@ def reference_to(found: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
+def imports_of(reference: str) -> AbstractContextManager[None]:
+    """Inside the `with` block, imports find the files beside the file that a reference names."""
+    file = _file(reference)
+    return nullcontext() if file is None else importable(file)
+
+
 def source_sha256(reference: str | None) -> str | None:
-    """sha256 of the file that a reference names; None for a function of a module, or if the file does not exist."""
-    path = Path((reference or "").rpartition(":")[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else None
+    """sha256 of the file that a reference names, and of the files beside it that it imports.
+
+    None for a function of a module, or if the file does not exist.
+    """
+    file = _file(reference)
+    return None if file is None else code_sha256(file)
+
+
+def _file(reference: str | None) -> Path | None:
+    """The file that a reference names, if it names one that is there."""
+    path = Path((reference or "").rpartition(":")[0]).expanduser()
+    return path if path.suffix == ".py" and path.is_file() else None
 
 
 def file_sha256(path: str | Path) -> str:
@@ -130,34 +145,63 @@ def shortlist(names: Iterable[str], limit: int = 12) -> str:
 
 def _file_module(path: Path) -> ModuleType:
     try:
-        content = path.read_bytes()
+        path.read_bytes()
     except OSError as error:
         siblings = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise DissectError(
             f"{path} cannot be read ({error.strerror}): {path.parent} holds {shortlist(siblings)}"
         ) from error
-    digest = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
+    digest = hashlib.sha256(f"{path.resolve()} {code_sha256(path)}".encode()).hexdigest()[:16]
     name = f"_dissect_xr_{path.stem}_{digest}"
-    with _LOADING:
+    with LOADING:
         if name in sys.modules:
             return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path)
+        # Relative imports need a package: the file itself becomes one, to which the modules of its folder belong.
+        relative = any(not other[0] for other in neighbours(path))
+        inside = [str(path.parent.resolve())] if relative else None
+        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
         if spec is None or spec.loader is None:
             raise DissectError(f"{path} is not a Python file: expected a name that ends with .py")
         module = importlib.util.module_from_spec(spec)
         # Dataclasses and pickle look up a module by its name, during its execution and later.
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
+            with _contained(str(path)), importable(path):
+                spec.loader.exec_module(module)
+        except BaseException as error:
+            for left in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+                del sys.modules[left]
+            if isinstance(error, DissectError) or not isinstance(error, Exception):
+                raise
             raise DissectError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         return module
 
 
+@contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Import code of users in the `with` block: it sees no arguments of this program, and cannot end it.
+
+    With the arguments in `sys.argv`, `parse_args()` would take them for its own, or end the program because it does
+    not know them; and a worker process has others.
+    """
+    given, sys.argv = sys.argv, [what]
+    try:
+        yield
+    except SystemExit as error:
+        raise DissectError(
+            f"{what} ends the program when it is imported (exit code {error.code!r}): expected code that only defines "
+            "the model. Put what it runs, such as sys.exit() and parse_args(), below `if __name__ == '__main__':`."
+        ) from error
+    finally:
+        sys.argv = given
+
+
 def _named_module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with LOADING, _contained(f"module {name}"):
+            return importlib.import_module(name)
+    except DissectError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise DissectError(f"module {name} cannot be imported: it needs {error.name}. Install that.") from error

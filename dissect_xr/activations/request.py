@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dissect_xr import store
-from dissect_xr.activations.references import file_sha256, reference_to, source_sha256
+from dissect_xr.activations.checkpoints.files import weights_sha256
+from dissect_xr.activations.references import reference_to, source_sha256
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
@@ -57,9 +58,16 @@ class ModelSpec:
     kwargs: str = "{}"
     """Keyword arguments of the factory, a JSON object with sorted keys."""
     weights: str | None = None
-    """Path of a ``.safetensors``, ``.pt`` or ``.pth`` file; None keeps the random weights."""
+    """Path of a file of weights: safetensors, the index of its shards, or what torch.save wrote; None keeps the random
+    weights."""
     seed: int | None = None
     """Seed of the random weights; None means 0."""
+    key: str | None = None
+    """Where the state dict lies in the file, such as ``ema.module``; None finds the one that fits the model."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.weights is None:
+            raise DissectError(f"key {self.key!r}: says where in a file weights lie. Name the file (weights), too.")
 
     @classmethod
     def of(
@@ -68,6 +76,7 @@ class ModelSpec:
         kwargs: Mapping[str, Any] | None = None,
         weights: str | Path | None = None,
         seed: int | None = None,
+        key: str | None = None,
     ) -> Self:
         """Spec from ordinary arguments; `factory` may be a class or function that workers can import by its name.
 
@@ -92,6 +101,7 @@ class ModelSpec:
             text,
             None if weights is None else str(weights),
             seed,
+            key,
         )
 
 
@@ -164,6 +174,9 @@ class Recording:
     """torch threads of a task; None leaves torch's own choice"""
     autocast: str | None = None
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
+    allow_nondeterministic: bool = False
+    """whether the model may draw random numbers, or compute an image in another way beside other images; every image
+    block is then seeded, and a resumed run must not change `batch` either"""
 
     def __post_init__(self) -> None:
         given: Any = self.layers
@@ -181,18 +194,25 @@ def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) ->
 
     Weights count by the bytes of their file, or by the seed, and code by the bytes of the files that are named.
     """
-    return store.fingerprint(
-        {
-            "factory": spec.factory.rpartition("/")[2],
-            "kwargs": json.loads(spec.kwargs),
-            "weights": spec.seed or 0 if spec.weights is None else file_sha256(spec.weights),
-            "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
-            "preprocess": recording.preprocess.parameters,
-            "layers": list(recording.layers),
-            "dtype": recording.dtype,
-            "autocast": recording.autocast,
-            "memory": recording.memory,
-            "images_sha256": images_sha256,
-            "schema_version": SCHEMA_VERSION,
-        }
-    )
+    inputs = {
+        "factory": spec.factory.rpartition("/")[2],
+        "kwargs": json.loads(spec.kwargs),
+        "weights": spec.seed or 0 if spec.weights is None else weights_sha256(spec.weights),
+        "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
+        "preprocess": recording.preprocess.parameters,
+        "layers": list(recording.layers),
+        "dtype": recording.dtype,
+        "autocast": recording.autocast,
+        "memory": recording.memory,
+        "images_sha256": images_sha256,
+        "schema_version": SCHEMA_VERSION,
+    }
+    return store.fingerprint(inputs | optional_inputs(spec, recording))
+
+
+def optional_inputs(spec: ModelSpec, recording: Recording) -> dict[str, Any]:
+    """What decides a snapshot's activations beside the inputs that every snapshot has."""
+    found: dict[str, Any] = {} if spec.key is None else {"weights_key": spec.key}
+    if recording.allow_nondeterministic:
+        found |= {"allow_nondeterministic": True, "batch": recording.batch}
+    return found

@@ -10,19 +10,33 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from dissect_xr.activations.references import file_sha256, resolve, source_sha256
+from dissect_xr.activations.checkpoints import files
+from dissect_xr.activations.checkpoints.read import detail
+from dissect_xr.activations.checkpoints.weights import fit_weights, read_weights, tensors_sha256
+from dissect_xr.activations.closed import check_open
+from dissect_xr.activations.references import imports_of, resolve, source_sha256
 from dissect_xr.activations.request import ModelSpec
-from dissect_xr.activations.weights import detail, fit_weights, read_weights, tensors_sha256
 from dissect_xr.errors import DissectError
 
-# A factory draws from the random generators of the process: two builds at once would disturb each other's weights.
-_BUILDING = threading.RLock()
+# Code of users draws from the random generators of the process: two at once would disturb each other's numbers.
+_DRAWING = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and what is known of its weights."""
+
+    model: nn.Module
+    sha256: str
+    """of the file of weights, or of all tensors of a randomly initialised model"""
+    said: tuple[str, ...]
+    """how the weights were found in their file, where that is to be said"""
 
 
 def load_model(spec: ModelSpec) -> nn.Module:
@@ -34,23 +48,40 @@ def load_model(spec: ModelSpec) -> nn.Module:
     Raises
     ------
     DissectError
-        If the factory fails or returns no `nn.Module`, or the weights cannot be read safely or do not fit the model.
+        If the factory fails or returns no module that hooks can enter, or the weights cannot be read safely or do not
+        fit the model.
     """
+    return load(spec).model
+
+
+def load(spec: ModelSpec) -> Loaded:
+    """The model of a spec, as `load_model` gives it, and what is known of its weights."""
+    model = _built(spec)
+    said: tuple[str, ...] = ()
+    if spec.weights is not None:
+        said = fit_weights(model, read_weights(spec.weights, key=spec.key))
+    try:
+        model = model.eval()
+    except Exception as error:
+        raise DissectError(f"{spec.factory}: the model cannot be put into eval mode: {detail(error)}") from error
+    return Loaded(model, weights_sha256(spec, model), said)
+
+
+def _built(spec: ModelSpec) -> nn.Module:
+    """What the factory returns."""
     factory, seed = resolve(spec.factory), spec.seed or 0
     kwargs = json.loads(spec.kwargs)
     if not -(2**63) <= seed < 2**64:
         raise DissectError(f"seed {seed}: expected a whole number that fits 64 bits")
-    with _BUILDING, _seeded(seed):
+    with seeded(seed), imports_of(spec.factory):
         try:
             model = factory(**kwargs)
-        except Exception as error:
+        except DissectError:
+            raise
+        except (Exception, SystemExit) as error:
             given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
             raise DissectError(f"{spec.factory}({given}) failed: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise DissectError(f"{spec.factory} returned a {type(model).__name__}, expected a torch.nn.Module")
-    if spec.weights is not None:
-        fit_weights(model, read_weights(spec.weights), source=spec.weights)
-    return model.eval()
+    return check_open(model, spec.factory)
 
 
 def cached_model(spec: ModelSpec, device: str) -> nn.Module:
@@ -59,49 +90,51 @@ def cached_model(spec: ModelSpec, device: str) -> nn.Module:
     A file of weights or code that has changed is read again. Threads share one model, so run one forward pass at a time
     per model, and do not change its weights.
     """
-    return _cached(spec, device)[0]
+    return cached(spec, device).model
 
 
-def cached_weights(spec: ModelSpec, device: str) -> str:
-    """`weights_sha256` of the model that `cached_model` returns, computed when it was loaded."""
-    return _cached(spec, device)[1]
-
-
-def _cached(spec: ModelSpec, device: str) -> tuple[nn.Module, str]:
-    stamp: tuple[object, ...] = (source_sha256(spec.factory),)
-    if spec.weights is not None and Path(spec.weights).is_file():
-        stamp += (Path(spec.weights).stat().st_mtime_ns, Path(spec.weights).stat().st_size)
-    with _BUILDING:
-        return _model_on(spec, device, stamp)
+def cached(spec: ModelSpec, device: str) -> Loaded:
+    """The model that `cached_model` returns, and what was known of its weights when it was loaded."""
+    stamp = () if spec.weights is None else files.stamp(spec.weights)
+    with _DRAWING:
+        return _model_on(spec, device, (source_sha256(spec.factory), *stamp))
 
 
 def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
     """Hex sha256 of the weights file, or of all tensors of a randomly initialised model."""
-    return file_sha256(spec.weights) if spec.weights is not None else tensors_sha256(model.state_dict())
+    return tensors_sha256(model.state_dict()) if spec.weights is None else files.weights_sha256(spec.weights)
 
 
 @functools.lru_cache(maxsize=2)
-def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> tuple[nn.Module, str]:
-    model = load_model(spec)
-    digest = weights_sha256(spec, model)
+def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> Loaded:
+    loaded = load(spec)
     try:
-        torch.empty(0, device=device)  # fails for a missing device, which moving a model without weights would not
-        return model.to(device), digest
+        # Fails for a missing device, which moving a model without weights would not.
+        if torch.empty(0, device=device).is_meta:
+            raise DissectError(f"device {device!r}: computes no values. Choose cpu or cuda.")
+        return Loaded(loaded.model.to(device), loaded.sha256, loaded.said)
     except (RuntimeError, AssertionError) as error:
         raise DissectError(f"the model cannot be moved to device {device!r}: {detail(error)}") from error
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU generators of the process in the `with` block and restore their states after it."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # factories draw from it
-    # Seeds only the CPU generator: torch.manual_seed would also reseed every GPU.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Seed the generators of the CPU, and of the device if it is a GPU; their states come back after the `with` block.
+
+    Other threads that want to seed them wait for the end of the block.
+    """
+    gpus = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    with _DRAWING:
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # factories draw from it
+        # Not torch.manual_seed, which would also reseed every other GPU.
+        with torch.random.fork_rng(devices=gpus):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            for gpu in gpus:
+                torch.cuda.default_generators[gpu].manual_seed(seed)
+            try:
+                yield
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, to_json
+from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path, to_json
 
 UNIT_CHUNK = 64
 """Largest number of units in a chunk."""
@@ -26,6 +26,12 @@ CHUNK = 2 * 2**20
 SHARD = 128 * 2**20
 """Largest size of a shard in raw bytes."""
 
+
+TAKEN = ("peak", "mean", "zarr.json")
+"""Names that no layer can have: those of what lies beside the layers of a snapshot."""
+
+LONGEST_NAME = 240
+"""Bytes of a layer's name in paths at most; file systems allow 255, and files being written have longer names."""
 
 ROOT_OBJECTS = 4
 """Objects at the root: its metadata, the names of the images with theirs, a marker."""
@@ -132,6 +138,9 @@ def create_layer(
     `attrs` may hold `images_sha256`, `input_size` and `geometry`. With `keep` the blocks that exist are kept.
     """
     units = layer.shape[1]
+    path = layer_path(snapshot.name, layer.name)
+    if layer.columns is None and path != f"{snapshot.name}/{layer.name}":
+        raise DissectError(f"layer {layer.name!r}: expected a name without '%', backslashes and control characters.")
     unit = store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)])
     columns = None if layer.columns is None else list(layer.columns)
     stored = {"schema_version": SCHEMA_VERSION, "layout": "image, unit, y, x", "columns": columns}
@@ -139,7 +148,28 @@ def create_layer(
     if layer.columns is None:
         arrays += summary_specs(layer.shape[0], units, layer.block, layer.dtype)
     write = store.lay_out if keep else store.create
-    return write(url, f"{snapshot.name}/{layer.name}", arrays, stored | dict(attrs), [unit])
+    return write(url, path, arrays, stored | dict(attrs), [unit])
+
+
+def check_layer_names(names: Iterable[str]) -> None:
+    """Raise if a layer's name is one that the snapshot's own arrays have, or is too long for a folder.
+
+    Raises
+    ------
+    DissectError
+        Naming the layer.
+    """
+    for name in names:
+        if name in TAKEN:
+            raise DissectError(
+                f"layer {name}: the store has a {name} of all layers at this place. Name the other layers in `layers`, "
+                "or rename the module."
+            )
+        if len(layer_path("", name).encode()) > LONGEST_NAME:
+            raise DissectError(
+                f"layer {name[:60]}...: its name has {len(name)} characters, too many for the name of a folder. Name "
+                "the other layers in `layers`, or rename the module."
+            )
 
 
 def snapshot_attrs(snapshot: SnapshotInfo) -> dict[str, Any]:
@@ -166,6 +196,48 @@ def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype:
     )
 
 
+def check_levels(blocks: Iterable[Mapping[str, float]], dtype: str) -> None:
+    """Raise if a layer has activations, and all of them are below the smallest normal number of `dtype`.
+
+    Below it, numbers stand at equal distances, and the largest of them keep less than half of their levels; those below
+    6e-8 as float16 become 0, so that units would look dead that are not.
+
+    Parameters
+    ----------
+    blocks
+        Of every image block, layer -> its largest absolute activation as computed, of the layers where that is below
+        the smallest normal number. No block is read after the one in which no such layer is left.
+
+    Raises
+    ------
+    DissectError
+        Naming the layers and the value.
+    """
+    rest = iter(blocks)
+    faint = dict(next(rest, {}))
+    while faint and (block := next(rest, None)) is not None:
+        faint = {layer: max(value, block[layer]) for layer, value in faint.items() if layer in block}
+    faint = {layer: value for layer, value in faint.items() if value > 0}
+    if not faint:
+        return
+    layer, value = max(faint.items(), key=lambda item: item[1])
+    mend = "Store float32 (dtype: float32)" if dtype == "float16" else "Scale the layer's output"
+    raise DissectError(
+        f"layer {layer}: its largest activation of all images is {value:.3g}, but as {dtype} numbers below "
+        f"{smallest_normal(dtype):.3g} lose most of their levels or become 0, and units would look dead. {mend}, in "
+        f"another output directory or under another snapshot name. Such layers: {', '.join(list(faint)[:12])}."
+    )
+
+
+def smallest_normal(dtype: str) -> float:
+    """The smallest number of which `dtype` keeps all digits.
+
+    >>> smallest_normal("float16") == 2.0**-14
+    True
+    """
+    return float(np.finfo(dtype).smallest_normal)
+
+
 def open_activations(url: store.Url) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`).
 
@@ -179,10 +251,10 @@ def open_activations(url: store.Url) -> xr.DataTree:
     for snapshot in sorted({key.split("/")[0] for key in keys if key.endswith("/done")}):
         whole = store.marker(url, f"{snapshot}/done") if f"{snapshot}/done" in keys else None
         alone = sorted(key for key in keys if key.startswith(f"{snapshot}/") and key.endswith("/done"))
-        names = whole["note"]["layers"] if whole is not None else [key.split("/")[1] for key in alone]
+        names = whole["note"]["layers"] if whole is not None else [layer_of(key) for key in alone]
         shared = store.open_lazy(url, snapshot)
         groups[snapshot] = xr.Dataset(attrs=shared.attrs)
-        groups |= {f"{snapshot}/{name}": _open_layer(url, f"{snapshot}/{name}", shared) for name in names}
+        groups |= {path: _open_layer(url, path, shared) for path in (layer_path(snapshot, name) for name in names)}
     return xr.DataTree.from_dict(groups)
 
 
@@ -192,9 +264,7 @@ def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:
     # One Dask chunk per shard: an inner chunk each would make millions of tasks.
     found = store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
     channels = np.arange(found.sizes["unit"])
-    found = found.assign_coords(
-        layer=("unit", np.full(channels.size, path.partition("/")[2])), channel=("unit", channels)
-    )
+    found = found.assign_coords(layer=("unit", np.full(channels.size, layer_of(path))), channel=("unit", channels))
     if (columns := found.attrs["columns"]) is None:
         return found
     summaries = shared[["peak", "mean"]].isel(all_units=slice(*columns)).rename(all_units="unit")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dissect_xr.activations.closed import INSIDE, closed_modules
 from dissect_xr.activations.references import shortlist
 from dissect_xr.errors import DissectError
 
@@ -55,20 +56,22 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
     DissectError
         If the model fails on this input.
     """
-    names = _names(model)
+    closed = closed_modules(model)
+    names = [name for name in _names(model) if name not in closed]
     outputs: list[tuple[str, object]] = []
 
     def collect(layer: str, output: object) -> None:
         outputs.append((layer, _map_shape(output, len(example)) or _description(output)))
 
-    with _evaluating(model), _buffers_kept(model), _hooks(model, names, collect):
+    with _evaluating(model), buffers_kept(model), _hooks(model, names, collect):
         try:
             with torch.inference_mode():
                 model(example)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shape = "x".join(map(str, example.shape))
             raise DissectError(f"the model fails on an input of {shape}: {type(error).__name__}: {error}") from error
-    return _classified(names, outputs)
+    found = _classified(names, outputs)
+    return Layers(found.maps, {**found.others, **{name: INSIDE for name in _names(model) if name in closed}})
 
 
 def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]:
@@ -183,7 +186,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Give the model its buffers back after the `with` block, with the values that they had before."""
     kept = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()

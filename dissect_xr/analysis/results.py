@@ -22,7 +22,7 @@ from dissect_xr import store
 from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.blocks import array_of_blocks
-from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version, from_json
+from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version, from_json, layer_of, layer_path
 
 BLOCK = 32 * 2**20
 """Bytes of intersections in one lazy block: several stored chunks, so that there are ten times fewer tasks."""
@@ -66,7 +66,7 @@ def open_dissection(url: store.Url) -> xr.Dataset:
     snapshots = sorted((one for one in found if one.layers), key=lambda one: (one.step, one.name))
     if not snapshots:
         raise DissectError(f"{url}: expected a dissection, found no finished layer. Run `dissect-xr run RECIPE`.")
-    layers = {f"{one.name}/{name}": layer for one in snapshots for name, layer in one.layers.items()}
+    layers = {layer_path(one.name, name): layer for one in snapshots for name, layer in one.layers.items()}
     shared = store.open_lazy(url)
     check_version(shared.attrs, url)
     root = (store.marker(url, "created") or {"fingerprint": None})["fingerprint"]
@@ -82,9 +82,14 @@ def open_dissection(url: store.Url) -> xr.Dataset:
     other = {path: layer for path, layer in sorted(layers.items()) if layer["anchoring_used"] != wanted}
     joined.attrs = {key: shared.attrs[key] for key in SAME} | {
         "anchoring_fallbacks": json.dumps({path: layer["anchoring_used"] for path, layer in other.items()}),
-        "anchoring_reasons": json.dumps({path: layer["anchoring_reason"] for path, layer in other.items()}),
+        "anchoring_reasons": json.dumps({_shown(path): layer["anchoring_reason"] for path, layer in other.items()}),
     }
     return _ordered(joined)
+
+
+def _shown(path: str) -> str:
+    """The path of a layer with the name that it has in the model."""
+    return f"{path.partition('/')[0]}/{layer_of(path)}"
 
 
 def _snapshot(url: str, name: str) -> _Snapshot:
@@ -93,7 +98,7 @@ def _snapshot(url: str, name: str) -> _Snapshot:
         note = done["note"]
         return _Snapshot(name, note["step"], from_json(note["metrics"]), note["layers"])
     keys = [key for key in store.markers(url, name) if key.count("/") == 2]
-    finished = {key.split("/")[1]: store.marker(url, key) for key in keys if key.endswith("/done")}
+    finished = {layer_of(key): store.marker(url, key) for key in keys if key.endswith("/done")}
     layers = {layer: marker["note"] for layer, marker in finished.items() if marker is not None}
     created = store.marker(url, f"{name}/created")
     begun = set(created["note"]["layers"]) if created is not None else set()
@@ -143,7 +148,7 @@ class _Counts:
             (1, self.fractions, units.stop - units.first, *last), np.nan if self.lacking else 0, self.dtype
         )
         if stop > units.first:
-            array = store.read(self.url, f"{snapshot}/{units.layer}/{self.variable}")
+            array = store.read(self.url, f"{layer_path(snapshot, units.layer)}/{self.variable}")
             key = slice(None), slice(units.first, stop), *([_part(self.rest, index[3])] if self.rest else [])
             values[0, :, : stop - units.first] = array[key]
         return values

@@ -59,6 +59,16 @@ def plan_run(run: Run) -> list[StagePlan]:
     return [_probe_stage(run, probe), *_snapshot_stages(run, probe)]
 
 
+def said_of_weights(run: Run) -> list[str]:
+    """How weights were found in their files, where that is to be said: one line for all snapshots of which it is."""
+    of: dict[str, list[str]] = {}
+    for snapshot, spec in run.snapshots:
+        if (found := run.described.get(spec)) is not None and found.said:
+            of.setdefault("; ".join(found.said), []).append(snapshot.name)
+    more = {said: f" and {len(names) - 1} more snapshots" if len(names) > 1 else "" for said, names in of.items()}
+    return [f"weights of {names[0]}{more[said]}: {said}" for said, names in of.items()]
+
+
 def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
     """Raise if the memory of this machine, or of a worker with a limit, or the disk is too small for the plans.
 

@@ -119,6 +119,7 @@ def run(
     safety = None if dry_run else Safety(verify, break_lock)
     with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
         plans = plan_run(started)
+        _say(started)
         if dry_run:
             _show_plans(plans)
         check_fits(started, plans)
@@ -176,6 +177,7 @@ def extract(
         safety=Safety(break_lock=break_lock),
     ) as started:
         started.extract()
+        _say(started)
         console.print(f"activations: {escape(started.activations_url)}")
 
 
@@ -284,6 +286,13 @@ def _show_plans(plans: Any) -> None:
         disk, memory = f"{plan.disk / 2**20:,.1f} MiB", f"{plan.memory.total / 2**20:,.0f} MiB"
         table.add_row(escape(plan.name), str(plan.tasks), disk, f"{plan.objects:,}", memory)
     console.print(table)
+
+
+def _say(started: "Run") -> None:
+    from dissect_xr.cli.dry_run import said_of_weights
+
+    for line in said_of_weights(started):
+        errors.print(escape(line), soft_wrap=True)
 
 
 def _show(parts: Iterable[RenderableType]) -> None:

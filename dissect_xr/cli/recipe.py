@@ -9,6 +9,7 @@ in other commands.
 """
 
 import copy
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,6 +133,9 @@ class SnapshotPart(_Part):
     name: str
     step: int = 0
     weights: str | None = None
+    """safetensors, the index of its shards, or a file that torch.save wrote, whatever its suffix"""
+    key: str | None = None
+    """where the state dict lies in the file, such as `ema.module`; None finds the one that fits the model"""
     seed: int | None = None
     metrics: dict[str, float | None] = {}
     """null means that it is not known"""
@@ -173,6 +177,8 @@ class ActivationsPart(_Part):
     threads: int | None = Field(default=None, ge=1, le=1024)
     autocast: Literal["bfloat16", "float16"] | None = None
     """dtype of torch.autocast in the forward pass; null: no autocast"""
+    allow_nondeterministic: bool = False
+    """whether the model may draw random numbers or depend on the batch: every image block is then seeded"""
 
 
 class DissectPart(_Part):
@@ -290,7 +296,8 @@ def _filled(text: str, words: Mapping[str, str], where: str) -> str:
             raise DissectError(f"{where}: ${{{name}}} is none of {', '.join(sorted(words))}.")
         return words[name]
 
-    return re.sub(r"\$\{(\w*)\}", word, text)
+    filled = re.sub(r"\$\{(\w*)\}", word, text)
+    return os.path.expanduser(filled) if filled == "~" or filled.startswith("~/") else filled
 
 
 def _problems(error: ValidationError, document: Document) -> str:

@@ -25,7 +25,7 @@ from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.broden import read_broden
 from dissect_xr.probe.readers.masks import MaskFormat, read_masks
 from dissect_xr.probe.skip import without_bad_images
-from dissect_xr.schema import to_json
+from dissect_xr.schema import layer_path, to_json
 from dissect_xr.store import objects
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import Damage
@@ -84,7 +84,7 @@ class Run:
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
-                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed),
+                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed, part.key),
             )
             for part in model.snapshots
         ]
@@ -143,13 +143,14 @@ class Run:
         """What the models of these specs turn out to be; each is loaded once in a run."""
         from dissect_xr.activations.extract import describe
 
-        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._described]
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self.described]
         tasks = [(spec, self.recording) for spec in missing]
-        self._described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
-        return self._described
+        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
+        return self.described
 
     @cached_property
-    def _described(self) -> dict[ModelSpec, "Described"]:
+    def described(self) -> dict[ModelSpec, "Described"]:
+        """What the models turned out to be that were loaded so far."""
         return {}
 
     def extraction(self, snapshot: SnapshotInfo, spec: ModelSpec) -> "Extraction":
@@ -287,7 +288,7 @@ class Run:
         return all(
             is_dissected(
                 self.dissection_url,
-                f"{name}/{layer.name}",
+                layer_path(name, layer.name),
                 layer_fingerprint(extraction.fingerprint, layer.name),
                 probe["fingerprint"],
                 self.method,

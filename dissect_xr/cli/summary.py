@@ -22,7 +22,7 @@ from dissect_xr.analysis.scores import share
 from dissect_xr.analysis.select import category_names
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import CUTOFF
+from dissect_xr.schema import CUTOFF, layer_path
 
 TOP = 3
 """Number of concepts named in a row of the summary."""
@@ -179,7 +179,7 @@ def _activations(url: str, snapshots: Sequence[Snapshot]) -> Table:
         table.add_column(name, justify="right")
     for snapshot in snapshots:
         for layer in snapshot.layers:
-            array = store.read(url, f"{snapshot.name}/{layer}/activation")
+            array = store.read(url, f"{layer_path(snapshot.name, layer)}/activation")
             images, units, height, width = array.shape
             row = snapshot.name, layer, images, units, f"{height} x {width}", array.dtype
             table.add_row(*(escape(str(cell)) for cell in row))

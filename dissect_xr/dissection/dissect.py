@@ -42,6 +42,7 @@ from dissect_xr.parallel.fold import Fold, Steps, run_steps
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.retry import kept_failures
+from dissect_xr.schema import layer_path
 
 
 def dissect(
@@ -130,7 +131,7 @@ def _dissect_snapshot(
         (position, name, fingerprint)
         for position, (name, fingerprint) in enumerate(snapshot.layers.items())
         if name in layers
-        and not is_dissected(out, f"{snapshot.name}/{name}", fingerprint, labels.fingerprint, method, keys)
+        and not is_dissected(out, layer_path(snapshot.name, name), fingerprint, labels.fingerprint, method, keys)
     ]
     if not unfinished and f"{snapshot.name}/done" in keys:
         return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import check_version, from_json
+from dissect_xr.schema import check_version, from_json, layer_of, layer_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class Layer:
     @property
     def path(self) -> str:
         """Its group, of the same name in `activations.zarr` and in `dissection.zarr`."""
-        return f"{self.snapshot}/{self.name}"
+        return layer_path(self.snapshot, self.name)
 
     @property
     def cells(self) -> int:
@@ -130,7 +130,7 @@ def _marked_layers(url: str, snapshot: str, key: str) -> list[tuple[int, str, st
     if key == f"{snapshot}/done":
         names = done["note"]["layers"]
         return [(n, layer, layer_fingerprint(done["fingerprint"], layer)) for n, layer in enumerate(names)]
-    return [(done["note"]["position"], key.split("/")[1], done["fingerprint"])]
+    return [(done["note"]["position"], layer_of(key), done["fingerprint"])]
 
 
 def layer_fingerprint(inputs: str, layer: str) -> str:
@@ -146,7 +146,7 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
     DissectError
         Where its activations are not complete, or another version of this package wrote them.
     """
-    path = f"{snapshot}/{name}"
+    path = layer_path(snapshot, name)
     fingerprint = fingerprint or open_snapshot(url, snapshot).layers.get(name)
     if fingerprint is None:
         raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")

@@ -18,7 +18,7 @@ from dissect_xr.dissection.layers import Layer, Snapshot
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.thresholds import LayerThresholds
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION, to_json
+from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION, layer_of, to_json
 from dissect_xr.store.seal import SEAL, seal
 
 CONCEPT_CHUNK = 2048
@@ -209,7 +209,7 @@ def begin_snapshot(out: str, snapshot: Snapshot, layers: Iterable[str]) -> None:
 def finish_snapshot(out: str, snapshot: Snapshot) -> None:
     """Mark a snapshot whose layers are dissected; the marker says what opening the store needs to know of them."""
     keys = store.markers(out, snapshot.name) - {f"{snapshot.name}/done"}
-    layers = {key.split("/")[1]: store.marker(out, key) for key in keys if key.endswith("/done")}
+    layers = {layer_of(key): store.marker(out, key) for key in keys if key.endswith("/done")}
     summaries = {name: done["note"] for name, done in layers.items() if done is not None}
     store.mark(
         out,

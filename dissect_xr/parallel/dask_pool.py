@@ -9,10 +9,11 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from dissect_xr.errors import DissectError, Failed
+from dissect_xr.parallel.guard import check_main_guard
 from dissect_xr.parallel.resources import MEMORY, Host
 
 POLL = 2.0
@@ -284,10 +285,17 @@ def local(workers: int, gpus: int) -> Iterator[Any]:
     build: Any = SpecCluster  # untyped in distributed
     settings: dict[str, Any] = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}
     settings["distributed.nanny.pre-spawn-environ"] = _environment()
-    with (
-        dask.config.set(settings),
-        build(workers=specs, scheduler=scheduler, silence_logs=40) as cluster,
-        connect(Client, cluster) as client,
-    ):
+    if dask.config.get("distributed.worker.multiprocessing-method") != "fork":
+        check_main_guard()
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        try:
+            cluster = stack.enter_context(build(workers=specs, scheduler=scheduler, silence_logs=40))
+        except RuntimeError as error:
+            raise DissectError(
+                f"{workers + gpus} worker processes could not be started ({error}). What they printed says why; a "
+                'script needs `if __name__ == "__main__":` around what it runs.'
+            ) from error
+        client = stack.enter_context(connect(Client, cluster))
         client.wait_for_workers(workers + gpus)
         yield client

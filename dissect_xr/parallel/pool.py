@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel.dask_pool import DaskPool, connect, local
+from dissect_xr.parallel.guard import contained
 from dissect_xr.parallel.resources import MEMORY, Host, cores
 from dissect_xr.parallel.retry import attempt, check
 
@@ -60,7 +61,7 @@ def run_tasks(
     pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
 ) -> Iterator[tuple[Any, Any]]:
     """Run `function(task)` for every task; yields (task, result) as they finish. The first error ends the run."""
-    for task, result in _run(pool.stream(gpu=gpu), (function,), tasks):
+    for task, result in _run(pool.stream(gpu=gpu), (contained, function), tasks):
         if isinstance(result, Failed):
             raise DissectError(result.message)
         yield task, result
@@ -175,7 +176,8 @@ def open_pool(
     Raises
     ------
     DissectError
-        If arguments exclude each other, no scheduler answers, or `client` is closed.
+        If arguments exclude each other, no scheduler answers, `client` is closed, or a script asks for worker
+        processes outside of ``if __name__ == "__main__":``.
     """
     given = {"scheduler": scheduler is not None, "client": client is not None, "workers or gpus": bool(workers or gpus)}
     if len(names := [name for name, is_given in given.items() if is_given]) > 1:

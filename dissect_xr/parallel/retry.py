@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
+from dissect_xr.parallel.guard import contained
 
 ATTEMPTS = 3
 """How often a task is tried. A `DissectError` is not retried: the user has to mend its cause."""
@@ -35,7 +36,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
     name = _task_name(function, args)
     for n in range(ATTEMPTS):
         try:
-            return function(*args)
+            return contained(function, *args)
         except WriteError as error:
             return Failed(str(error), name, stop=True)
         except DissectError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from dissect_xr import store
 from dissect_xr.report.numbers import UnitLabels
 from dissect_xr.report.source import Source
+from dissect_xr.schema import layer_path
 
 NAMED = 3
 """Concepts that a row of the table names."""
@@ -126,7 +127,8 @@ def _fingerprints(source: Source) -> list[tuple[str, str]]:
             if "weights_sha256" in inputs:
                 found.append((f"weights: {snapshot}", str(inputs["weights_sha256"])))
     for path in source.paths:
-        found.append((f"activations: {path}", str(store.read_attrs(source.dissection, path)["activations_sha256"])))
+        attrs = store.read_attrs(source.dissection, layer_path(*path.split("/", 1)))
+        found.append((f"activations: {path}", str(attrs["activations_sha256"])))
     return found
 
 

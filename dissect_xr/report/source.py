@@ -19,7 +19,7 @@ from dissect_xr.exemplars.masks import Stores
 from dissect_xr.plot.axes import ordered_layers
 from dissect_xr.report.numbers import COUNTS
 from dissect_xr.report.pages import slugs
-from dissect_xr.schema import CUTOFF
+from dissect_xr.schema import CUTOFF, layer_path
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ class Source:
         done = {key.removesuffix("/done") for key in store.markers(self.dissection) if key.endswith("/done")}
         layers = slugs(self.layers)
         return [
-            [f"{snapshot}--{layers[n]}" if f"{name}/{layer}" in done else None for n, layer in enumerate(self.layers)]
+            [
+                f"{snapshot}--{layers[n]}" if layer_path(name, layer) in done else None
+                for n, layer in enumerate(self.layers)
+            ]
             for name, snapshot in zip(self.snapshots, slugs(self.snapshots), strict=True)
         ]
 

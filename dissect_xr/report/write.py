@@ -29,7 +29,7 @@ from dissect_xr.report.overview import overview
 from dissect_xr.report.pages import prepare_folder, write_data, write_page
 from dissect_xr.report.source import Source
 from dissect_xr.report.strips import save, strips, why_none
-from dissect_xr.schema import CUTOFF
+from dissect_xr.schema import CUTOFF, layer_path
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _write_exemplars(source: Source, folder: Path, one: xr.Dataset, numbers: dic
 def _why_none(source: Source, path: str) -> str:
     if not source.exemplars:
         return "none were asked for (--exemplars 0)"
-    return why_none(source.stores, store.read_attrs(source.dissection, path), path)
+    return why_none(source.stores, store.read_attrs(source.dissection, layer_path(*path.split("/", 1))), path)
 
 
 def _navigation(source: Source, index: Sequence[int]) -> dict[str, Any]:

@@ -78,10 +78,8 @@ RECORDING = Recording(PREPROCESS, LAYERS, batch=8, device="cpu", threads=1)
 SPEC = ModelSpec.of(f"{__name__}:Net")
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory):
+def probe_in(folder):
     """A probe of 40 images without labels; only the 23rd starts with a red of 255."""
-    folder = tmp_path_factory.mktemp("probe")
     random = np.random.default_rng(0)
     rows = []
     for image in range(IMAGES):
@@ -95,6 +93,12 @@ def probe(tmp_path_factory):
     url = str(folder / "probe.zarr")
     write_probe(label_set, url, pool=Threads(1), show=False)
     return url
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    """The probe of all these tests."""
+    return probe_in(tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture
@@ -259,7 +263,7 @@ def test_recording_on_processes_gives_the_same_bits(url, probe, processes, tmp_p
 
 
 def test_the_model_and_torch_are_left_as_they_were(url, probe):
-    model, threads = record.cached_model(SPEC, "cpu"), torch.get_num_threads()
+    model, threads = record.cached(SPEC, "cpu").model, torch.get_num_threads()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run(url, probe)
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in state.items())
@@ -370,7 +374,7 @@ class Small:
     def __call__(self, model, batch, layers, sink):
         self.asked.append(len(batch))
         if len(batch) > self.most:
-            self.forward(model, batch[: len(batch) // 2], layers[:1], sink)  # what was copied before is to be forgotten
+            self.forward(model, batch, layers[:1], sink)  # what was copied before is to be forgotten
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
         return self.forward(model, batch, layers, sink)
 

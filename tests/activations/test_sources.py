@@ -16,10 +16,10 @@ from checkout import TESTS
 from torch import nn
 
 from dissect_xr.activations import sources
+from dissect_xr.activations.checkpoints.weights import read_weights
 from dissect_xr.activations.references import file_sha256, resolve
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.activations.sources import cached_model, load_model, weights_sha256
-from dissect_xr.activations.weights import read_weights
 from dissect_xr.errors import DissectError
 
 NETWORKS = str(TESTS / "networks.py")
@@ -172,7 +172,8 @@ def test_a_damaged_file_is_named(suffix: str, saved: Path, tmp_path: Path):
 def test_what_holds_no_weights_is_refused(tmp_path: Path):
     with pytest.raises(DissectError, match="there is no such file"):
         read_weights(tmp_path / "absent.pt")
-    with pytest.raises(DissectError, match=r"expected a \.safetensors, \.pt or \.pth"):
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(DissectError, match=r"is an HDF5 file, as Keras writes it\. Convert it to PyTorch"):
         read_weights(tmp_path / "weights.h5")
     for content, held in (({"epoch": 3, "loss": 0.5}, "holds epoch, loss"), ([1.0], "holds a list"), ({}, "nothing")):
         torch.save(content, tmp_path / "other.pt")
@@ -224,11 +225,12 @@ def test_references_to_nothing_say_what_there_is(reference: str, message: str, t
 def test_a_process_builds_a_model_once(monkeypatch: pytest.MonkeyPatch):
     built: list[ModelSpec] = []
 
-    def counted(spec: ModelSpec) -> nn.Module:
+    def counted(spec: ModelSpec) -> sources.Loaded:
         built.append(spec)
-        return load_model(spec)
+        return load(spec)
 
-    monkeypatch.setattr(sources, "load_model", counted)
+    load = sources.load
+    monkeypatch.setattr(sources, "load", counted)
     found: list[nn.Module] = []
     threads = [threading.Thread(target=lambda: found.append(cached_model(tiny(seed=99), "cpu"))) for _ in range(4)]
     for thread in threads:
@@ -242,6 +244,8 @@ def test_a_process_builds_a_model_once(monkeypatch: pytest.MonkeyPatch):
 def test_an_absent_device_is_an_error():
     with pytest.raises(DissectError, match="'quantum'"):
         cached_model(tiny(), "quantum")
+    with pytest.raises(DissectError, match="device 'meta': computes no values"):
+        cached_model(tiny(), "meta")
 
 
 def test_a_file_is_digested_again_only_where_it_has_changed(tmp_path, monkeypatch):

@@ -255,7 +255,7 @@ def test_weights_that_are_gone_are_named_though_the_run_is_finished(
     assert call("run", *arguments) == 0
     (tmp_path / "weights.pt").unlink()
     assert call("run", *arguments) == 2
-    assert "weights.pt: cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert "weights.pt: there is no such file; " in capsys.readouterr().err
 
 
 def test_workers_beside_a_scheduler_are_expected_and_not_started() -> None:

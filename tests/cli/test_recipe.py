@@ -49,6 +49,8 @@ def test_defaults_are_the_papers(recipe: Path) -> None:
         ("model.snapshots.0.metrics.accuracy=0.5", lambda r: r.model.snapshots[0].metrics == {"accuracy": 0.5}),
         ("probe={kind: digits, count: 10}", lambda r: isinstance(r.probe, DigitsProbe) and r.probe.count == 10),
         ("layers=[conv*]", lambda r: r.layers == ["conv*"]),
+        ("model.snapshots.1.key=ema.module", lambda r: r.model.snapshots[1].key == "ema.module"),
+        ("activations.allow_nondeterministic=true", lambda r: r.activations.allow_nondeterministic),
     ],
 )
 def test_an_override_reaches(recipe: Path, override: str, read: object) -> None:
@@ -74,6 +76,17 @@ def test_an_override_reaches(recipe: Path, override: str, read: object) -> None:
 def test_a_wrong_field_is_named(recipe: Path, override: str, message: str) -> None:
     with pytest.raises(DissectError, match=message.replace("[", r"\[").replace(".", r"\.")):
         load_recipe(recipe, out="run", overrides=["data=d", override])
+
+
+def test_a_tilde_at_the_start_is_the_home_folder(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    model = ["model.factory=~/net.py:Net", "model.snapshots.1.weights=~/b.pt", "model.kwargs.a=a~/b"]
+    loaded = load_recipe(recipe, out="run", overrides=["data=~/labels", *model])
+    assert isinstance(loaded.probe, BrodenProbe)
+    assert loaded.probe.folder == "/home/me/labels/labels"
+    assert loaded.model.factory == "/home/me/net.py:Net"
+    assert loaded.model.snapshots[1].weights == "/home/me/b.pt"
+    assert loaded.model.kwargs == {"a": "a~/b"}
 
 
 def test_missing_data_says_what_is_expected(recipe: Path) -> None:

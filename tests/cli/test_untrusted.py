@@ -119,7 +119,7 @@ def _plain(folder: Path) -> Path:
 
 def test_pickled_weights_are_not_executed(tmp_path):
     torch = pytest.importorskip("torch")
-    from dissect_xr.activations.weights import read_weights
+    from dissect_xr.activations.checkpoints.weights import read_weights
 
     class Malicious:
         def __reduce__(self):
