@@ -16,6 +16,8 @@ from dissect_xr.errors import DissectError
 
 DIMS = ("image", "unit", "y", "x")
 
+EXPECTED = "expected floating-point maps (image, unit, y, x)"
+
 BLOCK = 64 * 2**20
 """About the bytes of a block."""
 
@@ -43,14 +45,12 @@ def blocks_of(name: str, values: Any) -> Iterator[NDArray[Any]]:
             shape = array.shape
         if len(shape) != 4:
             mend = " For one number per unit give values[:, :, None, None]." if len(shape) == 2 else ""
-            raise DissectError(
-                f"layer {name}: expected maps (image, unit, y, x), got an array of {tuple(shape)}.{mend}"
-            )
+            raise DissectError(f"layer {name}: {EXPECTED}, got {getattr(array, 'dtype', '')} {tuple(shape)}.{mend}")
         step = _images_of_a_block(array)
         for start in range(0, max(1, shape[0]), step):
             block = _as_numpy(array[start : start + step])
             if block.dtype.kind != "f":
-                raise DissectError(f"layer {name}: expected floating-point maps, got {block.dtype}.")
+                raise DissectError(f"layer {name}: {EXPECTED}, got {block.dtype} {tuple(shape)}.")
             yield block
 
 

@@ -16,6 +16,7 @@ this, those of ten other networks by 1/200; with the statistics of the batch, th
 much. On a GPU, where float32 may be computed as TF32, and in half precision, ``e`` is 1/64: a quarter of the unit.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -142,22 +143,23 @@ def check_size(layer: str, output: Tensor, images: int, expected: tuple[int, ...
 
 
 def _same_bits(first: Tensor, second: Tensor) -> bool:
-    a, b = (tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in (first, second))
-    return first.shape == second.shape and torch.equal(a, b)
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[first.element_size()]
+    a, b = (tensor.detach().contiguous().flatten() for tensor in (first, second))
+    return first.shape == second.shape and torch.equal(a.view(integers), b.view(integers))
 
 
 def _excess(first: Tensor, second: Tensor) -> float:
     """The largest difference between maps (image, unit, y, x), over what rounding may do."""
     e = FINE if _is_fine(first) else COARSE
-    a, b = (tensor.detach().to(torch.float64).nan_to_num(0, 0, 0) for tensor in (first, second))
-    difference, unit = (_rms(values, (2, 3)) for values in (a - b, a))
-    allowed = 16 * e * unit + 8 * e * _rms(a, (1, 2, 3))[:, None]
+    a, b = (tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (first, second))
+    if not 1e-12 < float(torch.linalg.vector_norm(a)) < 1e12:  # the squares of float32 would underflow or overflow
+        a, b = (tensor.to(torch.float64).nan_to_num(0, 0, 0) for tensor in (a, b))
+    difference, unit = torch.linalg.vector_norm(a - b, dim=(2, 3)), torch.linalg.vector_norm(a, dim=(2, 3))
+    # Sums of squares over the cells of a map; the layer's is the mean over its units.
+    layer = unit.square().mean(1, keepdim=True).sqrt()
+    allowed = 16 * e * unit + 8 * e * layer
     # 0 / 0 is no difference; the smallest number keeps a difference from 0 infinite.
-    return float((difference / allowed.clamp(min=torch.finfo(torch.float64).tiny)).max())
-
-
-def _rms(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return values.square().mean(dims).sqrt()
+    return float((difference / allowed.clamp(min=torch.finfo(allowed.dtype).tiny)).nan_to_num(math.inf).max())
 
 
 def _is_fine(values: Tensor) -> bool:

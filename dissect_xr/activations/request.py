@@ -94,7 +94,7 @@ class ModelSpec:
             text = json.dumps(dict(kwargs or {}), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise DissectError(
-                f"arguments of {factory} must be plain finite numbers, strings and lists: {error}"
+                f"arguments of {factory} must be plain numbers, strings and lists, and finite: {error}"
             ) from error
         return cls(
             factory if isinstance(factory, str) else reference_to(factory),

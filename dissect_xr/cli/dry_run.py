@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 PROBE_OBJECTS = 4
 """Objects of an image block of labels: three arrays and a marker."""
 
-PROBE_ROOT = 26
-"""Objects of a probe besides: metadata of 13 arrays and the root, 7 coordinates, 3 totals and two markers."""
+PROBE_ROOT = 32
+"""Objects of a probe besides: metadata of 16 arrays and the root, 10 coordinates, 3 totals and two markers."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
     )
     blocks = -(-len(probe.rows) // length)
     disk = len(probe.rows) * image_bytes
-    return StagePlan("probe", blocks, disk, blocks * PROBE_OBJECTS + PROBE_ROOT, memory, run.pool.workers)
+    objects = blocks * PROBE_OBJECTS + PROBE_ROOT + (blocks + 1 if probe.void else 0)
+    return StagePlan("probe", blocks, disk, objects, memory, run.pool.workers)
 
 
 def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:

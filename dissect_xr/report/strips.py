@@ -22,6 +22,7 @@ from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import exemplars
 from dissect_xr.probe.root import image_root
+from dissect_xr.schema import layer_path
 
 PIXELS = 160
 """Side of a picture."""
@@ -35,7 +36,7 @@ def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
 
     Checks what a person may have deleted or moved: the activations, the probe, the folder of images.
     """
-    if not store.exists(stores.activations, path):
+    if not store.exists(stores.activations, layer_path(*path.split("/", 1))):
         return "the activations were not kept (keep_activations: none)"
     try:
         if open_layer(stores.activations, *path.split("/", 1)).fingerprint != dissected["activations_sha256"]:

@@ -21,6 +21,7 @@ from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.scores import iou
 from dissect_xr.errors import DissectError
 from dissect_xr.report.source import Source
+from dissect_xr.schema import layer_path
 from dissect_xr.survey.key import Ask, Key, Question
 
 IMAGES = 15
@@ -113,7 +114,7 @@ def make_key(source: Source, survey: Survey, *, described: Mapping[str, str | No
 
 def dissection_fingerprint(source: Source, snapshot: str, layers: Iterable[str]) -> str:
     """sha256 of what made the dissection of these layers, whatever else the run holds."""
-    made = {layer: store.marker(source.dissection, f"{snapshot}/{layer}/done") for layer in layers}
+    made = {layer: store.marker(source.dissection, f"{layer_path(snapshot, layer)}/done") for layer in layers}
     root = store.marker(source.dissection, "created")
     return store.fingerprint(
         {

@@ -82,9 +82,9 @@ def test_dask_and_zarr_are_read_in_whole_chunks_that_fit(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (VALUES[:, :, 0, 0], r"got an array of \(7, 3\)\. For one number per unit give values\[:, :, None, None\]"),
-        (VALUES[..., None], r"got an array of \(7, 3, 2, 5, 1\)"),
-        (VALUES.astype(np.int32), "expected floating-point maps, got int32"),
+        (VALUES[:, :, 0, 0], r"got float32 \(7, 3\)\. For one number per unit give values\[:, :, None, None\]"),
+        (VALUES[..., None], r"got float32 \(7, 3, 2, 5, 1\)"),
+        (VALUES.astype(np.int32), r"expected floating-point maps \(image, unit, y, x\), got int32 \(7, 3, 2, 5\)"),
         (
             xr.DataArray(VALUES, dims=("batch", "unit", "y", "x")),
             "in any order, got batch, unit, y, x",

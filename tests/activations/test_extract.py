@@ -42,11 +42,11 @@ class Net(nn.Module):
     An image whose first pixel has red 255 is scaled up by `burst`.
     """
 
-    def __init__(self, burst: float = 1.0, units: int = 70) -> None:
+    def __init__(self, burst: float | str = 1.0, units: int = 70) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 5, 3, stride=2)
         self.second = nn.Conv2d(5, units, 2)
-        self.burst = burst
+        self.burst = float(burst)
         self.head = nn.Flatten()
         with torch.no_grad():
             for parameter in self.parameters():
@@ -356,7 +356,7 @@ def test_overflow_names_layer_image_value_and_advice(url, probe, burst, batch):
 
 
 def test_nan_names_layer_and_image_and_never_becomes_a_zero(url, probe):
-    spec = ModelSpec.of(f"{__name__}:Net", {"burst": float("nan")})
+    spec = ModelSpec.of(f"{__name__}:Net", {"burst": "nan"})
     for dtype in ("float16", "float32"):
         with pytest.raises(DissectError, match=r"layer second, image 22\.png: activation nan as float.*mend the model"):
             run(url + dtype, probe, spec=spec, recording=replace(RECORDING, dtype=dtype))

@@ -18,6 +18,7 @@ from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.store import CONCEPT_COORDINATES, ROOT_COORDINATES
 from dissect_xr.errors import DissectError
 
 CASE = ProbeCase(
@@ -161,7 +162,7 @@ def test_what_layers_share_is_read_once(tmp_path: Path) -> None:
 
     with patch.object(store.StoredArray, "__getitem__", counting), patch.object(store, "marker", looking):
         open_dissection(url)
-    assert read == dict.fromkeys(["fraction", "concept", "concept_name", "concept_category", "category"], 1)
+    assert read == dict.fromkeys(["fraction", *CONCEPT_COORDINATES, *ROOT_COORDINATES], 1)
     assert looked == dict.fromkeys(["created", *(f"{name}/done" for name in SNAPSHOTS)], 1), "no layer is looked at"
 
 

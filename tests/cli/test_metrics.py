@@ -92,5 +92,5 @@ def test_attributes_that_json_lacks_are_refused(tmp_path: Path) -> None:
     maps, attrs = np.ones((1, 1, 1, 1), np.float32), {"conv": {"input_size": [1.0, math.nan]}}
     with pytest.raises(DissectError, match=r"attribute snapshot/conv\.input_size\[1\]: expected a finite number"):
         write_activations(str(tmp_path / "a.zarr"), {"conv": maps}, images=["a"], attrs=attrs, show=False)
-    with pytest.raises(DissectError, match="must be plain finite numbers"):
+    with pytest.raises(DissectError, match="must be plain numbers, strings and lists, and finite"):
         ModelSpec.of("a:b", {"scale": math.nan})
