@@ -29,6 +29,8 @@ ONLY_IN = {
     "torch": {"activations", "experiments"},
     "safetensors": {"activations"},
     "sklearn": {"probe/digits", "experiments"},
+    "scipy": {"probe/readers/scenes/matlab"},
+    "pyarrow": {"probe/readers/unpacked", "io"},
     "PIL": {"probe", "activations", "exemplars", "report"},
     "matplotlib": {"plot"},
     "jinja2": {"report"},

@@ -15,24 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from dissect_xr.cli.probe_fields import FolderProbe as _FolderProbe
+from dissect_xr.cli.probe_fields import Part as _Part
+from dissect_xr.cli.probe_fields import Probe as _Probe
+from dissect_xr.cli.probe_fields import Size
+from dissect_xr.cli.probe_fields import pair as _pair
+from dissect_xr.cli.scenes import Scenes
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.orientation import Orientation
 from dissect_xr.probe.readers.masks import MaskFormat
 from dissect_xr.probe.readers.strict_yaml import Document, parse_yaml, read_yaml
 from dissect_xr.schema import FRACTION
 
 GIB = 2**30
-Size = tuple[int, int]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else value
 
 
 def _listed(value: Any) -> Any:
@@ -42,33 +38,6 @@ def _listed(value: Any) -> Any:
 
 def _layers(value: Any) -> Any:
     return value if value == "all" else _listed(value)
-
-
-class Subset(_Part):
-    """The images of the probe that are used."""
-
-    split: str | list[str] | None = None
-    limit: int | None = None
-
-
-class _Probe(_Part):
-    label_size: Size | None = None
-    """(rows, columns) of the label grid, or one number for both; None takes the size of the first label map"""
-    images: Subset = Subset()
-    categories: list[str] | None = None
-    colors: bool = False
-    """whether colour concepts are computed from the pixels"""
-
-    _square = field_validator("label_size", mode="before")(_pair)
-
-
-class _FolderProbe(_Probe):
-    """Images and label maps in folders of one's own."""
-
-    orientation: Orientation | None = None
-    """which form of an image with an EXIF orientation its label maps follow; None: the one that they fit"""
-    follow_links: bool = False
-    """whether symbolic links may lead out of the folders"""
 
 
 class BrodenProbe(_FolderProbe):
@@ -111,7 +80,7 @@ class DigitsProbe(_Probe):
     seed: int = 0
 
 
-Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe, Field(discriminator="kind")]
+Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe | Scenes, Field(discriminator="kind")]
 
 
 class PreprocessPart(_Part):

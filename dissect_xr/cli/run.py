@@ -15,6 +15,7 @@ from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
+from dissect_xr.cli.scenes import SceneProbe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel.pool import Pool, run_tasks
@@ -116,6 +117,9 @@ class Run:
                         part.image_name, part.mask_name, part.follow_links, part.offset, part.unlabelled, part.void
                     ),
                 ).oriented(part.orientation)
+            case SceneProbe():
+                found = part.read(self.out).oriented(part.orientation)
+                found = found.following_links() if part.follow_links else found
             case DigitsProbe():
                 if part.folder is None and not objects.is_local(self.out):
                     raise DissectError(

@@ -143,16 +143,17 @@ def _decoded_maps(block: Block, row: Row, digest: Any) -> list[_Map]:
     maps = []
     for plane, name in row.maps:
         path = block.maps.path(name, row.where)
-        labels = block.decode(path)
+        decoded = block.decode(path)
         digest.update(path.read_bytes())
-        if row.size is not None and labels.shape != row.size:
-            raise Fault(
-                f"{path}: expected {row.size[0]} x {row.size[1]} (sh x sw of {row.where}), got "
-                f"{labels.shape[0]} x {labels.shape[1]} pixels.",
-                "label map: it has another size than the index says",
-                shared=True,
-            )
-        maps.append((plane, path, labels))
+        for n, labels in enumerate(decoded if decoded.ndim == 3 else decoded[None]):
+            if row.size is not None and labels.shape != row.size:
+                raise Fault(
+                    f"{path}: expected {row.size[0]} x {row.size[1]} (sh x sw of {row.where}), got "
+                    f"{labels.shape[0]} x {labels.shape[1]} pixels.",
+                    "label map: it has another size than the index says",
+                    shared=True,
+                )
+            maps.append((plane + n, path, labels))
     if row.shapes is not None and block.draw is not None:
         digest.update(row.shapes.encode())
         maps += [(plane, Path(row.where), labels) for plane, labels in block.draw(row.shapes)]

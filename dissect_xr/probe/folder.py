@@ -88,6 +88,11 @@ def same_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def slashed(path: str, folder: Path) -> str:
+    """The path with / for the backslashes of Windows, unless a file has them in its name."""
+    return path.replace("\\", "/") if "\\" in path and not os.path.lexists(folder / path) else path
+
+
 def _in_another_form(base: Path, relative: Path) -> Path | None:
     """The path on disk whose name is `relative` in another Unicode form, None if there is none."""
     path = base

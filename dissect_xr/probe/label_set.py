@@ -19,7 +19,8 @@ from dissect_xr.probe.orientation import Orientation
 from dissect_xr.schema import LABEL_SIDE
 
 Decode = Callable[[Path], NDArray[np.uint16]]
-"""Reads one label map as concept numbers (row, col), 0 = none. A top-level function, since it is sent to workers."""
+"""Reads one file as concept numbers (row, col), 0 = none; or (plane, row, col), for the plane it belongs to and those
+behind it. A top-level function, since it is sent to workers."""
 
 Draw = Callable[[str], Sequence[tuple[int, NDArray[np.uint16]]]]
 """Draws the (plane, label map) pairs of an image from the text in `Row.shapes`. A top-level function, too."""

@@ -5,7 +5,6 @@ section 3).
 Does not know: stores, resampling, colours computed from pixels.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.faults import Fault
+from dissect_xr.probe.folder import slashed
 from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
 from dissect_xr.probe.pixels import open_labels
+from dissect_xr.probe.readers.completed import kept_categories
 from dissect_xr.probe.readers.tables import Line, read_table
 
 FIXED = ("image", "split", "ih", "iw", "sh", "sw")
@@ -63,7 +64,7 @@ def read_broden(
             f"{folder}: expected a folder in the Broden layout ({index}, category.csv, label.csv, images/), found none."
         )
     there = [line.cells["name"] for line in read_table(folder / "category.csv", ["name"]).lines]
-    kept = _kept(there, categories, folder / "category.csv")
+    kept = kept_categories(there, categories, folder / "category.csv")
     members = _members(folder / "label.csv", there)
     concepts = _concepts(members, [name for name in there if name in kept], _coverage(folder, there))
     table = read_table(folder / index, ["image", "split"])
@@ -91,16 +92,6 @@ def read_broden(
         parameters={"layout": "broden", "index": index, "categories": kept, "label_size": list(size)},
         notes=table.notes,
     )
-
-
-def _kept(there: Sequence[str], categories: Sequence[str] | None, path: Path) -> list[str]:
-    """The categories to keep, of those in the table at `path`."""
-    kept = list(categories) if categories is not None else list(there)
-    if not kept:
-        raise DissectError(f"categories: expected at least one of {path}: {there}.")
-    if unknown := [name for name in kept if name not in there]:
-        raise DissectError(f"categories: {', '.join(unknown)} not in {path}; there are {there}.")
-    return kept
 
 
 def decode_broden(path: Path) -> NDArray[np.uint16]:
@@ -192,7 +183,7 @@ def _row(line: Line, planned: _Planned) -> Row:
     for column in planned.columns:
         paths, numbers = _items(line, column)
         first = planned.planes.index(column) if paths else 0
-        maps += [(first + n, _slashed(path, planned.images)) for n, path in enumerate(paths)]
+        maps += [(first + n, slashed(path, planned.images)) for n, path in enumerate(paths)]
         if unknown := [n for n in numbers if n not in planned.listed]:
             raise DissectError(
                 f"{line.where}, column '{column}': label {unknown[0]} is not in label.csv. Add it there."
@@ -200,13 +191,8 @@ def _row(line: Line, planned: _Planned) -> Row:
         whole += [n for n in dict.fromkeys(numbers) if n in planned.kept and n not in whole]
     stated = [_side(line, name) for name in ("sh", "sw")]
     size = (stated[0], stated[1]) if stated[0] and stated[1] else None
-    image = _slashed(line.cells["image"], planned.images)
+    image = slashed(line.cells["image"], planned.images)
     return Row(image, line.cells["split"], tuple(maps), tuple(whole), size, line.where)
-
-
-def _slashed(path: str, folder: Path) -> str:
-    """The path with / for the backslashes of Windows, unless a file has them in its name."""
-    return path.replace("\\", "/") if "\\" in path and not os.path.lexists(folder / path) else path
 
 
 def _side(line: Line, column: str) -> int | None:

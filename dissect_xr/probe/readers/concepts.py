@@ -4,7 +4,7 @@ Knows: the two forms of the table, and which mistakes people make in them.
 Does not know: masks, or how a number in a mask becomes the number of a concept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,25 @@ def read_concepts(path: Path, *, offset: int = 0) -> tuple[tuple[Concept, ...], 
         entries, notes = _of_csv(path)
     else:
         entries = list(_of_yaml(read_yaml(path, "a table of concepts as YAML or CSV")))
+    return _checked(entries, offset), notes
+
+
+def given_concepts(table: Mapping[int, Any]) -> tuple[Concept, ...]:
+    """The concepts of a mapping as a YAML table has them, ascending by number.
+
+    >>> given_concepts({2: "sky", 1: {"name": "wheel", "category": "part"}})[0]
+    Concept(number=1, name='wheel', category='part', own_domain=False, parent=0)
+
+    Raises
+    ------
+    DissectError
+        If it says something that is not understood.
+    """
+    return _checked(_of_yaml(Document("concepts", dict(table), {})), 0)
+
+
+def _checked(entries: Iterable[_Entry], offset: int) -> tuple[Concept, ...]:
+    """The concepts of a table, ascending by number."""
     concepts: dict[int, Concept] = {}
     for number, name, category, where in entries:
         _check_number(number, offset, where)
@@ -54,7 +73,7 @@ def read_concepts(path: Path, *, offset: int = 0) -> tuple[tuple[Concept, ...], 
             if not text.strip():
                 raise DissectError(f"{where}: the {field} of concept {number} is empty. Give it one.")
         concepts[number + offset] = Concept(number + offset, name, category)
-    return tuple(concepts[number] for number in sorted(concepts)), notes
+    return tuple(concepts[number] for number in sorted(concepts))
 
 
 def _check_number(number: int, offset: int, where: str) -> None:

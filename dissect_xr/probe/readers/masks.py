@@ -16,10 +16,11 @@ from PIL import Image
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.folder import Folder
-from dissect_xr.probe.label_set import LARGEST, Concept, Decode, LabelSet, Row
+from dissect_xr.probe.label_set import LARGEST, Concept, Decode, LabelSet
 from dissect_xr.probe.pixels import open_labels
+from dissect_xr.probe.readers.completed import paired_rows
 from dissect_xr.probe.readers.concepts import read_concepts
-from dissect_xr.probe.readers.pairs import Names, Pair, paired
+from dissect_xr.probe.readers.pairs import Names, paired
 
 MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 """Pillow modes of single-channel integer masks; in mode P the palette index is the concept number."""
@@ -118,7 +119,7 @@ def read_masks(
     found = LabelSet(
         images=str(images),
         maps=str(masks),
-        rows=tuple(_row(pair, images) for pair in pairs),
+        rows=paired_rows(pairs, images),
         concepts=selected,
         categories=tuple(kept),
         planes=(kept[0],) if kept else (),
@@ -162,19 +163,6 @@ def _decoder(
             raise DissectError(f"{field}: {both[0]} is a concept in {path}, too. Leave it out of one of the two.")
     none = frozenset(format.unlabelled_numbers).union(ignore)
     return (OffsetMask(format.offset, tuple(sorted(none))), frozenset()) if format.offset else (decode_mask, none)
-
-
-def _row(pair: Pair, images: Path) -> Row:
-    image, mask = pair
-    folders = Path(image).parts
-    return Row(
-        image=image,
-        split=folders[0] if len(folders) > 1 else "all",
-        maps=((0, mask),),
-        whole=(),
-        size=None,
-        where=str(images / image),
-    )
 
 
 def _numbers(path: Path, offset: int, void: Sequence[int]) -> NDArray[np.int64]:

@@ -88,10 +88,10 @@ def paired(images: Path, masks: Path, names: Names) -> tuple[list[Pair], tuple[s
     DissectError
         If there is no image, an image has no mask or may have several, or two images have one.
     """
-    there = _files(images, names.follow_links)
+    there = files_below(images, names.follow_links)
     candidates = [path for path in there if names.stem(basename(path)) is not None]
     called: dict[str, list[str]] = {}
-    for path in _files(masks, names.follow_links) if masks.is_dir() else ():
+    for path in files_below(masks, names.follow_links) if masks.is_dir() else ():
         called.setdefault(_key(path), []).append(path)
     found = {path: _mask(path, names, called, masks) for path in candidates}
     below = _below(images, masks)
@@ -107,7 +107,7 @@ def paired(images: Path, masks: Path, names: Names) -> tuple[list[Pair], tuple[s
     return [(path, mask) for path, mask in pairs.items() if mask], _passed_over(images, others)
 
 
-def _files(folder: Path, follow_links: bool) -> list[str]:
+def files_below(folder: Path, follow_links: bool = False) -> list[str]:
     """Paths of all files below a folder, in order, without hidden files and litter; broken links are among them."""
     root, seen, found = os.path.realpath(folder), set[str](), list[list[str]]()
     for at, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
