@@ -67,6 +67,14 @@ ACTIVATIONS = _table(
     Variable("mean", ("image", "unit"), "float32", "1", "mean activation of the unit in the image, as stored"),
 )
 
+DERIVED = _table(
+    Variable(
+        "matrix", ("unit", "source_unit"), "float32", "1", "what each unit of the source counts in each derived one"
+    ),
+    Variable("bias", ("unit",), "float32", "1", "is added to each sum"),
+    Variable("variance", ("unit",), "float64", "1", "of a principal axis; absent in other bases"),
+)
+
 DISSECTION = _table(
     Variable("threshold", ("fraction", "unit"), "float32", "1", "activation level T_k"),
     Variable("exceedance", ("fraction", "unit"), "int64", "activations", "raw activations strictly above T_k"),
@@ -184,6 +192,19 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "geometry_reason": "why there is no geometry, or null",
             },
         ),
+        Group(
+            "/<snapshot>/<layer>@<basis>",
+            (_names("unit", "ids `<layer>@<basis>/<row>`"), *DERIVED.values()),
+            _VERSION
+            | {
+                "source": "the recorded layer that it is derived from",
+                "source_sha256": "fingerprint of that layer's activations",
+                "basis": "kind and parameters of the basis",
+                "relu": "whether negative values become 0",
+                "dtype": "what derived values are rounded to",
+                "matrix_sha256": "of the matrix and the bias",
+            },
+        ),
     ),
     "dissection.zarr": (
         Group(
@@ -211,6 +232,7 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "activations_sha256": "fingerprint of the activations",
                 "anchoring_used": "the anchoring of this layer",
                 "anchoring_reason": "why it is not the one asked for, or null",
+                "derived": "of a derived layer: `layer`, `basis`, `matrix_sha256` and `dtype`; absent in others",
             },
         ),
     ),

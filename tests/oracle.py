@@ -138,6 +138,54 @@ def axes(
     return Axis(axis_positions(*rows), rows[0]), Axis(axis_positions(*cols), cols[0])
 
 
+# --- derived layers ---------------------------------------------------------------------------------------------------
+
+
+def derived(
+    activation: NDArray[Any],
+    matrix: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    relu: bool = False,
+    dtype: Any = np.float16,
+) -> NDArray[Any]:
+    """A'(i, k', y, x) = sum_k Q[k', k] A(i, k, y, x): float32 products added one after the other, k ascending, from 0.
+
+    Then the bias is added, negative values become 0 where there is a ReLU, and the result is rounded to `dtype`.
+
+    >>> maps = np.array([3, 1], np.float16).reshape(1, 2, 1, 1)
+    >>> matrix, bias = np.array([[1, 2], [1, -4]], np.float32), np.array([0.5, 0], np.float32)
+    >>> derived(maps, matrix, bias, relu=True).ravel().tolist()
+    [5.5, 0.0]
+    """
+    found = np.zeros((len(activation), len(matrix), *activation.shape[2:]), np.float32)
+    for row in range(len(matrix)):
+        for unit in range(matrix.shape[1]):
+            found[:, row] = found[:, row] + matrix[row, unit] * activation[:, unit].astype(np.float32)
+        if bias is not None:
+            found[:, row] = found[:, row] + bias[row]
+    return (np.where(found > 0, found, np.float32(0)) if relu else found).astype(dtype)
+
+
+def covariance(activation: NDArray[Any], centred: bool) -> NDArray[np.float64]:
+    """(unit, unit): mean product of two units' activations over all images and cells, exact, rounded once at the end.
+
+    Centred, the product of their means is subtracted.
+
+    >>> covariance(np.array([1, 3, 2, 2]).reshape(1, 2, 1, 2), centred=True).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    units = activation.shape[1]
+    values = [[Fraction(float(v)) for v in activation[:, k].ravel()] for k in range(units)]
+    cells = len(values[0])
+    means = [sum(row) / cells for row in values]
+    answer = np.zeros((units, units))
+    for k in range(units):
+        for other in range(units):
+            product = sum(a * b for a, b in zip(values[k], values[other], strict=True)) / cells
+            answer[k, other] = float(product - means[k] * means[other] if centred else product)
+    return answer
+
+
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 

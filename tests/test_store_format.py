@@ -13,6 +13,10 @@ import runs
 from checkout import PIPELINES
 
 from dissect_xr.activations.write import write_activations
+from dissect_xr.bases.basis import PcaBasis
+from dissect_xr.bases.derive import derive
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import open_probe
 from dissect_xr.schema import IGNORED, STORES, Group
@@ -20,14 +24,17 @@ from dissect_xr.schema import IGNORED, STORES, Group
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and beside it activations that were written from arrays."""
+    """A finished run, and beside it activations that were written from arrays and a layer derived from one."""
     folder = tmp_path_factory.mktemp("format")
     write_digits(folder / "digits", images=20, size=64)
     recipe = str(runs.write_recipe(folder / "recipe"))
     assert runs.call("run", recipe, "--set", f"data={folder / 'digits'}", "--quiet", "--out", str(folder / "run")) == 0
     names = open_probe(str(folder / "run/probe.zarr"))["image"].values.tolist()
     maps = np.ones((20, 2, 3, 3), np.float16)
-    write_activations(str(folder / "run/activations.zarr"), {"alone": maps}, images=names, snapshot="written")
+    stores = [str(folder / f"run/{name}.zarr") for name in ("activations", "probe", "dissection")]
+    write_activations(stores[0], {"alone": maps}, images=names, snapshot="written")
+    derive(stores[0], "first", PcaBasis(rank=2), snapshots=["first"], show=False)
+    dissect(*stores, method=Method((0.01, 0.1)), only=[("first", "first@pca-2")], show=False)
     return folder / "run"
 
 
@@ -35,7 +42,9 @@ def groups(store: Path, kind: Group) -> list[Path]:
     """The groups of a store that are of this kind."""
     depth = kind.path.count("/") if kind.path != "/" else 0
     found = [path.parent for path in store.rglob("zarr.json") if json.loads(path.read_text())["node_type"] == "group"]
-    return [path for path in found if len(path.relative_to(store).parts) == depth]
+    found = [path for path in found if len(path.relative_to(store).parts) == depth]
+    # Only in activations.zarr do derived layers hold something else than recorded ones.
+    return found if store.name != "activations.zarr" else [p for p in found if ("@" in p.name) == ("@" in kind.path)]
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in STORES.items() for kind in kinds])

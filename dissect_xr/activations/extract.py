@@ -260,7 +260,8 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         return
     if store.marker(url, f"{name}/created", fingerprint=fingerprint) is None:
         for key in marked:
-            store.marker(url, key, fingerprint=fingerprint)
+            if key.count("/") < 2 or not key.endswith("/done"):  # those are of derived layers
+                store.marker(url, key, fingerprint=fingerprint)
         written = _create(extraction, keep=bool(marked))
         store.mark(url, f"{name}/created", fingerprint=fingerprint, written=written)
     missing = [task for task in tasks if task.key not in marked]

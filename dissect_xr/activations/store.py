@@ -4,7 +4,7 @@ Knows: what stands at the root, in a snapshot and in a layer; shards and chunks;
 Does not know: models or torch: `extract` and `record` fill this layout from a model, `write` from arrays.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -241,7 +241,8 @@ def smallest_normal(dtype: str) -> float:
 def open_activations(url: store.Url) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`).
 
-    The names of the images stand once, at the root, and are inherited.
+    The names of the images stand once, at the root, and are inherited. Derived layers are left out, as their maps are
+    not stored.
     """
     url = store.as_url(url)
     if not store.exists(url):
@@ -251,11 +252,18 @@ def open_activations(url: store.Url) -> xr.DataTree:
     for snapshot in sorted({key.split("/")[0] for key in keys if key.endswith("/done")}):
         whole = store.marker(url, f"{snapshot}/done") if f"{snapshot}/done" in keys else None
         alone = sorted(key for key in keys if key.startswith(f"{snapshot}/") and key.endswith("/done"))
-        names = whole["note"]["layers"] if whole is not None else [layer_of(key) for key in alone]
+        names = whole["note"]["layers"] if whole is not None else [layer_of(key) for key in _recorded(url, alone)]
         shared = store.open_lazy(url, snapshot)
         groups[snapshot] = xr.Dataset(attrs=shared.attrs)
         groups |= {path: _open_layer(url, path, shared) for path in (layer_path(snapshot, name) for name in names)}
     return xr.DataTree.from_dict(groups)
+
+
+def _recorded(url: str, keys: Iterable[str]) -> Iterator[str]:
+    """Those markers of layers that are not of derived ones."""
+    for key in keys:
+        if "source" not in (store.marker(url, key) or {"note": {"source"}})["note"]:
+            yield key
 
 
 def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:

@@ -84,6 +84,10 @@ def open_dissection(url: store.Url) -> xr.Dataset:
         "anchoring_fallbacks": json.dumps({path: layer["anchoring_used"] for path, layer in other.items()}),
         "anchoring_reasons": json.dumps({_shown(path): layer["anchoring_reason"] for path, layer in other.items()}),
     }
+    derived = {name: layer["derived"] for one in snapshots for name, layer in one.layers.items() if "derived" in layer}
+    if derived:  # the matrix may be another one in each snapshot, the basis is the same
+        kept = {name: {key: one[key] for key in ("layer", "basis")} for name, one in derived.items()}
+        joined.attrs["derived"] = json.dumps(kept)
     return _ordered(joined)
 
 

@@ -39,12 +39,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr import store
 from dissect_xr.dissection import kernels
 from dissect_xr.dissection.cut import Block
+from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, read_labels
-from dissect_xr.dissection.layers import Layer, Peaks, prefetch
+from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.method import Domain
 from dissect_xr.floats import HALF_VALUES, bits
 
@@ -86,18 +86,11 @@ def count_block(task: CountTask) -> Counts:
     Memory: two reads of activations, two of labels, and the counts themselves; `cut.projected` adds them up.
     """
     layer, (first, last) = task.layer, task.block.units
-    array = store.read(layer.url, f"{layer.path}/activation")
-    peaks = Peaks(layer)
     rows, cols = layer.axes(task.anchoring, task.labels.shape[2:])
     lookup, counts = task.labels.lookup, no_counts(task.labels, len(task.thresholds), last - first)
-
-    def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        index = slice(*images), slice(first, last)
-        return array[index], peaks[index]
-
     reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
     label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
-    maps = zip(reads, prefetch(read, reads), strict=True)
+    maps = zip(reads, prefetch(Maps(layer, task.block.units), reads), strict=True)
     labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
     for (values, peak), known in _shared(maps, labels):
         tables = lookup, task.labels.domain

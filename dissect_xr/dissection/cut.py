@@ -1,6 +1,7 @@
 """How a layer is cut into tasks: which units and images a task covers, and how many images it reads at a time.
 
-Knows: bytes per unit and per image, how stores are chunked, the memory of a task, the number of tasks.
+Knows: bytes per unit and per image, what a derived layer is read from, how stores are chunked, the memory of a task,
+the number of tasks.
 Does not know: what a task computes. The cut never changes a result, since counts are integers.
 
 A worked example: `layer4` of a ResNet, 63,305 images x 2,048 units x 7 x 7 cells in float16, stored in chunks of 256
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from dissect_xr.dissection.labels import ProbeLabels
-from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.layers import TILE, Layer
 from dissect_xr.parallel.fold import TREE
 from dissect_xr.parallel.pool import Pool
 from dissect_xr.parallel.resources import Projection
@@ -122,17 +123,19 @@ def cut(
     images, units = layer.shape[:2]
     chunk_images, chunk_units = layer.chunk[0], layer.chunk[1] if split_units else count_chunk_units(layer, unit_bytes)
     room = memory - memory // 4 - COPIES * label_bytes
-    per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes
-    fit = min(memory // 8 // max(1, unit_bytes), room // per_unit) // chunk_units
+    per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes + layer.row_bytes
+    beside = COPIES * chunk_images * layer.source_bytes + _tile_bytes(layer)
+    fit = min(memory // 8 // max(1, unit_bytes), (room - beside) // per_unit) // chunk_units
     size = chunk_units * max(1, fit)
-    if split_units:
+    # Each unit block of a derived layer reads its source again, so it has no more of them than the memory asks for.
+    if split_units and layer.derivation is None:
         size = min(size, ceil(ceil(units / tasks) / chunk_units) * chunk_units)
     size = min(units, size)
     spans = [(u, min(u + size, units)) for u in range(0, units, size)]
-    per_image = size * _map_bytes(layer)
-    read = min(READ_BYTES, (room - 2 * unit_bytes * size) // COPIES)
+    per_image = size * _map_bytes(layer) + layer.source_bytes
+    read = min(READ_BYTES, (room - (2 * unit_bytes + layer.row_bytes) * size - _tile_bytes(layer)) // COPIES)
     step = max(1, read // (per_image * chunk_images)) * chunk_images
-    ranges = max(ceil(images * per_image / TASK_BYTES), ceil(tasks / len(spans)))
+    ranges = max(ceil(images * per_image * _work(layer) / TASK_BYTES), ceil(tasks / len(spans)))
     length = max(step, ceil(ceil(images / ranges) / step) * step)
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
 
@@ -140,6 +143,19 @@ def cut(
 def _map_bytes(layer: Layer) -> int:
     """Bytes of a map, and of its peak."""
     return (layer.cells + 1) * layer.itemsize
+
+
+def _tile_bytes(layer: Layer) -> int:
+    """Bytes of a tile of a derived layer's source, as stored and as float32."""
+    return 0 if layer.derivation is None else 6 * TILE * layer.derivation.source.shape[1]
+
+
+def _work(layer: Layer) -> float:
+    """How long a byte of a layer takes, compared with one that is only read and counted.
+
+    A value takes 3 ns to be read and counted; derived from n units it takes n products of 0.05 ns besides.
+    """
+    return 1 if layer.derivation is None else 1 + layer.derivation.source.shape[1] / 64
 
 
 def merge_width(part_bytes: int, memory: int) -> int:
@@ -161,9 +177,14 @@ def projected(layer: Layer, block: Block, *, unit_bytes: int, memory: int, label
     units = block.units[1] - block.units[0]
     images = min(block.step, block.images[1] - block.images[0])
     part = units * unit_bytes
+    derived = (
+        ("activations that it is derived from, two reads, packed and unpacked", COPIES * images * layer.source_bytes),
+        ("rows of the basis, and sums of a tile", units * layer.row_bytes + _tile_bytes(layer)),
+    )
     return Projection(
         (
             ("activations, two reads, packed and unpacked", COPIES * images * units * _map_bytes(layer)),
+            *(derived if layer.derivation is not None else ()),
             ("labels, two reads, packed and unpacked", COPIES * label_bytes),
             ("partial results, two", 2 * part),
             ("partial results that wait", merge_width(part, memory) * part),

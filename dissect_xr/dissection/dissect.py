@@ -84,7 +84,7 @@ def dissect(
     activations, probe, out = store.as_url(activations), store.as_url(probe), store.as_url(out)
     labels = open_labels(probe)
     found = complete_snapshots(activations, {snapshot for snapshot, _ in only} if only else None)
-    pairs = {(snapshot.name, layer) for snapshot in found for layer in snapshot.layers}
+    pairs = {(snapshot.name, layer) for snapshot in found for _, layer, _ in snapshot.every_layer}
     if missing := sorted(set(only or ()) - pairs):
         names = ", ".join("/".join(pair) for pair in missing)
         raise DissectError(
@@ -96,7 +96,7 @@ def dissect(
     create_root(out, labels, method)
     failures: list[Failed] = []
     for snapshot in found:
-        layers = [name for name in snapshot.layers if only is None or (snapshot.name, name) in only]
+        layers = [name for _, name, _ in snapshot.every_layer if only is None or (snapshot.name, name) in only]
         if layers:
             with kept_failures(failures):
                 _dissect_snapshot(activations, out, snapshot, layers, labels, method, pool, show)
@@ -129,7 +129,7 @@ def _dissect_snapshot(
     keys = store.markers(out, snapshot.name)
     unfinished = [
         (position, name, fingerprint)
-        for position, (name, fingerprint) in enumerate(snapshot.layers.items())
+        for position, name, fingerprint in snapshot.every_layer
         if name in layers
         and not is_dissected(out, layer_path(snapshot.name, name), fingerprint, labels.fingerprint, method, keys)
     ]

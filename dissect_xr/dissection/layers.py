@@ -1,12 +1,12 @@
 """One layer's activations as both passes see them: where they are stored, their shape, and how maps lie on the image.
 
-Knows: how `activations.zarr` is laid out, read through the room `store`.
-Does not know: thresholds, labels, or which pass reads.
+Knows: how `activations.zarr` is laid out, read through the room `store`; which layer a derived one is derived from.
+Does not know: thresholds, labels, which pass reads, or how the maps of a derived layer are computed (`derived`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -20,6 +20,12 @@ from dissect_xr.schema import check_version, from_json, layer_of, layer_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TILE = 512
+"""Cells of derived maps that are computed together, so that their sums stay in a core's cache."""
+
+DERIVED_UNITS = 64
+"""Units of a derived layer in a unit block are a multiple of this, as those of a recorded layer are of its chunk."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Layer:
     """of the images' names and pixels; None where the activations were made elsewhere"""
     columns: tuple[int, int] | None = None
     """its units' columns in the snapshot's `peak` and `mean`; None where the layer has arrays of its own"""
+    derivation: "Derivation | None" = None
+    """how its maps are computed from those of a recorded layer; None where they are stored"""
 
     @property
     def path(self) -> str:
@@ -60,6 +68,16 @@ class Layer:
     def itemsize(self) -> int:
         """Bytes of a stored value."""
         return np.dtype(self.dtype).itemsize
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of one image that are read besides its own maps: those of the layer that it is derived from."""
+        return 0 if self.derivation is None else self.derivation.source.shape[1] * self.cells * self.derivation.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that deriving a unit takes besides its maps: its row of the matrix, and its sums in a tile."""
+        return 0 if self.derivation is None else 4 * (self.derivation.source.shape[1] + TILE)
 
     def axes(self, anchoring: str, labels: tuple[int, int]) -> tuple[interpolation.Axis, interpolation.Axis]:
         """How the rows and the columns of a label grid of (height, width) pixels sample a map."""
@@ -87,6 +105,29 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Derivation:
+    """How a derived layer comes from a recorded one: a linear map over its units, applied at every cell."""
+
+    source: Layer
+    basis: Mapping[str, Any]
+    """the parameters of the basis, as they are stored"""
+    matrix_sha256: str
+    """of the matrix and the bias"""
+    relu: bool
+    """whether negative values become 0"""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a stored value of the source."""
+        return self.source.itemsize
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What a dissection keeps of it."""
+        return {"layer": self.source.name, "basis": dict(self.basis), "matrix_sha256": self.matrix_sha256}
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A snapshot whose activations are complete, or some of whose layers are."""
 
@@ -94,9 +135,19 @@ class Snapshot:
     step: int
     metrics: Mapping[str, float]
     layers: Mapping[str, str]
-    """layer -> fingerprint of its activations, in the order of the model"""
+    """recorded layer -> fingerprint of its activations, in the order of the model"""
     request_sha256: str | None
     """of what was asked for, where the model was not looked at (`activations.request`)"""
+    derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """derived layer -> the recorded layer that it is derived from, and its fingerprint"""
+
+    @property
+    def every_layer(self) -> list[tuple[int, str, str]]:
+        """(position, layer, fingerprint); a derived layer has the position of its source, and follows it by name."""
+        positions = {layer: n for n, layer in enumerate(self.layers)}
+        found = [(positions[layer], layer, fingerprint) for layer, fingerprint in self.layers.items()]
+        found += [(positions[source], layer, fingerprint) for layer, (source, fingerprint) in self.derived.items()]
+        return sorted(found)
 
 
 def complete_snapshots(url: str, names: Iterable[str] | None = None) -> list[Snapshot]:
@@ -109,24 +160,35 @@ def complete_snapshots(url: str, names: Iterable[str] | None = None) -> list[Sna
 
 
 def open_snapshot(url: str, name: str) -> Snapshot:
-    """The snapshot `name` with its complete layers, which may be none."""
+    """The snapshot `name` with its complete layers, which may be none; derived ones only where their source is there.
+
+    Raises
+    ------
+    DissectError
+        Where a layer was derived from other activations than those that are there.
+    """
     keys = [key for key in store.markers(url, name) if key.endswith("/done")]
     attrs = store.read_attrs(url, name) if keys else {}
-    layers = sorted(found for key in keys for found in _marked_layers(url, name, key))
-    return Snapshot(
-        name,
-        attrs.get("step", 0),
-        from_json(attrs.get("metrics", {})),
-        {layer: fingerprint for _, layer, fingerprint in layers},
-        attrs.get("request_sha256"),
-    )
+    done = [(key, marker) for key in keys if (marker := store.marker(url, key)) is not None]
+    recorded = [row for key, marker in done if "source" not in marker["note"] for row in _recorded(name, key, marker)]
+    layers = {layer: fingerprint for _, layer, fingerprint in sorted(recorded)}
+    derived = {}
+    for key, marker in sorted(done):
+        note = marker["note"]
+        if "source" not in note or note["source"] not in layers:
+            continue
+        if note["source_sha256"] != layers[note["source"]]:
+            raise DissectError(
+                f"{url}: {key.removesuffix('/done')} was derived from other activations of {note['source']} than those "
+                "that are there. Delete the snapshot, and make its activations and what is derived from them again."
+            )
+        derived[layer_of(key)] = note["source"], marker["fingerprint"]
+    metrics = from_json(attrs.get("metrics", {}))
+    return Snapshot(name, attrs.get("step", 0), metrics, layers, attrs.get("request_sha256"), derived)
 
 
-def _marked_layers(url: str, snapshot: str, key: str) -> list[tuple[int, str, str]]:
+def _recorded(snapshot: str, key: str, done: Mapping[str, Any]) -> list[tuple[int, str, str]]:
     """(position, layer, fingerprint) of the layers that a marker `done` is of: all of a snapshot, or one."""
-    done = store.marker(url, key)
-    if done is None:
-        return []
     if key == f"{snapshot}/done":
         names = done["note"]["layers"]
         return [(n, layer, layer_fingerprint(done["fingerprint"], layer)) for n, layer in enumerate(names)]
@@ -147,12 +209,16 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
         Where its activations are not complete, or another version of this package wrote them.
     """
     path = layer_path(snapshot, name)
-    fingerprint = fingerprint or open_snapshot(url, snapshot).layers.get(name)
+    if fingerprint is None:
+        found = open_snapshot(url, snapshot)
+        fingerprint = found.layers.get(name) or found.derived.get(name, ("", None))[1]
     if fingerprint is None:
         raise DissectError(f"{url}: the activations of {path} are not complete. Run the extraction again: it resumes.")
-    array, attrs = store.read(url, f"{path}/activation"), store.read_attrs(url, path)
+    attrs = store.read_attrs(url, path)
     check_version(attrs, f"{url}, {path}")
-    size = attrs.get("input_size")
+    if "source" in attrs:
+        return _derived_layer(url, snapshot, name, fingerprint, attrs)
+    array, size = store.read(url, f"{path}/activation"), attrs.get("input_size")
     return Layer(
         url=url,
         snapshot=snapshot,
@@ -165,6 +231,29 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
         geometry=attrs.get("geometry") or attrs.get("geometry_reason"),
         images_sha256=attrs.get("images_sha256"),
         columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
+    )
+
+
+def _derived_layer(url: str, snapshot: str, name: str, fingerprint: str, attrs: Mapping[str, Any]) -> Layer:
+    """A derived layer, from the attributes of its group."""
+    source = open_layer(url, snapshot, attrs["source"], fingerprint=attrs["source_sha256"])
+    units = int(store.read(url, f"{layer_path(snapshot, name)}/bias").shape[0])
+    derivation = Derivation(source, attrs["basis"], attrs["matrix_sha256"], attrs["relu"])
+    return derived_layer(name, derivation, units=units, dtype=attrs["dtype"], fingerprint=fingerprint)
+
+
+def derived_layer(name: str, derivation: Derivation, *, units: int, dtype: str, fingerprint: str) -> Layer:
+    """The layer of so many units that is derived from another one: its maps lie as those of its source."""
+    source = derivation.source
+    return replace(
+        source,
+        name=name,
+        shape=(source.shape[0], units, *source.shape[2:]),
+        dtype=dtype,
+        chunk=(source.chunk[0], min(units, DERIVED_UNITS)),
+        fingerprint=fingerprint,
+        columns=None,
+        derivation=derivation,
     )
 
 

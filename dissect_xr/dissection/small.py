@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection import cut
 from dissect_xr.dissection.counts import add_counts, no_counts
+from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.labels import read_labels
-from dissect_xr.dissection.layers import Peaks
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
 from dissect_xr.dissection.thresholds import LayerThresholds, decode, ranks
 from dissect_xr.floats import bits
@@ -41,9 +41,13 @@ class SmallLayer:
 
 
 def is_small(wanted: LayerToDissect, memory: int) -> bool:
-    """Whether a layer's activations are at most one read, and all its counts fit a task of this memory."""
+    """Whether a layer's activations are at most one read, and all its counts fit a task of this memory.
+
+    What a derived layer is derived from counts as well: its source, and the matrix.
+    """
     layer = wanted.layer
-    activations = layer.shape[0] * layer.shape[1] * layer.cells * layer.itemsize
+    activations = layer.shape[0] * (layer.shape[1] * layer.cells * layer.itemsize + layer.source_bytes)
+    activations += layer.shape[1] * layer.row_bytes
     counts = layer.shape[1] * wanted.labels.unit_bytes(len(wanted.method.fractions))
     return activations <= min(cut.READ_BYTES, memory // 2 // COPIES) and counts <= memory // 8
 
@@ -55,8 +59,7 @@ def dissect_small(task: SmallLayer) -> None:
     if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
         return
     images, units = layer.shape[:2]
-    values = store.read(layer.url, f"{layer.path}/activation")[:]
-    peaks = Peaks(layer)[:images, :units]
+    values, peaks = Maps(layer)((0, images))
     found = thresholds(values, ranks(layer, fractions, units))
     tables, counts = (labels.lookup, labels.domain), no_counts(labels, len(fractions), units)
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)

@@ -109,6 +109,7 @@ class LayerToDissect:
         """What the marker of the finished layer says about it, so that opening a store reads few objects."""
         units, concepts = self.layer.shape[1], self.labels.concepts.size
         anchoring, reason = self.layer.anchored(self.method.anchoring)
+        derivation = self.layer.derivation
         return {
             "activations_sha256": self.layer.fingerprint,
             "anchoring_reason": reason,
@@ -117,7 +118,7 @@ class LayerToDissect:
             "position": self.position,
             "root_sha256": store.fingerprint(self.method.inputs(self.labels.fingerprint)),
             "units": units,
-        }
+        } | ({} if derivation is None else {"derived": derivation.stored | {"dtype": self.layer.dtype}})
 
     @property
     def unit_chunk(self) -> int:

@@ -42,10 +42,10 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr import store
 from dissect_xr.dissection.cut import Block
+from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.histograms import histogram
-from dissect_xr.dissection.layers import Layer, Peaks, prefetch
+from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.floats import bits
 
 BIN_BITS = 16
@@ -168,14 +168,14 @@ def sample_tasks(layer: Layer, fraction: float) -> list[SampleTask]:
 def sample_bound(task: SampleTask) -> NDArray[np.int64]:
     """Codes (unit of the task,) that most likely lie below T, from whole chunks spread evenly over the images."""
     layer, images, chunk = task.layer, task.layer.shape[0], task.layer.chunk[0]
-    starts, units = range(0, images, chunk), slice(*task.units)
+    starts = range(0, images, chunk)
     wanted = min(max(1, len(starts) // 16), -(-SAMPLE // chunk))
-    array = store.read(layer.url, f"{layer.path}/activation")
+    maps = Maps(layer, task.units)
     step = ceil(wanted * chunk * layer.cells / SAMPLE_VALUES)
     parts = []
     for n in range(wanted):
         first = starts[n * len(starts) // wanted]
-        values = array[first : first + chunk, units]
+        values = maps.values((first, min(first + chunk, images)))
         # Partitioned as signed bits, which is faster: positive values have the order of their bits. Where the result is
         # not positive it is replaced below, so the wrong order of negative values does no harm.
         flat = np.moveaxis(bits(values, "i"), 1, 0).reshape(values.shape[1], -1)
@@ -192,19 +192,11 @@ def sample_bound(task: SampleTask) -> NDArray[np.int64]:
 
 def histogram_block(task: HistogramTask) -> SparseHistogram:
     """The histogram of one block: its codes, `task.shift` bits dropped, and how often each occurs."""
-    layer, (first, last) = task.layer, task.block.units
-    array = store.read(layer.url, f"{layer.path}/activation")
-    peaks = Peaks(layer)
     base = (task.low >> task.shift) << task.shift
     widths = np.maximum(0, ((task.high - base) >> task.shift) + 1)
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.zeros(offsets[-1], np.int32)
-
-    def read(images: tuple[int, int]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        index = slice(*images), slice(first, last)
-        return array[index], peaks[index]
-
-    for values, peak in prefetch(read, task.block.reads):
+    for values, peak in prefetch(Maps(task.layer, task.block.units), task.block.reads):
         flat = bits(values.reshape(*values.shape[:2], -1), "i")
         histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
     return _listed(counts, offsets, base, task.shift)

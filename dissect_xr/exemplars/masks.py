@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.analysis.select import only
 from dissect_xr.dissection.counts import add_counts
+from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, open_labels, read_labels
 from dissect_xr.dissection.layers import Layer, open_layer
@@ -136,7 +137,7 @@ def image_counts(
     images, and their maps of one chunk of units.
     """
     channel, threshold, labels = channel_of(view, unit), view.thresholds[unit], view.labels
-    maps = store.read(view.layer.url, f"{view.layer.path}/activation")[slice(*images), channel : channel + 1]
+    maps = Maps(view.layer, (channel, channel + 1)).values(images)
     here = read_labels(labels, images)
     planes, whole, _, *ignored = here
     seen = planes[0, 0].size - ignored[0].sum(axis=(1, 2)) if ignored else planes[0, 0].size
@@ -154,7 +155,8 @@ def image_counts(
 def image_blocks(view: View) -> Iterator[tuple[int, int]]:
     """Half-open ranges that cover all images: whole stored chunks, with about 16 MiB of maps and labels each."""
     images, length = view.layer.shape[0], view.layer.chunk[0]
-    per_image = view.layer.chunk[1] * view.layer.cells * view.layer.itemsize + view.labels.image_bytes
+    layer = view.layer
+    per_image = layer.chunk[1] * layer.cells * layer.itemsize + layer.source_bytes + view.labels.image_bytes
     step = max(1, (16 << 20) // (per_image * length)) * length
     return ((first, min(first + step, images)) for first in range(0, images, step))
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.select import concept_index
-from dissect_xr.dissection.layers import Peaks, open_layer
+from dissect_xr.dissection.derived.maps import Maps, peaks_of
+from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores, View, channel_of, image_blocks, image_counts, mask, open_view, upsampled
 from dissect_xr.exemplars.pictures import WHOLE, around, draw, read_picture
@@ -51,7 +52,7 @@ def top_images(activations: store.Url, snapshot: str, layer: str, *, k: int = TO
     activations = store.as_url(activations)
     opened = open_layer(activations, snapshot, layer)
     images, units = opened.shape[:2]
-    peaks, names = Peaks(opened), store.read(activations, "image")
+    peaks, names = peaks_of(opened), store.read(activations, "image")
     best = np.zeros((0, units), np.float32)
     indices = np.zeros((0, units), np.int64)
     for first, block in _peak_blocks(peaks, images, units, max(k, PEAKS // (units * 4))):
@@ -176,7 +177,7 @@ def iou_images(ds: xr.Dataset, stores: Stores, unit: str, concept: str | int, *,
     )
 
 
-def _peak_blocks(peaks: Peaks, images: int, units: int, length: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _peak_blocks(peaks: Any, images: int, units: int, length: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(first image, peaks) of `length` images at a time, or fewer; what is read are whole chunks, each once.
 
     Chunks of 4 images and a `length` of 6 give blocks of 4; chunks of 8 and a `length` of 6 give blocks of 6 and 2.
@@ -206,12 +207,12 @@ def _unit_blocks(view: View, units: Sequence[str]) -> Iterator[list[str]]:
 
 def _maps(view: View, top: xr.Dataset) -> dict[tuple[str, int], NDArray[Any]]:
     """(unit, image index) -> map (y, x); each chunk is read once."""
-    array = store.read(view.layer.url, f"{view.layer.path}/activation")
     channels = [channel_of(view, unit) for unit in top["unit"].values.tolist()]
     first, stop, length = min(channels), max(channels) + 1, view.layer.chunk[0]
+    maps = Maps(view.layer, (first, stop))
     indices, found = top["image_index"].values, {}
     for start in np.unique(indices // length * length).tolist():
-        block = array[start : start + length, first:stop]
+        block = maps.values((start, min(start + length, view.layer.shape[0])))
         for n, rank in zip(*np.nonzero(indices // length * length == start), strict=True):
             index = int(indices[n, rank])
             found[str(top["unit"].values[n]), index] = block[index - start, channels[n] - first].copy()

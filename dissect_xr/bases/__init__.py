@@ -1,0 +1,1 @@
+"""Bases: which linear maps over the units of a layer are dissected as layers of their own."""
