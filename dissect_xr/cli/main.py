@@ -15,6 +15,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from dissect_xr.cli.check import check
 from dissect_xr.cli.safety import Safety
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.store import objects
@@ -267,6 +268,9 @@ def report(
         raise DissectError(f"{out}: a report is written to a local folder. Name one: --to FOLDER.")
     page = write_report(out, to or Path(out) / "report", fraction=fraction, exemplars=exemplars, show=not quiet)
     console.print(f"report: {escape(str(page))}")
+
+
+app.command()(check)
 
 
 def _show_plans(plans: Any) -> None:
