@@ -30,6 +30,7 @@ from .exemplars.top_images import top_images as top_images
 from .io.netdissect_csv import read_netdissect_csv as read_netdissect_csv
 from .parallel.pool import open_pool as open_pool
 from .plot.compare import networks_compared as networks_compared
+from .probe.check.findings import check_probe as check_probe
 from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe
 from .probe.ingest import write_probe as write_probe

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from dissect_xr.cli.check import check
 from dissect_xr.cli.safety import Safety
 from dissect_xr.cli.survey import survey
 from dissect_xr.errors import BlocksFailed, DissectError
@@ -273,6 +274,7 @@ def report(
 
 
 app.command()(survey)
+app.command()(check)
 
 
 def _show_plans(plans: Any) -> None:

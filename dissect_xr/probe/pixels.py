@@ -84,6 +84,18 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """(rows, columns) of an image file as it is stored; its pixels are not decoded.
+
+    Raises
+    ------
+    Fault
+        If the file is missing, or no image.
+    """
+    with _opened(path, MAX_PIXELS) as image:
+        return image.height, image.width
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """The decoded image at `path`.
