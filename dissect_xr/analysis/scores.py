@@ -225,11 +225,15 @@ def areas(ds: xr.Dataset, of_domain: str, *of_pair: str) -> xr.DataArray:
 
 
 def domain_indices(ds: xr.Dataset) -> NDArray[np.int64]:
-    """Index along ``domain`` of each concept's domain, -1 where that is not selected."""
+    """Index along ``domain`` of each concept's domain, -1 where that, or the concept's category, is not selected."""
     concepts = ds["concept_domain"].values
     indices = {domain: index for index, domain in enumerate(np.atleast_1d(ds["domain"].values).tolist())}
     found = [indices.get(domain, -1) for domain in concepts.ravel().tolist()]
-    return np.array(found, dtype=np.int64).reshape(concepts.shape)
+    index = np.array(found, dtype=np.int64).reshape(concepts.shape)
+    if {"category", "concept_category"} <= ds.variables.keys():
+        selected = np.isin(ds["concept_category"].values, np.atleast_1d(ds["category"].values))
+        index = np.where(selected, index, -1)
+    return index
 
 
 def _domain(ds: xr.Dataset) -> xr.Variable:

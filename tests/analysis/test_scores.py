@@ -320,7 +320,7 @@ def test_concepts_of_categories_not_selected_have_no_score() -> None:
 
 def test_dimensions_in_any_order() -> None:
     ds = dissection(7)
-    turned = ds.transpose("concept", "category", "unit", "fraction", "snapshot")
+    turned = ds.transpose("concept", "category", "domain", "unit", "fraction", "snapshot")
     xr.testing.assert_equal(scores.iou(turned).transpose(*ds["intersection"].dims), scores.iou(ds))
     best = best_concept(turned).transpose("snapshot", "fraction", "unit")
     xr.testing.assert_equal(best, best_concept(ds))
