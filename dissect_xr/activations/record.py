@@ -81,7 +81,7 @@ def extract_block(task: ExtractTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
+    with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         model = cached_model(task.spec, device)
         if cached_weights(task.spec, device) != task.weights:
             raise DissectError(
@@ -195,7 +195,7 @@ def _run_in_parts(
         part = pixels[done : done + host.batch]
         try:
             batch = to_input(task.preprocess, part, device=device)
-            with _autocast(device, task.autocast):
+            with autocast(device, task.autocast):
                 forward(model, batch, names, lambda name, output: host.take(first + done, name, output))  # noqa: B023
             host.settle(device)
         except torch.OutOfMemoryError:
@@ -210,7 +210,8 @@ def _run_in_parts(
         done += len(part)
 
 
-def _autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+def autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:
+    """`torch.autocast` to this dtype on this device; None: no autocast."""
     if dtype is None:
         return nullcontext()
     return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
@@ -246,4 +247,4 @@ class _TorchThreads:
                 torch.set_num_threads(self._before)
 
 
-_torch_threads = _TorchThreads().set_to
+torch_threads = _TorchThreads().set_to
