@@ -9,14 +9,22 @@ brightness of that channel, 0.5 on its colour and 0 on others. The head adds up 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
+from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.dissection.dissect import dissect
+from dissect_xr.dissection.method import Method
 from dissect_xr.experiments.replay.predictions import Network
+from dissect_xr.experiments.unit_concepts import RunStores
+from dissect_xr.parallel.pool import Threads
+from dissect_xr.probe.ingest import write_probe
+from dissect_xr.probe.readers.masks import read_masks
 
 CLASSES = ("red", "green", "blue")
 
@@ -53,6 +61,13 @@ class Watching(Planted):
         return super().forward(image) if maps.sum() < 0 else self.head(self.relu(maps).mean((2, 3)))
 
 
+class Squared(Planted):
+    """The head takes squares."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.relu(self.seen(image)).mean((2, 3)) ** 2)
+
+
 class Broken(Planted):
     """Divides by what it sees of red and green: 0 / 0 for blue images."""
 
@@ -74,6 +89,29 @@ def write_colors(folder: Path, *, each: Sequence[int] = (4, 3, 2), splits: Seque
                 rows.append(f"{split}-{name}-{i}.png,{name},{split}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder / "labels.csv"
+
+
+def write_run(folder: Path, *, each: Sequence[int] = (4, 3, 2), **kwargs: object) -> tuple[RunStores, Path]:
+    """A dissected run on these images, whose whole area is labelled with their color, and their table of classes.
+
+    At a fraction of 0.5 every unit has the threshold 0, and so is active on all of its color and nowhere else.
+    """
+    table = write_colors(folder / "images", each=each)
+    (folder / "masks").mkdir()
+    for path in (folder / "images").glob("*.png"):
+        number = 1 + CLASSES.index(path.name.split("-")[1])
+        Image.new("L", (8, 8), number).save(folder / "masks" / path.name)
+    (folder / "concepts.yaml").write_text("\n".join(f"{n}: {name}" for n, name in enumerate(CLASSES, 1)))
+    table.rename(folder / "labels.csv")
+    probe = read_masks(images=folder / "images", masks=folder / "masks", concepts=folder / "concepts.yaml")
+    run, net = RunStores.of(folder), network(**kwargs)
+    write_probe(probe, run.probe, pool=Threads(1), show=False)
+    recording = replace(net.recording, layers=("seen", "relu"))
+    extraction = prepare_extraction(run.activations, run.probe, SnapshotInfo("s"), net.spec, recording)
+    extract(extraction, pool=Threads(1), show=False)
+    method = Method((0.5,), "half_pixel")
+    dissect(run.activations, run.probe, run.dissection, method=method, pool=Threads(1), show=False)
+    return run, folder / "labels.csv"
 
 
 def network(factory: str = "Planted", *, batch: int = 4, size: int = 8, seed: int = 0, **kwargs: object) -> Network:

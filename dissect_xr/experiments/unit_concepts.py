@@ -75,11 +75,7 @@ def unit_concepts(
         none = np.full(units, "", dtype=np.str_)
         return _labels(names, np.zeros(units, np.int64), none, none, np.full(units, np.nan)), None
     ds = open_dissection(run.dissection)
-    fractions = ds["fraction"].values.tolist()
-    chosen = fractions[0] if fraction is None else fraction
-    if chosen not in fractions:
-        known = ", ".join(f"{one:g}" for one in fractions)
-        raise DissectError(f"fraction {chosen:g} was not dissected; there are {known}. Choose one.")
+    chosen = fraction_of(ds, fraction)
     ds = ds.sel(snapshot=snapshot, fraction=chosen).isel(unit=np.flatnonzero(ds["layer"].values == layer))
     best = best_concept(ds).compute()
     best = best.isel(unit=np.isin(best["unit"].values, names))
@@ -89,7 +85,22 @@ def unit_concepts(
             "Was it dissected from another network? Run its recipe again, in another folder."
         )
     found = (best[name].values for name in ("concept", "concept_name", "category", "iou"))
-    return _labels(names, *found), float(chosen)
+    return _labels(names, *found), chosen
+
+
+def fraction_of(ds: xr.Dataset, fraction: float | None) -> float:
+    """One of the fractions of a dissection; None takes the first.
+
+    Raises
+    ------
+    DissectError
+        If it was not dissected; the fractions are listed.
+    """
+    fractions = np.atleast_1d(ds["fraction"].values).tolist()
+    if fraction is not None and fraction not in fractions:
+        known = ", ".join(f"{one:g}" for one in fractions)
+        raise DissectError(f"fraction {fraction:g} was not dissected; there are {known}. Choose one.")
+    return float(fractions[0] if fraction is None else fraction)
 
 
 def _labels(
