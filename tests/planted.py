@@ -20,7 +20,7 @@ from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.method import Method
-from dissect_xr.experiments.replay.predictions import Network
+from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.ingest import write_probe

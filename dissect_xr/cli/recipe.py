@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from dissect_xr.cli.experiment_parts import Experiment
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import FRACTION
 
@@ -174,6 +175,8 @@ class Recipe(_Part):
     keep_activations: Literal["all", "none"] = "all"
     """none: the activations of a snapshot are deleted after its dissection"""
     dissect: DissectPart = DissectPart()
+    experiments: list[Experiment] = []
+    """what is asked of the results, after the counts"""
 
 
 def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) -> Recipe:

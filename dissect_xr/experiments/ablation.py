@@ -9,18 +9,17 @@ Bau, Zhu, Strobelt, Lapedriza, Zhou, Torralba: Understanding the role of individ
 2020, figures 3 and 4.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from dissect_xr import store
 from dissect_xr.errors import DissectError
-from dissect_xr.experiments.ablation_counts import Ablation, ablation_counts
 from dissect_xr.experiments.class_labels import Labelled
 from dissect_xr.experiments.class_scores import SCORES, class_scores, losses
-from dissect_xr.experiments.replay.passes import Passes, looked_at
-from dissect_xr.experiments.replay.predictions import Network
+from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.results import Result, open_result
 from dissect_xr.experiments.unit_concepts import (
     UNIT_VARIABLES,
@@ -28,7 +27,7 @@ from dissect_xr.experiments.unit_concepts import (
     dissection_fingerprint_of,
     unit_concepts,
 )
-from dissect_xr.experiments.unit_orders import ranked
+from dissect_xr.experiments.unit_orders import SIZES, ranked
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.schema import Variable
 
@@ -57,6 +56,38 @@ VARIABLES = UNIT_VARIABLES | {
     )
 }
 """What the result holds."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is asked."""
+
+    layer: str
+    snapshot: str
+    ranked_on: str = "train"
+    """split whose losses order the units"""
+    measured_on: str = "val"
+    """split that the curves are measured on"""
+    level: Literal["zero", "mean"] = "zero"
+    """what an ablated map is set to: 0, or the unit's mean activation on the ranking split"""
+    sizes: tuple[int, ...] = SIZES
+    """numbers of units of the curves by single losses; those above the layer's units are left out"""
+    curves: tuple[str, ...] | None = None
+    """classes that have curves; None for all that both splits have images of"""
+    greedy: int = 0
+    """number of units to choose greedily, for each class with a curve; costs a replay per unit, class and step"""
+    fraction: float | None = None
+    """of the dissection whose IoU is joined; None for its first"""
+
+    def __post_init__(self) -> None:
+        if self.ranked_on == self.measured_on:
+            raise DissectError(
+                f"ablation of {self.layer}: units would be ranked and measured on the same images ({self.ranked_on}), "
+                "and the most important ones would look more so than they are. Name two splits."
+            )
+        if wrong := [size for size in (*self.sizes, *([self.greedy] if self.greedy else [])) if size < 1]:
+            raise DissectError(f"ablation of {self.layer}: expected numbers of units of at least 1, got {wrong[0]}.")
+        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
 
 def ablation(
@@ -101,23 +132,36 @@ def ablation(
     dissected = dissection_fingerprint_of(run, question.snapshot, question.layer)
     result = Result(url, KIND, _inputs(labelled, network, question, dissected))
     if not result.is_finished():
-        pool = pool or Threads()
-        looked = looked_at(network, question.layer, splits[0], pool=pool)
-        _check_weights(run, question.snapshot, looked.weights)
-        concepts, fraction = unit_concepts(
-            run, question.snapshot, question.layer, looked.units, fraction=question.fraction
-        )
-        result.begin()
-        passes = Passes(result, network, question.layer, looked, pool, show)
-        ds, names = ablation_counts(passes, question, splits)
-        attrs = {
-            "weights_sha256": looked.weights,
-            "replayed": "what follows the layer" if looked.whole is None else "the whole network",
-            "replayed_reason": looked.whole,
-            "joined_fraction": fraction,
-        }
-        result.finish(ds.merge(concepts), VARIABLES, passes=names, attrs=attrs)
+        _compute(result, run, splits, network, question, pool or Threads(), show)
     return open_ablation(url)
+
+
+def _compute(
+    result: Result,
+    run: RunStores,
+    splits: tuple[Labelled, Labelled],
+    network: Network,
+    question: Ablation,
+    pool: Pool,
+    show: bool,
+) -> None:
+    """Compute and write the result."""
+    # Not above: with them comes torch, which opening a finished result does not need.
+    from dissect_xr.experiments.ablation_counts import ablation_counts
+    from dissect_xr.experiments.replay.passes import Passes, looked_at
+
+    looked = looked_at(network, question.layer, splits[0], pool=pool)
+    _check_weights(run, question.snapshot, looked.weights)
+    concepts, fraction = unit_concepts(run, question.snapshot, question.layer, looked.units, fraction=question.fraction)
+    result.begin()
+    ds, names = ablation_counts(Passes(result, network, question.layer, looked, pool, show), question, splits)
+    attrs = {
+        "weights_sha256": looked.weights,
+        "replayed": "what follows the layer" if looked.whole is None else "the whole network",
+        "replayed_reason": looked.whole,
+        "joined_fraction": fraction,
+    }
+    result.finish(ds.merge(concepts), VARIABLES, passes=names, attrs=attrs)
 
 
 def open_ablation(url: store.Url) -> xr.Dataset:

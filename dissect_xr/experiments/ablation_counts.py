@@ -1,6 +1,6 @@
-"""What an ablation is asked, and what its passes count: units alone, the orders that follow, sets of units.
+"""What the passes of an ablation count: units alone, the orders that follow, sets of units.
 
-Knows: the question, which passes answer it, and in which order they come.
+Knows: which passes answer the question, and in which order they come.
 Does not know: how a network is replayed (`replay`), how units are ordered (`unit_orders`), where the answer is kept.
 
 Passes, each a batch of images a task:
@@ -13,14 +13,12 @@ Passes, each a batch of images a task:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dissect_xr.errors import DissectError
+from dissect_xr.experiments.ablation import Ablation
 from dissect_xr.experiments.class_labels import Labelled
 from dissect_xr.experiments.class_scores import losses
 from dissect_xr.experiments.replay.passes import Counts, Passes
@@ -34,41 +32,6 @@ from dissect_xr.experiments.unit_orders import (
     extended,
     ranked,
 )
-
-SIZES = (1, 2, 3, 4, 5, 20, 64, 128, 256)
-"""Numbers of units of the published curves."""
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What is asked."""
-
-    layer: str
-    snapshot: str
-    ranked_on: str = "train"
-    """split whose losses order the units"""
-    measured_on: str = "val"
-    """split that the curves are measured on"""
-    level: Literal["zero", "mean"] = "zero"
-    """what an ablated map is set to: 0, or the unit's mean activation on the ranking split"""
-    sizes: tuple[int, ...] = SIZES
-    """numbers of units of the curves by single losses; those above the layer's units are left out"""
-    curves: tuple[str, ...] | None = None
-    """classes that have curves; None for all that both splits have images of"""
-    greedy: int = 0
-    """number of units to choose greedily, for each class with a curve; costs a replay per unit, class and step"""
-    fraction: float | None = None
-    """of the dissection whose IoU is joined; None for its first"""
-
-    def __post_init__(self) -> None:
-        if self.ranked_on == self.measured_on:
-            raise DissectError(
-                f"ablation of {self.layer}: units would be ranked and measured on the same images ({self.ranked_on}), "
-                "and the most important ones would look more so than they are. Name two splits."
-            )
-        if wrong := [size for size in (*self.sizes, *([self.greedy] if self.greedy else [])) if size < 1]:
-            raise DissectError(f"ablation of {self.layer}: expected numbers of units of at least 1, got {wrong[0]}.")
-        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
 
 
 def ablation_counts(

@@ -20,8 +20,7 @@ from dissect_xr.experiments.class_labels import Labelled
 from dissect_xr.experiments.class_scores import class_scores
 from dissect_xr.experiments.linear.counts import KIND, ClassWork, occurring, position_of
 from dissect_xr.experiments.linear.features import Scaling, features_of, scales
-from dissect_xr.experiments.linear.weights import FitTask, HeadTask, fit_block, read_head
-from dissect_xr.experiments.replay.predictions import Network
+from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.results import open_result
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.parallel.pool import Pool, Threads
@@ -108,6 +107,8 @@ def fitted_classes(
     pool = pool or Threads()
     work = ClassWork(store.as_url(url), run, features, splits, question, inputs, pool, show)
     if not work.result.is_finished():
+        from dissect_xr.experiments.linear.weights import FitTask, fit_block  # with it comes torch
+
         position, label = position_of(splits[0]), splits[0].label
         needed = Projection(
             (("features", 8 * position.size * features.units), ("the fit", 24 * position.size * features.units))
@@ -176,6 +177,8 @@ def head_classes(
     inputs = {"weights": question.head, "network": network.inputs}
     work = ClassWork(store.as_url(url), run, features, splits, question, inputs, pool or Threads(), show)
     if not work.result.is_finished():
+        from dissect_xr.experiments.linear.weights import HeadTask, read_head  # with it comes torch
+
         first = splits[0].images[: network.recording.batch]
         count = len(labelled.classes)
 

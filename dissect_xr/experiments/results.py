@@ -35,9 +35,7 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.schema import SCHEMA_VERSION, Variable, check_version
 from dissect_xr.store import objects
 from dissect_xr.store.seal import SEAL, seal
-
-FOLDER = "experiments"
-"""Folder of a run that holds the stores of its experiments."""
+from dissect_xr.store.verify import EXPERIMENTS
 
 
 class Block(Protocol):
@@ -191,7 +189,7 @@ def open_result(url: store.Url, kind: str) -> xr.Dataset:
 
 def finished_experiments(out: str) -> dict[str, str]:
     """Name -> kind of the finished experiments of the run directory `out`, sorted by name."""
-    folder = store.join(out, FOLDER)
+    folder = store.join(out, EXPERIMENTS)
     found = {}
     for name in objects.children(folder, "markers/"):
         url = store.join(folder, name)
@@ -202,7 +200,7 @@ def finished_experiments(out: str) -> dict[str, str]:
 
 def experiment_url(out: str, name: str) -> str:
     """The URL of the experiment `name` of a run directory."""
-    return store.join(out, FOLDER, f"{name}.zarr")
+    return store.join(out, EXPERIMENTS, f"{name}.zarr")
 
 
 def _array(values: xr.DataArray, variable: Variable) -> tuple[store.ArraySpec, NDArray[Any]]:

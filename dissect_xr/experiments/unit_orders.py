@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+SIZES = (1, 2, 3, 4, 5, 20, 64, 128, 256)
+"""Numbers of units of the published curves."""
+
 NONE = -1
 """In place of a unit or of a count: there is none."""
 

@@ -13,6 +13,7 @@ from dissect_xr.activations.sources import load_model
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.ablation import Ablation, ablation, important_classes
 from dissect_xr.experiments.class_labels import Labelled, class_table
+from dissect_xr.experiments.replay.predictions import batch_of
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.parallel.pool import Pool, Threads
 
@@ -130,7 +131,7 @@ def test_predictions_are_those_of_the_whole_network_with_the_unit_set_to_zero(
         handle = model.get_submodule(layer).register_forward_hook(zero)
         for first in range(0, len(images.images), 3):
             with torch.inference_mode():
-                scores = model(net.batch(images.root, images.images[first : first + 3]))
+                scores = model(batch_of(net, images.root, images.images[first : first + 3]))
             np.add.at(wanted[unit], scores.argmax(1).numpy(), 1)
         handle.remove()
     assert ds["predicted_without"].sel(split="val").values.tolist() == wanted.tolist()

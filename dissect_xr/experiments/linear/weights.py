@@ -18,7 +18,8 @@ from dissect_xr import store
 from dissect_xr.activations.taps import check_layers
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.linear.features import Features
-from dissect_xr.experiments.replay.predictions import Network, check_scores
+from dissect_xr.experiments.replay.network import Network
+from dissect_xr.experiments.replay.predictions import batch_of, check_scores, running
 from dissect_xr.experiments.replay.replays import tapped
 
 ITERATIONS = 10_000
@@ -128,9 +129,9 @@ def read_head(task: HeadTask) -> None:
     """
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
-    with task.network.running() as model:
+    with running(task.network) as model:
         weight, bias = head_weights(model, task.head)
-        batch = task.network.batch(task.root, task.images)
+        batch = batch_of(task.network, task.root, task.images)
         found, means = tapped(model, task.layer, batch, _means)
         check_scores(found, len(batch), task.classes)
     if weight.shape != (task.classes, means.shape[1]):

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.experiments.class_labels import Labelled
 from dissect_xr.experiments.class_scores import count_predictions
+from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.replay.predictions import (
     Looked,
     LookTask,
     MeanTask,
-    Network,
     PredictTask,
     look,
     mean_block,

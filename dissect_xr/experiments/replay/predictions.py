@@ -7,7 +7,6 @@ A task is one batch of images, so that results are the same however tasks are sp
 the number of images that a kernel sees at once.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,63 +21,42 @@ from torch import Tensor, nn
 from dissect_xr import store
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.record import DECODERS, autocast, torch_threads
-from dissect_xr.activations.references import file_sha256, source_sha256
-from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
+from dissect_xr.activations.request import Preprocess
 from dissect_xr.activations.sources import cached_model, cached_weights
 from dissect_xr.activations.taps import taps
 from dissect_xr.errors import DissectError
+from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.replay.replays import Rest, Whole, tapped, why_whole
 from dissect_xr.probe.pixels import inside
 
 
-@dataclass(frozen=True)
-class Network:
-    """A snapshot's model, and how images are given to it."""
+def device_of(network: Network) -> str:
+    """The device that this process runs a network on."""
+    return network.recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    spec: ModelSpec
-    recording: Recording
-    """its preprocessing, batch, device, threads and autocast; the layers are not used"""
 
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """All that determines what it gives, as far as it is known without loading the model; JSON."""
-        spec, recording = self.spec, self.recording
-        return {
-            "factory": spec.factory.rpartition("/")[2],
-            "kwargs": json.loads(spec.kwargs),
-            "weights": spec.seed or 0 if spec.weights is None else file_sha256(spec.weights),
-            "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
-            "preprocess": recording.preprocess.parameters,
-            "autocast": recording.autocast,
-            "batch": recording.batch,
-        }
-
-    @property
-    def device(self) -> str:
-        """The device that this process runs it on."""
-        return self.recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-    @contextmanager
-    def running(self) -> Iterator[nn.Module]:
-        """The model inside the `with` block: in eval and inference mode, with the threads and dtype asked for."""
-        model, recording = cached_model(self.spec, self.device), self.recording
-        with (
-            torch_threads(recording.threads),
-            taps(model, (), _nothing),  # no tap: the model is in eval mode meanwhile
-            torch.inference_mode(),
-            autocast(self.device, recording.autocast),
-        ):
-            yield model
-
-    def batch(self, root: str, images: Sequence[str]) -> Tensor:
-        """These images as the model takes them."""
-        return to_input(
-            self.recording.preprocess, pixels_of(root, images, self.recording.preprocess), device=self.device
-        )
+@contextmanager
+def running(network: Network) -> Iterator[nn.Module]:
+    """The model inside the `with` block: in eval and inference mode, with the threads and dtype asked for."""
+    device, recording = device_of(network), network.recording
+    model = cached_model(network.spec, device)
+    with (
+        torch_threads(recording.threads),
+        taps(model, (), _nothing),  # no tap: the model is in eval mode meanwhile
+        torch.inference_mode(),
+        autocast(device, recording.autocast),
+    ):
+        yield model
 
 
 def _nothing(layer: str, output: Tensor) -> None:
     """A sink that drops what it is given."""
+
+
+def batch_of(network: Network, root: str, images: Sequence[str]) -> Tensor:
+    """Images as the network takes them."""
+    preprocess = network.recording.preprocess
+    return to_input(preprocess, pixels_of(root, images, preprocess), device=device_of(network))
 
 
 def pixels_of(root: str, images: Sequence[str], preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -126,12 +104,12 @@ def look(task: LookTask) -> Looked:
     DissectError
         If the network gives no scores of so many classes, or the layer no maps.
     """
-    with task.network.running() as model:
-        batch = task.network.batch(task.root, task.images)
+    with running(task.network) as model:
+        batch = batch_of(task.network, task.root, task.images)
         found, units = tapped(model, task.layer, batch, lambda output: output.shape[1])
         check_scores(found, len(batch), task.classes)
         whole = why_whole(model, task.layer, batch)
-    return Looked(units, cached_weights(task.network.spec, task.network.device), whole)
+    return Looked(units, cached_weights(task.network.spec, device_of(task.network)), whole)
 
 
 def check_scores(found: Any, images: int, classes: int) -> None:
@@ -188,7 +166,7 @@ def predict_block(task: PredictTask) -> None:
     levels = torch.from_numpy(np.asarray(store.read(task.url, f"{task.path}/level")[:]))
     found = np.empty((len(task.images), len(sets)), np.int32)
     with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, _), _running(task) as model:
-        batch = task.network.batch(task.root, task.images)
+        batch = batch_of(task.network, task.root, task.images)
         replay = Whole(model, task.layer) if task.whole else Rest.of(model, task.layer)
         for n, scores in enumerate(replay.scores(batch, sets, levels.to(batch.device))):
             check_scores(scores, len(batch), task.classes)
@@ -201,8 +179,8 @@ def _running(task: "PredictTask | MeanTask") -> Iterator[nn.Module]:
     """The task's model, whose weights must be those that were looked at."""
     network = task.network
     try:
-        with network.running() as model:
-            if cached_weights(network.spec, network.device) != task.weights:
+        with running(network) as model:
+            if cached_weights(network.spec, device_of(network)) != task.weights:
                 raise DissectError(
                     f"{network.spec.weights or network.spec.factory}: the weights changed during the experiment. Keep "
                     "each snapshot's weights in a file of its own, and run again under another name."
@@ -210,8 +188,8 @@ def _running(task: "PredictTask | MeanTask") -> Iterator[nn.Module]:
             yield model
     except torch.OutOfMemoryError as error:
         raise DissectError(
-            f"{task.what}: does not fit into the memory of {network.device}. Use a smaller `activations.batch`, under "
-            "another name, since a result is of one size of batches."
+            f"{task.what}: does not fit into the memory of {device_of(network)}. Use a smaller `activations.batch`, "
+            "under another name, since a result is of one size of batches."
         ) from error
 
 
@@ -264,7 +242,7 @@ def mean_block(task: MeanTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, _), _running(task) as model:
-        _, means = tapped(model, task.layer, task.network.batch(task.root, task.images), _means)
+        _, means = tapped(model, task.layer, batch_of(task.network, task.root, task.images), _means)
         finite = np.isfinite(means)
         if not finite.all():
             image, unit = np.argwhere(~finite)[0]
