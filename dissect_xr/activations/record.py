@@ -91,7 +91,7 @@ def extract_block(task: ExtractTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
+    with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         loaded = cached(task.spec, device)
         if loaded.sha256 != task.weights:
             raise DissectError(
@@ -281,4 +281,4 @@ class _TorchThreads:
                 torch.set_num_threads(self._before)
 
 
-_torch_threads = _TorchThreads().set_to
+torch_threads = _TorchThreads().set_to

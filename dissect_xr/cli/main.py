@@ -16,6 +16,19 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from dissect_xr.cli.check import check
+from dissect_xr.cli.options import (
+    BreakLock,
+    Gpus,
+    Memory,
+    Out,
+    Quiet,
+    RecipeFile,
+    Scheduler,
+    Set,
+    Verify,
+    Workers,
+    parse_bytes,
+)
 from dissect_xr.cli.safety import Safety
 from dissect_xr.cli.survey import survey
 from dissect_xr.errors import BlocksFailed, DissectError
@@ -34,40 +47,6 @@ app = typer.Typer(
 console, errors = (
     Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120) for stderr in (False, True)
 )
-
-RecipeFile = Annotated[Path, typer.Argument(help="Recipe (YAML).")]
-Out = Annotated[str, typer.Option(help="Output directory (path or URL).")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE overrides any recipe field; repeatable.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; threads of one process if absent.")]
-Gpus = Annotated[int, typer.Option(min=0, help="Processes that see one GPU each.")]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Dask scheduler, tcp://host:port; --workers and --gpus then say what it will have.")
-]
-Memory = Annotated[str, typer.Option(help="Memory a task may use, such as 512MiB.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Verify = Annotated[
-    bool, typer.Option("--verify", help="First read every finished object; compute damaged blocks again.")
-]
-BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the lock from a dead run of another host.")]
-
-UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def parse_bytes(text: str) -> int:
-    """The number of bytes that a text such as 512MiB means.
-
-    >>> parse_bytes("1.5 MiB")
-    1572864
-    """
-    number = text.strip().rstrip("KMGiBkmgb ")
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        size = int(float(number) * UNITS[unit])
-    except (KeyError, ValueError, OverflowError) as error:
-        raise DissectError(f"'{text}': expected a size such as 512MiB or 2GB.") from error
-    if size < 2**20:
-        raise DissectError(f"'{text}': expected at least 1MiB.")
-    return size
 
 
 @contextmanager
@@ -113,12 +92,14 @@ def run(
 ) -> None:
     """Run all stages for every snapshot, continuing after finished blocks; then print tables and draw figures."""
     from dissect_xr.cli.dry_run import check_fits, plan_run
+    from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
     from dissect_xr.cli.outcome import results
     from dissect_xr.store.repair import mended
 
     pool = _pool(workers, gpus, scheduler, memory)
     safety = None if dry_run else Safety(verify, break_lock)
     with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
+        check_experiments(started)
         plans = plan_run(started)
         _say(started)
         if dry_run:
@@ -129,7 +110,8 @@ def run(
 
         def all_stages() -> list[RenderableType]:
             started.run()
-            return results(out, started.dissection_url)
+            experiments = run_experiments(started)
+            return [*results(out, started.dissection_url), *shown(out, experiments)]
 
         _show(mended(all_stages, _print_damage))
 
@@ -201,6 +183,31 @@ def dissect(
     ) as started:
         started.dissect()
         _show(results(out, started.dissection_url))
+
+
+@app.command()
+def experiment(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Set = None,
+    only: Annotated[list[str] | None, typer.Option(help="Name of one experiment; repeatable; all if absent.")] = None,
+    workers: Workers = None,
+    gpus: Gpus = 0,
+    scheduler: Scheduler = None,
+    memory: Memory = "512MiB",
+    quiet: Quiet = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Only do the recipe's experiments, on the results of an earlier run; continues after finished blocks."""
+    from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
+    from dissect_xr.store.repair import mended
+
+    pool = _pool(workers, gpus, scheduler, memory)
+    with _start(recipe, out, overrides, pool, quiet=quiet, safety=Safety(break_lock=break_lock)) as started:
+        check_experiments(started)
+        if not started.recipe.experiments:
+            raise DissectError(f"{recipe}: has no experiments. Add them: experiments: [{{kind: ablation, ...}}].")
+        _show(mended(lambda: list(shown(out, run_experiments(started, only or ()))), _print_damage))
 
 
 @app.command()

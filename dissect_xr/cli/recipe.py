@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from dissect_xr.cli.experiment_parts import Experiment
 from dissect_xr.cli.probe_fields import FolderProbe as _FolderProbe
 from dissect_xr.cli.probe_fields import Part as _Part
 from dissect_xr.cli.probe_fields import Probe as _Probe
@@ -172,6 +173,8 @@ class Recipe(_Part):
     keep_activations: Literal["all", "none"] = "all"
     """none: the activations of a snapshot are deleted after its dissection"""
     dissect: DissectPart = DissectPart()
+    experiments: list[Experiment] = []
+    """what is asked of the results, after the counts"""
 
 
 def load_recipe(path: str | Path, *, out: str, overrides: Sequence[str] = ()) -> Recipe:

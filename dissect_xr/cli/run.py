@@ -18,6 +18,7 @@ from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
 from dissect_xr.cli.scenes import SceneProbe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.experiments.results import experiment_url
 from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
@@ -274,7 +275,8 @@ class Run:
         byte.
         """
         damages = []
-        for url in (self.probe_url, self.activations_url, self.dissection_url):
+        experiments = [experiment_url(self.out, part.called) for part in self.recipe.experiments]
+        for url in (self.probe_url, self.activations_url, self.dissection_url, *experiments):
             damages += repair(url, full=full, sizes=sweep(url), show=self.show)
         return damages
 

@@ -19,7 +19,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import open_pool
 from dissect_xr.store import objects
 from dissect_xr.store.lock import KEY, left_behind, locked
-from dissect_xr.store.verify import Damage
+from dissect_xr.store.verify import EXPERIMENTS, Damage
 
 
 @contextmanager
@@ -75,7 +75,11 @@ def keep_recipe(out: str, raw: dict[str, Any]) -> None:
     """
     objects.write(out, "recipe.yaml", yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
     if objects.is_local(out):
-        for path in [*Path(out).glob(f"*{objects.PARTIAL}"), *Path(out, "markers").rglob(f"*{objects.PARTIAL}")]:
+        below = [
+            *Path(out, "markers").rglob(f"*{objects.PARTIAL}"),
+            *Path(out, EXPERIMENTS).rglob(f"*{objects.PARTIAL}"),
+        ]
+        for path in [*Path(out).glob(f"*{objects.PARTIAL}"), *below]:
             is_claim = path.parent == Path(out) and path.name.startswith(KEY)
             if not is_claim or left_behind(objects.read(out, path.name) or b""):
                 path.unlink(missing_ok=True)

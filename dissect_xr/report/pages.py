@@ -21,7 +21,7 @@ from dissect_xr.errors import DissectError
 OURS = ("data", "images", "pages", "static")
 """Folders of a report. A new report replaces them and `PAGES`, and nothing else."""
 
-PAGES = ("index.html", "concepts.html")
+PAGES = ("index.html", "concepts.html", "experiments.html")
 """Pages at the top of a report."""
 
 

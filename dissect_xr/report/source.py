@@ -16,6 +16,7 @@ from dissect_xr import store
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
+from dissect_xr.experiments.results import finished_experiments
 from dissect_xr.plot.axes import ordered_layers
 from dissect_xr.report.numbers import COUNTS
 from dissect_xr.report.pages import slugs
@@ -86,6 +87,11 @@ class Source:
             ]
             for name, snapshot in zip(self.snapshots, slugs(self.snapshots), strict=True)
         ]
+
+    @cached_property
+    def experiments(self) -> dict[str, str]:
+        """Name -> kind of the finished experiments."""
+        return finished_experiments(self.out)
 
     @property
     def cards(self) -> int:

@@ -5,6 +5,7 @@ Does not know: how numbers are made (`numbers`) and shown (the folder `templates
 
     index.html              parameters, fingerprints, counts of snapshot x layer, curves
     concepts.html           units by concept
+    experiments.html        where there are any
     pages/<snapshot>--<layer>.html, data/*.js, images/<snapshot>--<layer>/<channel>.jpg, static/
 """
 
@@ -24,6 +25,7 @@ from dissect_xr import store
 from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.parallel.progress import Bar, track
 from dissect_xr.plot.axes import layer_colors
+from dissect_xr.report.experiments import experiment_sections
 from dissect_xr.report.numbers import CUTOFFS, UnitLabels, layer_numbers, trajectory, units_of_concepts, vocabulary
 from dissect_xr.report.overview import overview
 from dissect_xr.report.pages import prepare_folder, write_data, write_page
@@ -109,6 +111,7 @@ def _write_layer(source: Source, folder: Path, index: tuple[int, ...], written: 
         written.without.setdefault(reason, []).append(f"{snapshot}/{layer}")
     write_data(folder / "data" / f"{slug}.js", "layer", slug, numbers)
     at = {"snapshot": snapshot, "layer": layer, "slug": slug, "step": int(one["step"]), "without": reason}
+    at["experiments"] = source.experiments
     write_page(folder / "pages" / f"{slug}.html", "layer.html", "../", at | _navigation(source, index))
 
 
@@ -174,6 +177,9 @@ def _write_shared(source: Source, folder: Path, written: Written) -> None:
         write_data(folder / "data" / f"concepts-{s}.js", "concepts", str(s), units_of_concepts(table[s]))
     curves = [[one.curves() if one else None for one in row] for row in table]
     write_data(folder / "data" / "curves.js", "curves", "curves", curves)
-    values = overview(source, table, written.without)
+    values = overview(source, table, written.without) | {"experiments": source.experiments}
     write_page(folder / "index.html", "index.html", "", values)
     write_page(folder / "concepts.html", "concepts.html", "", values)
+    if source.experiments:
+        sections = {"sections": experiment_sections(source, folder), "experiments": source.experiments}
+        write_page(folder / "experiments.html", "experiments.html", "", sections)

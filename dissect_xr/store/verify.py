@@ -17,6 +17,9 @@ from dissect_xr.store.verified import METADATA
 STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
 """The stores of a run directory."""
 
+EXPERIMENTS = "experiments"
+"""Folder of a run directory that holds a store for each experiment."""
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -148,7 +151,9 @@ def stores_at(path: str) -> list[str]:
     DissectError
         If it is neither.
     """
+    folder = objects.join(path, EXPERIMENTS)
     inside = [objects.join(path, name) for name in STORES]
+    inside += [objects.join(folder, name) for name in objects.children(folder, "markers/")]
     found = [url for url in inside if markers(url) or objects.read(url, METADATA) is not None]
     if not found and (markers(path) or objects.read(path, METADATA) is not None):
         found = [path]

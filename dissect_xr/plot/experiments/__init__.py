@@ -1,0 +1,1 @@
+"""Figures of experiments, a file for each kind."""
