@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from dissect_xr import store
-from dissect_xr.cli.experiment_parts import AblationPart, ClassesPart, Experiment, ExplanationPart, LabelsPart
+from dissect_xr.cli.fields.experiments import AblationPart, ClassesPart, Experiment, ExplanationPart, LabelsPart
 from dissect_xr.cli.run import Run
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.ablation import Ablation, ablation

@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from dissect_xr.cli.experiment_parts import Experiment
-from dissect_xr.cli.probe_fields import FolderProbe as _FolderProbe
-from dissect_xr.cli.probe_fields import Part as _Part
-from dissect_xr.cli.probe_fields import Probe as _Probe
-from dissect_xr.cli.probe_fields import Size
-from dissect_xr.cli.probe_fields import pair as _pair
-from dissect_xr.cli.scenes import Scenes
+from dissect_xr.cli.fields.experiments import Experiment
+from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
+from dissect_xr.cli.fields.probe import Part as _Part
+from dissect_xr.cli.fields.probe import Probe as _Probe
+from dissect_xr.cli.fields.probe import Size
+from dissect_xr.cli.fields.probe import pair as _pair
+from dissect_xr.cli.fields.scenes import Scenes
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.readers.masks import MaskFormat
 from dissect_xr.probe.readers.strict_yaml import Document, parse_yaml, read_yaml

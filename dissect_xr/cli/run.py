@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
+from dissect_xr.cli.fields.scenes import SceneProbe
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
-from dissect_xr.cli.scenes import SceneProbe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.experiments.results import experiment_url

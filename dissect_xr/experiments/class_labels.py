@@ -162,9 +162,8 @@ def category_classes(probe: store.Url, category: str, *, outputs: Outputs | None
     probe = store.as_url(probe)
     tables = open_labels(probe)
     categories = np.asarray(store.read(probe, "concept_category")[:].tolist())
-    if category not in categories:
-        there = ", ".join(dict.fromkeys(categories.tolist()))
-        raise DissectError(f"{probe}: has no category '{category}'; there are {there}.")
+    if category not in (there := store.read(probe, "category")[:].tolist()):
+        raise DissectError(f"{probe}: has no category '{category}'; there are {', '.join(there)}.")
     of_category = tables.concepts[categories == category]
     concept_names = store.read(probe, "concept_name")[:].tolist()
     names = dict(zip(tables.concepts.tolist(), concept_names, strict=True))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dissect_xr import store
-from dissect_xr.cli.probe_fields import FolderProbe
+from dissect_xr.cli.fields.probe import FolderProbe
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.masks import MaskFormat

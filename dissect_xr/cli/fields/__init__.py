@@ -1,0 +1,1 @@
+"""Fields of recipes, a file for each part that has many kinds."""
