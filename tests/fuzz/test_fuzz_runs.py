@@ -115,6 +115,7 @@ def test_recipes_are_planned_or_refused(changes):
         assert "Traceback" not in errors
 
 
+@pytest.mark.filterwarnings("default:the report lacks the pictures")  # of runs that keep no activations
 @share(0.02, seconds=60)
 @given(CHANGES)
 @example([("model.snapshots.0.metrics", "{unit: 2}")])

@@ -349,10 +349,11 @@ def test_a_block_that_fails_for_another_reason_is_still_reported(finished, begun
 
 def test_what_cannot_be_made_again_is_said(begun, capsys):
     arguments, out = begun
-    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     folder = next(word for word in arguments if word.startswith("data=")).removeprefix("data=")
     shutil.copytree(folder, out.parent / "elsewhere")
     arguments = [word.replace(folder, str(out.parent / "elsewhere")) for word in arguments]
+    assert runs.call("probe", *arguments) == 0  # from now on, the images are those in the other folder
+    rot(out / "probe.zarr/annotation/c.0.0.0.0")
     image = out.parent / "elsewhere" / "images" / str(store.read(str(out / "probe.zarr"), "image")[3])
     image.write_bytes(image.read_bytes()[:100])
     assert runs.call("run", *arguments) == 3
