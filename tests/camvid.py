@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import oracle
-import pytest
 import torch
 from checkout import DATA
 from numpy.typing import NDArray
@@ -29,12 +28,6 @@ _ADDED = {
     "layer4": [(3, 2, 0, 1), (3, 1, 1, 1)],
     "layer5": [(3, 1, 1, 1)],
 }
-
-
-needs_data = pytest.mark.skipif(
-    not (DATA / "camvid_broden" / "index.csv").is_file(),
-    reason=f"NO TEST DATA: {DATA} has no camvid_broden/index.csv",
-)
 
 
 def geometry(layer: str) -> tuple[Any, Any]:

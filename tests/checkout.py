@@ -13,6 +13,12 @@ DATA = Path(os.environ.get("DISSECT_XR_DATA") or ROOT.parent / "shared" / "data"
 """The folder of the test data; it may not exist."""
 
 
+needs_data = pytest.mark.skipif(
+    not (DATA / "camvid_broden" / "index.csv").is_file(),
+    reason=f"NO TEST DATA: {DATA} has no camvid_broden/index.csv",
+)
+
+
 def shared(name: str) -> Path:
     """A folder of the test data; skips loudly where it is missing."""
     folder = DATA / name

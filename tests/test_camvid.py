@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import stores
-from checkout import DATA
+from checkout import DATA, needs_data
 
 from dissect_xr import store
 from dissect_xr.activations.extract import extract, prepare_extraction
@@ -18,7 +18,7 @@ from dissect_xr.dissection.method import Method
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.readers.broden import read_broden
 
-pytestmark = [camvid.needs_data, pytest.mark.data, pytest.mark.slow]
+pytestmark = [needs_data, pytest.mark.data, pytest.mark.slow]
 
 LAYERS = ("layer3", "layer4", "layer5")
 FRACTION = 0.005

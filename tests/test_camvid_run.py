@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import camvid
 import numpy as np
 import pytest
-from checkout import DATA, ROOT
+from checkout import DATA, ROOT, needs_data
 
 from dissect_xr.analysis.detectors import best_concept, unique_detectors
 from dissect_xr.analysis.results import open_dissection
@@ -16,7 +15,7 @@ from dissect_xr.analysis.results import open_dissection
 
 @pytest.mark.data
 @pytest.mark.slow
-@camvid.needs_data
+@needs_data
 def test_recipe_runs_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dissect_xr", "run", "pipelines/camvid.yaml", "--quiet", "--out", str(tmp_path)]
     done = subprocess.run(

@@ -5,12 +5,11 @@ import math
 from fractions import Fraction
 from itertools import pairwise
 
-import camvid
 import numpy as np
 import oracle
 import pytest
 import torch
-from checkout import DATA
+from checkout import DATA, needs_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -259,7 +258,7 @@ def test_unique_detectors_by_hand():
     assert oracle.unique_by_category(SCORES, CONCEPT, CATEGORY) == 3  # 2, 7 and 8; 0.04 is no detector
 
 
-@camvid.needs_data
+@needs_data
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -330,7 +329,7 @@ def test_broden_folder_by_hand(tmp_path):
     assert [got.categories[g] for g in got.concept_category] == ["part", "scene", "object"]
 
 
-@camvid.needs_data
+@needs_data
 @pytest.mark.data
 def test_primary_categories_of_broden():
     folder = DATA / "broden_metadata"
@@ -342,7 +341,7 @@ def test_primary_categories_of_broden():
     assert sum(primary[number] != category for number, category in first.items()) == 17
 
 
-@camvid.needs_data
+@needs_data
 @pytest.mark.data
 def test_camvid_has_the_coverage_its_tables_say():
     """To 2 %: the tables were made at 360 x 360 (every coverage is a multiple of 1/129600), the maps have 112 x 112."""

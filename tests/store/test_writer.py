@@ -359,7 +359,8 @@ def test_opening_reads_coordinates_and_nothing_else(tmp_path, lazy):
     probe = open_probe(stores.write_probe_case(case, tmp_path))
     schema.check(probe, schema.PROBE, schema.PROBE, "probe")
     assert set(probe.coords) == {
-        "image", "split", "concept", "concept_name", "concept_category", "category", "plane_category",
+        "image", "split", "concept", "concept_name", "concept_category", "concept_domain", "parent",
+        "category", "domain", "plane_category",
     }  # fmt: skip
     assert all(probe[name].chunks is not None for name in schema.PROBE)
     assert all(probe[name].chunks is None for name in probe.coords)
