@@ -29,7 +29,7 @@ def test_recipe_runs_whole(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "epoch_070" in done.stdout
     results = open_dissection(str(tmp_path / "dissection.zarr")).load()
-    assert dict(results.sizes) == {"snapshot": 6, "fraction": 1, "unit": 392, "concept": 26, "category": 3}
+    assert dict(results.sizes) == {"snapshot": 6, "fraction": 1, "unit": 392, "concept": 26, "category": 3, "domain": 3}
     assert results["step"].values.tolist() == [0, 1, 4, 12, 30, 70]
     assert (np.diff(results["accuracy"].values) > 0).all()
     layer5 = results.isel(unit=results["layer"].values == "layer5", fraction=0)
