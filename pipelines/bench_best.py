@@ -58,8 +58,8 @@ def write(url: str, units: int, layers: int, snapshots: int) -> None:
 
 def _write_layer(wanted: LayerToDissect, area: NDArray[np.int64], random: np.random.Generator) -> None:
     units, labels = wanted.layer.shape[1], wanted.labels
-    active = random.integers(100_000, 5_000_000, (1, units, len(labels.categories) + 1))  # the last: of all labels
-    most = np.minimum(active[..., labels.category], area)
+    active = random.integers(100_000, 5_000_000, (1, units, labels.domains + 1))  # the last: of all labels
+    most = np.minimum(active[..., labels.domain], area)
     hits = (most * random.random(most.shape) ** 40).astype(np.int64)  # half are 0, the mean is 2 % of what can be
     found = LayerThresholds(np.ones((1, units), np.float32), np.ones((1, units), np.int64))
     written = wanted.create(threshold_arrays(found) | count_arrays(hits, active))

@@ -201,7 +201,7 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
     names = store.fingerprint({"images": image_names(size.images)})
     attrs = {
         "schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {},
-        "label_size": [size.labels] * 2, "has_ignored": False,
+        "label_size": [size.labels] * 2, "has_ignored": False, "turned": {},
         "coordinates": "split concept_name concept_category concept_domain parent plane_category",
     }  # fmt: skip
     store.create(url, "", arrays, attrs)
