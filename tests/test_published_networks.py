@@ -84,9 +84,7 @@ def test_what_is_seen_is_there(networks: dict[str, xr.Dataset]) -> None:
     assert f"({textures[1]} and {textures[2]})" in PAGE
     near = int((abs(best_concept(deep)["iou"] - 0.04) <= 0.002).sum())
     assert f"{near} of ResNet-152's {deep.sizes['unit']:,} units" in PAGE
-    assert (
-        f"{int(deep['unit_area'].sel(domain='texture').isnull().sum())} units have a texture without a name" in PAGE
-    )
+    assert f"{int(deep['unit_area'].sel(domain='texture').isnull().sum())} units have a texture without a name" in PAGE
     for cutoff in np.arange(20, 101) / 1000:
         for count in ("by_unit", "by_category"):
             numbers = [int(unique_detectors(ds, count=count, cutoff=cutoff)) for ds in networks.values()]
