@@ -91,6 +91,8 @@ class _Layout:
     """number of a concept -> its category"""
     own: dict[int, int]
     """number of a concept that is a domain of its own -> index of that domain"""
+    domains: dict[str, int]
+    """category that is a domain -> index of that domain"""
     void: int
     """number of ignored pixels, 0 where there is none"""
     crop: Crop | None
@@ -98,16 +100,26 @@ class _Layout:
     @classmethod
     def of(cls, probe: xr.Dataset) -> _Layout:
         """The layout of a probe."""
-        numbers, kinds = probe["concept"].values.tolist(), probe["concept_category"].values.tolist()
+        columns = ("concept", "concept_name", "concept_category", "concept_domain")
+        concepts = list(zip(*(probe[name].values.tolist() for name in columns), strict=True))
         domains = {name: n for n, name in enumerate(probe["domain"].values.tolist())}
-        of_concepts = zip(numbers, kinds, probe["concept_domain"].values.tolist(), strict=True)
-        taken = set(numbers)
+        own = {}
+        for number, name, kind, domain in concepts:
+            if domain == f"{kind}: {name}":
+                own[number] = domains[domain]
+            elif domain != kind:
+                raise DissectError(
+                    f"concept '{name}': its domain '{domain}' is neither its category nor the concept itself, which is "
+                    "all that the Broden layout can say. Export the label sets that the probe was merged from."
+                )
+        taken = {number for number, *_ in concepts}
         return cls(
             tuple(probe["category"].values.tolist()),
             tuple(probe["plane_category"].values.tolist()),
-            dict(zip(numbers, kinds, strict=True)),
-            {number: domains[domain] for number, kind, domain in of_concepts if domain != kind},
-            next(n for n in range(LARGEST, 0, -1) if n not in taken) if "ignored" in probe else 0,
+            {number: kind for number, _, kind, _ in concepts},
+            own,
+            {kind: domains[kind] for kind in probe["category"].values.tolist() if kind in domains},
+            _free(taken) if "ignored" in probe else 0,
             stored_crop(probe.attrs["parameters"]),
         )
 
@@ -177,8 +189,28 @@ def write_block(task: BrodenTask) -> list[list[str]]:
                 cells[layout.category[number]].append(str(number))
         verified = [str(number) for number, domain in layout.own.items() if annotated[n, domain]]
         cells |= {"verified": verified} if layout.own else {}
+        _check_annotated(layout, name, (planes[n], whole[n]), annotated[n])
         rows.append([name, str(splits[n]), *map(str, (*image, *size)), *(";".join(cell) for cell in cells.values())])
     return rows
+
+
+def _check_annotated(
+    layout: _Layout, name: str, labels: Sequence[NDArray[np.uint16]], annotated: NDArray[np.bool_]
+) -> None:
+    """Raise unless the image is annotated for just the categories that it has labels of: nothing else says so here.
+
+    `labels` are those of pixels and of the whole image, which has none where all of it is ignored.
+    """
+    planes, whole = labels
+    is_hidden = bool(layout.void) and bool((planes[0] == layout.void).all())
+    numbers = {*np.unique(planes).tolist(), *([] if is_hidden else whole.tolist())}
+    present = {layout.category[number] for number in numbers if number in layout.category and number not in layout.own}
+    stored = {kind for kind, domain in layout.domains.items() if annotated[domain]}
+    if present != stored:
+        raise DissectError(
+            f"{name}: is annotated for {sorted(stored)} and has labels of {sorted(present)}, which the Broden layout "
+            "cannot say. Export the label sets that the probe was merged from."
+        )
 
 
 def _copy_image(task: BrodenTask, name: str) -> tuple[int, int]:
@@ -249,6 +281,12 @@ def _check_names(probe: xr.Dataset) -> None:
             if name != name.strip() or not name or set(name) & set("\r\n"):
                 kind = what.removesuffix("_name")
                 raise DissectError(f"{kind} {name!r}: a table of the Broden layout cannot hold this name. Rename it.")
+
+
+def _free(taken: set[int]) -> int:
+    """A number that no concept has, above all of them where that is possible."""
+    above = min(max(taken) + 1, LARGEST)
+    return above if above not in taken else next(n for n in range(LARGEST, 0, -1) if n not in taken)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -19,7 +19,7 @@ def map_size(image: tuple[int, int], grid: tuple[int, int], part: Part = WHOLE) 
     """The size of a label map with the proportions of its image, whose part has no less pixels than the grid each way.
 
     >>> map_size((224, 224), (112, 112)), map_size((300, 400), (112, 112)), map_size((4, 3), (8, 8))
-    ((112, 112), (112, 150), (11, 8))
+    ((112, 112), (112, 150), (8, 8))
     """
     if part == WHOLE and fits(image, grid):
         return grid

@@ -21,7 +21,7 @@ from runs import call
 from dissect_xr.cli.recipe import BrodenProbe
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import DissectError, WriteError
-from dissect_xr.io.broden import write_broden
+from dissect_xr.io.broden import _check_annotated, _Layout, write_broden
 from dissect_xr.io.spread import map_size, spread
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.crop import Crop
@@ -144,8 +144,8 @@ def test_ignored_pixels_have_a_number_that_has_to_be_given(tmp_path):
     write_probe(read_voc(sets.voc(tmp_path / "set")), tmp_path / "probe.zarr", show=False)
     url = str(tmp_path / "probe.zarr")
     fields = write_broden(url, tmp_path / "broden", show=False)
-    assert fields["void"] == [65535]
-    with pytest.raises(DissectError, match=r"_object\.png: holds label 65535, which is no concept"):
+    assert fields["void"] == [21]
+    with pytest.raises(DissectError, match=r"_object\.png: holds label 21, which is no concept"):
         write_probe(read_broden(tmp_path / "broden"), tmp_path / "naive.zarr", show=False)
     other = str(tmp_path / "again.zarr")
     write_probe(read_back(fields), other, show=False)
@@ -286,6 +286,18 @@ def probe(tmp_path):
     return url
 
 
+def test_what_merged_label_sets_know_besides_is_refused(tmp_path, probe):
+    opened = open_probe(probe)
+    with pytest.raises(DissectError, match=r"concept 'a': its domain 'object \(coco\)' is neither its category nor"):
+        _Layout.of(opened.assign_coords(concept_domain=("concept", ["object (coco)", "object"])))
+    layout = _Layout.of(opened)
+    labels, nothing = np.array([[[1, 2]]], np.uint16), np.zeros((1, 1, 2), np.uint16)
+    _check_annotated(layout, "x.png", (labels, np.array([0], np.uint16)), np.array([True]))
+    for wrong in ((nothing, [True]), (labels, [False])):
+        with pytest.raises(DissectError, match=r"x\.png: is annotated for \[.*\] and has labels of \[.*\], which"):
+            _check_annotated(layout, "x.png", (wrong[0], np.array([0], np.uint16)), np.array(wrong[1]))
+
+
 def test_a_folder_that_holds_something_is_refused(tmp_path, probe):
     (tmp_path / "broden").mkdir()
     write_broden(probe, tmp_path / "broden", show=False)
@@ -320,7 +332,7 @@ def test_a_missing_image_is_named(tmp_path, probe):
 def test_on_the_command_line_a_run_is_exported_and_what_reads_it_is_said(tmp_path, probe, capsys):
     assert call("export", str(tmp_path / "run"), "--format", "broden", "--to", str(tmp_path / "broden"), "--quiet") == 0
     printed = capsys.readouterr().out.replace("\n", "")
-    assert f"read it with `probe: {{kind: broden, folder: {tmp_path / 'broden'}, void: [65535]}}`" in printed
+    assert f"read it with `probe: {{kind: broden, folder: {tmp_path / 'broden'}, void: [3]}}`" in printed
     assert call("export", str(probe), "--format", "broden", "--to", str(tmp_path / "b"), "--layer", "x") == 2
     assert "--format broden writes a probe: it has no --snapshot, --layer or --fraction" in capsys.readouterr().err
 

@@ -81,15 +81,9 @@ def read_broden(
         raise DissectError(f"{folder / index}, line 1: columns {extra} are no categories of category.csv: {there}.")
     planes = _planes(lines, columns)
     numbers = {one.number for one in members}
-    own = frozenset(c.number for c in concepts if c.own_domain)
-    if own and ("verified" in there or "verified" not in table.header):
-        raise DissectError(
-            f"{folder / index}, line 1: label.csv has labels with own_domain, so the column 'verified' must say which "
-            "of them each image was looked through for. Add it."
-        )
-    planned = _Planned(
-        columns, planes, frozenset(numbers), frozenset(c.number for c in concepts), own, folder / "images"
-    )
+    own = _own_domains(concepts, folder / index, has_verified="verified" in table.header and "verified" not in there)
+    kept_numbers = frozenset(c.number for c in concepts)
+    planned = _Planned(columns, planes, frozenset(numbers), kept_numbers, own, folder / "images")
     rows = tuple(_row(line, planned) for line in lines)
     size = label_size or next((row.size for row in rows if row.size), None)
     if size is None:
@@ -178,6 +172,17 @@ def _concepts(
             primary = max(stated)[2] if stated else listed[0]
             concepts.append(Concept(one.number, one.name, primary, one.own_domain, one.parent))
     return with_wholes(concepts)
+
+
+def _own_domains(concepts: Sequence[Concept], index: Path, *, has_verified: bool) -> frozenset[int]:
+    """Numbers of the concepts that are domains of their own."""
+    own = frozenset(c.number for c in concepts if c.own_domain)
+    if own and not has_verified:
+        raise DissectError(
+            f"{index}, line 1: label.csv has labels with own_domain, so the column 'verified' must say which of them "
+            "each image was looked through for. Add it."
+        )
+    return own
 
 
 def _items(line: Line, column: str) -> tuple[list[str], list[int]]:
