@@ -113,9 +113,9 @@ class _Unpacked:
 
     def add(self, split: str, file: Path) -> None:
         """Write the images and label maps of one file of a split."""
-        for batch in batches(file, self._wanted):
-            labels = self._class_names(batch.schema, file)
-            for row in batch.to_pylist():
+        for schema, rows in batches(file, self._wanted):
+            labels = self._class_names(schema, file)
+            for row in rows:
                 n = self.counts.get(split, 0)
                 self.counts[split] = n + 1
                 where = f"{file}, row {n} of {split}"
