@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import oracle
-import pytest
 import torch
 from checkout import DATA
+from checkout import needs_data as needs_data
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,12 +29,6 @@ _ADDED = {
     "layer4": [(3, 2, 0, 1), (3, 1, 1, 1)],
     "layer5": [(3, 1, 1, 1)],
 }
-
-
-needs_data = pytest.mark.skipif(
-    not (DATA / "camvid_broden" / "index.csv").is_file(),
-    reason=f"NO TEST DATA: {DATA} has no camvid_broden/index.csv",
-)
 
 
 def geometry(layer: str) -> tuple[Any, Any]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from camvid import needs_data
-from checkout import DATA
+from checkout import DATA, needs_data
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray

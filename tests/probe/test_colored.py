@@ -3,8 +3,7 @@
 import numpy as np
 import published_sets as sets
 import pytest
-from camvid import needs_data
-from checkout import DATA
+from checkout import DATA, needs_data
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
