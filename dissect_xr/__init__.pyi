@@ -27,6 +27,7 @@ from .errors import DissectError as DissectError
 from .exemplars.masks import Stores as Stores
 from .exemplars.top_images import iou_images as iou_images
 from .exemplars.top_images import top_images as top_images
+from .io.broden import write_broden as write_broden
 from .io.netdissect_csv import read_netdissect_csv as read_netdissect_csv
 from .parallel.pool import open_pool as open_pool
 from .plot.compare import networks_compared as networks_compared

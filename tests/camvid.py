@@ -13,6 +13,7 @@ import numpy as np
 import oracle
 import torch
 from checkout import DATA
+from checkout import needs_data as needs_data
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -25,3 +25,9 @@ def shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"NOT RUN, NO TEST DATA: {folder}; set DISSECT_XR_DATA to the folder that holds {name}")
     return folder
+
+
+needs_data = pytest.mark.skipif(
+    not (DATA / "camvid_broden" / "index.csv").is_file(),
+    reason=f"NO TEST DATA: {DATA} has no camvid_broden/index.csv",
+)

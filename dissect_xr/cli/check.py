@@ -1,10 +1,11 @@
-"""`dissect-xr check`: looks through a probe, prints what it holds, and writes a page.
+"""Commands on a finished probe: `check` looks through it and writes a page, `export --format broden` writes its files.
 
 Knows: options, rich, where the page goes.
-Does not know: what is looked for, or what the page shows.
+Does not know: what is looked for, what the page shows, or how files are laid out.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,19 @@ def check(
     for part in shown(found):
         console.print(part)
     console.print(f"page: {escape(str(page))}", soft_wrap=True)
+
+
+def export_probe(path: str, to: Path, chosen: Sequence[object], *, show: bool) -> None:
+    """Write a probe in the Broden layout, and print what reads it; `chosen` are options of other formats."""
+    from dissect_xr.cli.main import console
+    from dissect_xr.io.broden import write_broden
+
+    if any(one is not None for one in chosen):
+        raise DissectError("--format broden writes a probe: it has no --snapshot, --layer or --fraction.")
+    fields = write_broden(probe_of(path), to, show=show)
+    given = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    console.print(f"written: {escape(str(to))}", soft_wrap=True)
+    console.print(escape(f"read it with `probe: {{{given}}}`"), soft_wrap=True)
 
 
 def probe_of(path: str) -> str:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from dissect_xr.cli.check import check
+from dissect_xr.cli.check import check, export_probe
 from dissect_xr.cli.options import (
     BreakLock,
     Gpus,
@@ -238,17 +238,23 @@ def verify(
 
 @app.command()
 def export(
-    path: Annotated[str, typer.Argument(help="A dissection store.")],
-    to: Annotated[Path, typer.Option(help="File to write.")],
+    path: Annotated[str, typer.Argument(help="A dissection store; for broden a probe, or the output of a run.")],
+    to: Annotated[Path, typer.Option(help="File to write; for broden a folder.")],
     format: Annotated[
-        str, typer.Option(help="csv or parquet (a row per unit), parquet-pairs (unit x concept), netdissect-csv.")
+        str,
+        typer.Option(
+            help="csv or parquet (a row per unit), parquet-pairs (unit x concept), netdissect-csv; broden (a probe)."
+        ),
     ] = "csv",
     snapshot: Annotated[str | None, typer.Option(help="One snapshot; all if absent.")] = None,
     layer: Annotated[str | None, typer.Option(help="One layer; all if absent.")] = None,
     fraction: Annotated[float | None, typer.Option(help="One fraction; all if absent.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write what the units detect to a file."""
+    """Write what the units detect to a file, or a probe to a folder in the Broden layout."""
+    if format == "broden":
+        export_probe(path, to, (snapshot, layer, fraction), show=not quiet)
+        return
     from dissect_xr.analysis.results import open_dissection
     from dissect_xr.io.export import select, write_table
 

@@ -47,6 +47,8 @@ class BrodenProbe(_FolderProbe):
     kind: Literal["broden"]
     folder: str
     index: str = "index.csv"
+    void: list[int] = []
+    """numbers in label maps of ignored pixels, which exported probes may have"""
 
 
 class MasksProbe(_FolderProbe):

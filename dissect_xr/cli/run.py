@@ -103,7 +103,11 @@ class Run:
         match part:
             case BrodenProbe():
                 found = read_broden(
-                    part.folder, index=part.index, categories=part.categories, label_size=part.label_size
+                    part.folder,
+                    index=part.index,
+                    categories=part.categories,
+                    label_size=part.label_size,
+                    void=part.void,
                 ).oriented(part.orientation)
                 found = found.following_links() if part.follow_links else found
             case MasksProbe():

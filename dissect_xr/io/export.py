@@ -77,7 +77,7 @@ def write_table(ds: xr.Dataset, path: Path, format: str, *, show: bool = True) -
     elif format in ("parquet", "parquet-pairs"):
         _write_parquet(ds, path, _units if format == "parquet" else _pairs, show)
     else:
-        raise DissectError(f"--format {format}: expected one of {', '.join(FORMATS)}.")
+        raise DissectError(f"--format {format}: expected one of {', '.join(FORMATS)}, or broden for a probe.")
 
 
 def _write_csv(ds: xr.Dataset, path: Path, show: bool) -> None:

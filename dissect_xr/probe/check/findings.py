@@ -75,7 +75,7 @@ class Category:
 
     name: str
     images: int
-    """annotated for it; 0 where all of its concepts are domains of their own"""
+    """annotated for it, or for one of its concepts that is a domain of its own"""
     labelled: float
     """share of all pixels that have a label of it"""
 
@@ -125,11 +125,10 @@ def check_probe(
     probe = open_probe(url)
     found = survey_probe(url, edges=edges, pool=pool or Threads(), show=show)
     names, splits = probe["image"].values.tolist(), probe["split"].values.tolist()
-    annotated = dict(zip(probe["domain"].values.tolist(), probe["annotated"].sum("image").values.tolist(), strict=True))
     concepts = _concepts(probe, found, fraction)
     total = found.pixels + found.ignored
     categories = [
-        Category(name, int(annotated.get(name, 0)), found.labelled[name] / max(1, found.pixels))
+        Category(name, _annotated(probe, name), found.labelled[name] / max(1, found.pixels))
         for name in probe["category"].values.tolist()
     ]
     findings = [
@@ -176,6 +175,12 @@ def _concepts(probe: xr.Dataset, found: Survey, fraction: float) -> list[Concept
         example = found.largest[number][1] if number in found.largest else None
         concepts.append(Concept(number, name, category, domain, images, pixels, share, highest, state, example))
     return sorted(concepts, key=lambda one: (-one.share, one.number))
+
+
+def _annotated(probe: xr.Dataset, category: str) -> int:
+    """How many images are annotated for a domain of this category."""
+    mine = probe["concept_domain"].values[probe["concept_category"].values == category]
+    return int(probe["annotated"].isel(domain=np.isin(probe["domain"].values, mine)).any("domain").sum())
 
 
 def ceiling(share: float, fraction: float) -> float:

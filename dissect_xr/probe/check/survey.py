@@ -21,6 +21,7 @@ from dissect_xr.probe.check.edges import Scores, borders, edge_scores
 from dissect_xr.probe.crop import stored_crop
 from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.ingest import block_length
+from dissect_xr.probe.orientation import ON_ITS_SIDE
 from dissect_xr.probe.pixels import image_size, read_rgb
 from dissect_xr.probe.root import image_folder
 
@@ -123,7 +124,7 @@ def survey_block(task: SurveyTask) -> Survey:
         index = task.start + n
         found.digests[index] = _digest(task.folder, name)
         size = image_size(task.folder.path(name))
-        found.sizes[size[::-1] if task.folder.orientation(name) >= 5 else size] += 1
+        found.sizes[size[::-1] if task.folder.orientation(name) >= ON_ITS_SIDE else size] += 1
         _count(found, index, planes[n], whole[n], hidden[n], tables)
         if index in task.compared and tables.drawn:
             drawn = planes[n, list(tables.drawn)]

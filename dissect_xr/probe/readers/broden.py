@@ -18,11 +18,11 @@ from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.folder import slashed
 from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
 from dissect_xr.probe.pixels import open_labels
-from dissect_xr.probe.readers.completed import kept_categories
+from dissect_xr.probe.readers.completed import kept_categories, with_wholes
 from dissect_xr.probe.readers.tables import Line, read_table
 
-FIXED = ("image", "split", "ih", "iw", "sh", "sw")
-"""Columns of index.csv that are not categories."""
+FIXED = ("image", "split", "ih", "iw", "sh", "sw", "verified")
+"""Columns of index.csv that are not categories; `verified` is an addition to the layout, for federated sets."""
 
 LARGEST_SIDE = 65_535
 """Largest side of a label map in pixels."""
@@ -37,8 +37,13 @@ def read_broden(
     index: str = "index.csv",
     categories: Sequence[str] | None = None,
     label_size: tuple[int, int] | None = None,
+    void: Sequence[int] = (),
 ) -> LabelSet:
     """The label set of a probe in the Broden layout. No pixel is read.
+
+    Columns that the layout of 2017 does not have say what other sets know: in label.csv, `parent`, the number of the
+    whole of a part, and `own_domain`, 1 for concepts that images are verified for one by one; in index.csv, `verified`,
+    the numbers of those that an image was looked through for.
 
     Parameters
     ----------
@@ -48,6 +53,8 @@ def read_broden(
         Categories to keep; None keeps all of category.csv. The primary category of a concept is one of these.
     label_size
         (rows, columns) of the probe's label grid; None takes the size of the first row's label maps.
+    void
+        Numbers in label maps of ignored pixels, which Broden itself does not have.
 
     Raises
     ------
@@ -73,8 +80,10 @@ def read_broden(
     if lines and (extra := [n for n in lines[0].cells if n not in FIXED and n not in there]):
         raise DissectError(f"{folder / index}, line 1: columns {extra} are no categories of category.csv: {there}.")
     planes = _planes(lines, columns)
-    numbers = {number for number, _, _ in members}
-    planned = _Planned(columns, planes, frozenset(numbers), frozenset(c.number for c in concepts), folder / "images")
+    numbers = {one.number for one in members}
+    own = _own_domains(concepts, folder / index, has_verified="verified" in table.header and "verified" not in there)
+    kept_numbers = frozenset(c.number for c in concepts)
+    planned = _Planned(columns, planes, frozenset(numbers), kept_numbers, own, folder / "images")
     rows = tuple(_row(line, planned) for line in lines)
     size = label_size or next((row.size for row in rows if row.size), None)
     if size is None:
@@ -89,7 +98,9 @@ def read_broden(
         decode=decode_broden,
         label_size=size,
         ignored=frozenset(numbers - {c.number for c in concepts}),
-        parameters={"layout": "broden", "index": index, "categories": kept, "label_size": list(size)},
+        void=frozenset(void),
+        parameters={"layout": "broden", "index": index, "categories": kept, "label_size": list(size)}
+        | ({"void": sorted(set(void))} if void else {}),
         notes=table.notes,
     )
 
@@ -107,8 +118,20 @@ def decode_broden(path: Path) -> NDArray[np.uint16]:
     return pixels[..., 0] + np.uint16(256) * pixels[..., 1]
 
 
-def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list[str]]]:
-    """(number, name, categories in the listed order) of every label."""
+@dataclass(frozen=True)
+class _Member:
+    """One label."""
+
+    number: int
+    name: str
+    categories: list[str]
+    """in the listed order"""
+    parent: int
+    own_domain: bool
+
+
+def _members(path: Path, categories: Sequence[str]) -> list[_Member]:
+    """Every label."""
     found, seen = [], set()
     for line in read_table(path, ["number", "name", "category"]).lines:
         number = line.number("number")
@@ -118,7 +141,8 @@ def _members(path: Path, categories: Sequence[str]) -> list[tuple[int, str, list
         names = [m.group(1) if (m := _MEMBER.match(part)) else part for part in line.cells["category"].split(";")]
         if unknown := [name for name in names if name not in categories]:
             raise DissectError(f"{line.where}: category {unknown} is not in category.csv: {list(categories)}.")
-        found.append((number, line.cells["name"], names))
+        parent = line.number("parent") if line.cells.get("parent") else 0
+        found.append(_Member(number, line.cells["name"], names, parent, line.cells.get("own_domain") == "1"))
     return found
 
 
@@ -136,17 +160,29 @@ def _coverage(folder: Path, categories: Sequence[str]) -> dict[tuple[str, int], 
 
 
 def _concepts(
-    members: Sequence[tuple[int, str, list[str]]], categories: Sequence[str], coverage: dict[tuple[str, int], float]
+    members: Sequence[_Member], categories: Sequence[str], coverage: dict[tuple[str, int], float]
 ) -> tuple[Concept, ...]:
     """Concepts with a category among `categories`; the one of largest coverage is primary, in a tie the later one."""
     concepts = []
-    for number, name, names in members:
+    for one in members:
         # If no c_ file gives a coverage, the first category in label.csv is the primary one.
-        stated = [(coverage[c, number], n, c) for n, c in enumerate(categories) if (c, number) in coverage]
-        listed = [c for c in names if c in categories]
+        stated = [(coverage[c, one.number], n, c) for n, c in enumerate(categories) if (c, one.number) in coverage]
+        listed = [c for c in one.categories if c in categories]
         if stated or listed:
-            concepts.append(Concept(number, name, max(stated)[2] if stated else listed[0]))
-    return tuple(sorted(concepts, key=lambda c: c.number))
+            primary = max(stated)[2] if stated else listed[0]
+            concepts.append(Concept(one.number, one.name, primary, one.own_domain, one.parent))
+    return with_wholes(concepts)
+
+
+def _own_domains(concepts: Sequence[Concept], index: Path, *, has_verified: bool) -> frozenset[int]:
+    """Numbers of the concepts that are domains of their own."""
+    own = frozenset(c.number for c in concepts if c.own_domain)
+    if own and not has_verified:
+        raise DissectError(
+            f"{index}, line 1: label.csv has labels with own_domain, so the column 'verified' must say which of them "
+            "each image was looked through for. Add it."
+        )
+    return own
 
 
 def _items(line: Line, column: str) -> tuple[list[str], list[int]]:
@@ -173,6 +209,8 @@ class _Planned:
     """all numbers of label.csv"""
     kept: frozenset[int]
     """those of the kept concepts"""
+    own: frozenset[int]
+    """those of the kept concepts that are domains of their own"""
     images: Path
 
 
@@ -192,7 +230,8 @@ def _row(line: Line, planned: _Planned) -> Row:
     stated = [_side(line, name) for name in ("sh", "sw")]
     size = (stated[0], stated[1]) if stated[0] and stated[1] else None
     image = slashed(line.cells["image"], planned.images)
-    return Row(image, line.cells["split"], tuple(maps), tuple(whole), size, line.where)
+    verified = tuple(n for n in _items(line, "verified")[1] if n in planned.own) if planned.own else ()
+    return Row(image, line.cells["split"], tuple(maps), tuple(whole), size, line.where, verified=verified)
 
 
 def _side(line: Line, column: str) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.folder import Folder
-from dissect_xr.probe.label_set import LabelSet, Row
+from dissect_xr.probe.label_set import Concept, LabelSet, Row
 from dissect_xr.probe.readers.pairs import Pair
 
 GRID = (112, 112)
@@ -43,6 +43,18 @@ def kept_categories(there: Sequence[str], asked: Sequence[str] | None, where: ob
     return kept
 
 
+def with_wholes(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
+    """The concepts, ascending by number; one whose whole is not among them has none.
+
+    >>> [c.parent for c in with_wholes([Concept(2, "eye", "part", parent=1), Concept(3, "arm", "part", parent=9),
+    ...                                 Concept(1, "head", "part")])]
+    [0, 1, 0]
+    """
+    there = sorted(concepts, key=lambda concept: concept.number)
+    numbers = {concept.number for concept in there}
+    return tuple(c if c.parent in numbers or not c.parent else replace(c, parent=0) for c in there)
+
+
 def completed(
     found: LabelSet, *, categories: Sequence[str] | None, label_size: tuple[int, int] | None, where: object
 ) -> LabelSet:
@@ -54,7 +66,7 @@ def completed(
     kept = kept_categories(found.categories, categories, where)
     planes = [n for n, category in enumerate(found.planes) if category in kept]
     at = {plane: n for n, plane in enumerate(planes)}
-    concepts = tuple(sorted((c for c in found.concepts if c.category in kept), key=lambda concept: concept.number))
+    concepts = with_wholes(c for c in found.concepts if c.category in kept)
     numbers = {c.number for c in concepts}
     rows = tuple(
         replace(

@@ -27,7 +27,7 @@ from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.label_set import Concept, LabelSet
 from dissect_xr.probe.readers.completed import completed, paired_rows
 from dissect_xr.probe.readers.masks import decode_mask
-from dissect_xr.probe.readers.pairs import Names, Pair, paired
+from dissect_xr.probe.readers.pairs import LITTER, Names, Pair, paired
 
 
 class Label(NamedTuple):
@@ -55,10 +55,7 @@ VOID = 6
 """Ids up to this one are void."""
 
 IGNORED = 255
-"""Training id of what evaluation ignores."""
-
-HIDDEN = 65_535
-"""What an ignored pixel is decoded to."""
+"""Training id of what evaluation ignores, and what every ignored pixel is decoded to."""
 
 
 def read_cityscapes(
@@ -103,7 +100,8 @@ def read_cityscapes(
         missing = images if not images.is_dir() else maps
         raise DissectError(f"{missing}: expected a folder of Cityscapes, found none.")
     names = Names("{stem}_leftImg8bit.png", f"{{stem}}_{annotations}_{ids}.png", follow_links)
-    splits = sorted(path.name for path in images.iterdir() if path.is_dir() and path.name != "test")
+    splits = sorted(path.name for path in images.iterdir() if path.is_dir() and path.name not in {"test", *LITTER})
+    splits = [name for name in splits if not name.startswith(".")]
     pairs, notes = pairs_of_splits(images, maps, splits, names)
     kept = [one for one in LABELS if one.id > VOID and (one.train_id != IGNORED or not evaluated_only)]
     found = LabelSet(
@@ -115,7 +113,7 @@ def read_cityscapes(
         planes=("object",),
         decode=Cityscapes(ids, frozenset(one.id for one in kept)),
         label_size=(0, 0),
-        void=frozenset({HIDDEN}),
+        void=frozenset({IGNORED}),
         parameters={"layout": "cityscapes", "ids": ids, "annotations": annotations, "evaluated_only": evaluated_only},
         notes=(*notes, *([f"{images / 'test'}: left out, it has no labels."] if (images / "test").is_dir() else [])),
     )
@@ -133,14 +131,14 @@ class Cityscapes:
     __name__ = "cityscapes"
 
     def __call__(self, path: Path) -> NDArray[np.uint16]:
-        """Label ids (row, col), 65,535 where a pixel is ignored."""
+        """Label ids (row, col), 255 where a pixel is ignored."""
         labels = decode_mask(path)
         table = np.zeros(1 << 16, np.uint16)
         for one in LABELS:
             number = one.id if self.ids == "labelIds" else one.train_id
-            table[number] = one.id if one.id in self.kept else HIDDEN
+            table[number] = one.id if one.id in self.kept else IGNORED
         if self.ids == "labelTrainIds":
-            table[IGNORED] = HIDDEN
+            table[IGNORED] = IGNORED
         numbers = table[labels]
         if not numbers.all():
             number = int(labels[numbers == 0][0])

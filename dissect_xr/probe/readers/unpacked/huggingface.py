@@ -1,7 +1,7 @@
 """Reads datasets of Hugging Face that are on disk: images with a column of label maps, or of tags.
 
-Knows: Parquet files of the Hub and what `save_to_disk` writes, through pyarrow, and the features stored in them.
-Does not know: the Hub. Nothing is downloaded, and no code of a dataset runs.
+Knows: columns of images, label maps and tags, and the features that say what they hold.
+Does not know: how rows are stored (`rows`), or the Hub. Nothing is downloaded, and no code of a dataset runs.
 
 Traps
 -----
@@ -13,9 +13,7 @@ Traps
 - A path without bytes leads to a file of whoever made the dataset. It is read only below the dataset's own folder.
 """
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -29,15 +27,10 @@ from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Row
 from dissect_xr.probe.readers.completed import completed, kept_categories
 from dissect_xr.probe.readers.masks import MaskFormat, decode_mask, read_masks
 from dissect_xr.probe.readers.unpacked.files import keep_bytes
+from dissect_xr.probe.readers.unpacked.rows import batches, dataset_files, features_of
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Schema
-
-ROWS = 64
-"""Rows of a Parquet file that are in memory at once."""
-
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
-"""Names of the files of a split on the Hub, such as train-00000-of-00002."""
+    from pyarrow import Schema
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def read_huggingface(
         raise DissectError("concepts: expected a table of concepts with a column of masks, and only with one.")
     source, folder = Path(source), Path(folder)
     unpacked = _Unpacked(source, folder, columns)
-    for split, file in _files(source):
+    for split, file in dataset_files(source):
         unpacked.add(split, file)
     if not unpacked.rows:
         raise DissectError(f"{source}: expected images, found no row.")
@@ -120,9 +113,9 @@ class _Unpacked:
 
     def add(self, split: str, file: Path) -> None:
         """Write the images and label maps of one file of a split."""
-        for batch in _batches(file, self._wanted):
-            labels = self._class_names(batch.schema, file)
-            for row in batch.to_pylist():
+        for schema, rows in batches(file, self._wanted):
+            labels = self._class_names(schema, file)
+            for row in rows:
                 n = self.counts.get(split, 0)
                 self.counts[split] = n + 1
                 where = f"{file}, row {n} of {split}"
@@ -143,7 +136,7 @@ class _Unpacked:
 
     def _class_names(self, schema: "Schema", file: Path) -> dict[str, list[str]]:
         """Column -> names of its classes, for columns of a ClassLabel."""
-        features = _features(schema, file)
+        features = features_of(schema, file)
         found = {}
         for column, category in self.columns.tags.items():
             feature = features.get(column, {})
@@ -190,92 +183,11 @@ class _Unpacked:
         )
 
 
-def _files(source: Path) -> Iterator[tuple[str, Path]]:
-    """(split, file) of a dataset, in order."""
-    if source.is_file():
-        yield _split(source), source
-    elif (source / "dataset_dict.json").is_file():
-        for split in _json(source / "dataset_dict.json")["splits"]:
-            folder = inside(str(source), str(split), str(source / "dataset_dict.json"))
-            yield from ((str(split), file) for file in _saved(folder))
-    elif (source / "state.json").is_file():
-        yield from (("all", file) for file in _saved(source))
-    elif shards := sorted(source.rglob("*.parquet")):
-        yield from ((_split(file), file) for file in shards)
-    else:
-        raise DissectError(
-            f"{source}: expected a dataset on disk: what `save_to_disk` wrote, or Parquet files; found neither."
-        )
-
-
-def _split(file: Path) -> str:
-    found = _SHARD.fullmatch(file.stem)
-    return found[1] if found else file.stem
-
-
-def _saved(folder: Path) -> list[Path]:
-    """The files of a dataset that `save_to_disk` wrote."""
-    state = _json(folder / "state.json")
-    if state.get("_indices_data_files") or state.get("_indices_files"):
-        raise DissectError(f"{folder}: holds a selection of rows as indices. Save it with `flatten_indices()`.")
-    return [inside(str(folder), str(one["filename"]), str(folder / "state.json")) for one in state["_data_files"]]
-
-
 def _read(path: Path, where: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DissectError(f"{where}: expected the file {path}, cannot read it: {error.strerror}.") from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DissectError(f"{path}: expected JSON, cannot read it: {error}.") from error
-
-
-def _batches(file: Path, columns: list[str]) -> Iterator["RecordBatch"]:
-    """The wanted columns of a file, some rows at a time."""
-    try:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise DissectError(
-            "Datasets of Hugging Face need the package pyarrow, which is not installed: pip install "
-            "'dissect-xr[parquet]'."
-        ) from error
-    try:
-        if file.suffix == ".parquet":
-            opened = ParquetFile(file)
-            _check_columns(opened.schema_arrow.names, columns, file)
-            for batch in opened.iter_batches(batch_size=ROWS, columns=columns):
-                yield batch.replace_schema_metadata(opened.schema_arrow.metadata)
-        else:
-            with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
-                _check_columns(stream.schema.names, columns, file)
-                for batch in stream:
-                    wanted = batch.select(columns).replace_schema_metadata(stream.schema.metadata)
-                    yield from (wanted.slice(n, ROWS) for n in range(0, batch.num_rows, ROWS))
-    except (OSError, pa.ArrowException) as error:
-        raise DissectError(f"{file}: damaged, or no Parquet or Arrow file: {error}. Replace it.") from error
-
-
-def _check_columns(there: Iterable[str], wanted: Iterable[str], file: Path) -> None:
-    if missing := [name for name in wanted if name not in there]:
-        raise DissectError(f"{file}: columns {', '.join(missing)} are missing; there are {', '.join(there)}.")
-
-
-def _features(schema: "Schema", file: Path) -> Mapping[str, Any]:
-    """The features that Hugging Face stores in a schema; empty where there are none."""
-    stored = (schema.metadata or {}).get(b"huggingface")
-    if stored is None:
-        return {}
-    try:
-        features = json.loads(stored)["info"]["features"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DissectError(f"{file}: its features are not readable: {type(error).__name__}: {error}.") from error
-    return features if isinstance(features, dict) else {}
 
 
 def _tags(
