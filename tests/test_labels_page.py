@@ -12,8 +12,8 @@ from checkout import ROOT
 from pages import blocks
 from runs import RECIPE, call, write_recipe
 
-from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.cli.fields.scenes import SceneProbe
+from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.probe.ingest import open_probe
 
 PAGE = ROOT / "docs" / "labels.md"
