@@ -13,9 +13,15 @@ from checkout import TESTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictured import pictured
+from questions import ablated, classified, explained
 from trained import CUTOFF, dissection
 
+from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.plot import compare, concepts, units
+from dissect_xr.plot.experiments.ablation import ablation_curves, importance_and_iou
+from dissect_xr.plot.experiments.classes import class_units
+from dissect_xr.plot.experiments.explanation import explained_images
+from dissect_xr.probe.ingest import open_probe
 
 BASELINE = TESTS / "baseline"
 DPI = 60
@@ -45,6 +51,20 @@ def _before_after() -> Axes:
         return compare.before_after(ds, stores, ("base", "tuned"), units=["conv/0", "conv/3"], k=2, show=False)
 
 
+def _class_units() -> Axes:
+    with pictured() as (ds, stores):
+        base = ds.isel(snapshot=0)
+        result = classified(base["unit"].values.tolist(), best_concept(base).compute())
+        return class_units(result, base, stores, classes=["ski resort"], k=3, size=72, show=False)
+
+
+def _explained_images() -> Axes:
+    with pictured() as (_, stores):
+        probe = open_probe(stores.probe)
+        result = explained(probe["image"].values[[3, 5]].tolist(), (probe.sizes["row"], probe.sizes["col"]))
+        return explained_images(result, stores.probe, size=72)
+
+
 FIGURES: dict[str, Callable[[], Axes]] = {
     "concept_bars": lambda: _of_one(concepts.concept_bars),
     "emergence": lambda: concepts.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
@@ -56,6 +76,10 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "fine_tuning": lambda: compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
     "gallery": _gallery,
     "before_after": _before_after,
+    "ablation_curves": lambda: ablation_curves(ablated()),
+    "importance_and_iou": lambda: importance_and_iou(ablated()),
+    "class_units": _class_units,
+    "explained_images": _explained_images,
 }
 
 

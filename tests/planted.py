@@ -68,6 +68,17 @@ class Squared(Planted):
         return self.head(self.relu(self.seen(image)).mean((2, 3)) ** 2)
 
 
+class Slashed(Planted):
+    """The same, with a layer whose name no path can hold as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("a/relu", nn.ReLU())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.get_submodule("a/relu")(self.seen(image)).mean((2, 3)))
+
+
 class Broken(Planted):
     """Divides by what it sees of red and green: 0 / 0 for blue images."""
 
@@ -91,7 +102,9 @@ def write_colors(folder: Path, *, each: Sequence[int] = (4, 3, 2), splits: Seque
     return folder / "labels.csv"
 
 
-def write_run(folder: Path, *, each: Sequence[int] = (4, 3, 2), **kwargs: object) -> tuple[RunStores, Path]:
+def write_run(
+    folder: Path, *, each: Sequence[int] = (4, 3, 2), layers: tuple[str, ...] = ("seen", "relu"), **kwargs: object
+) -> tuple[RunStores, Path]:
     """A dissected run on these images, whose whole area is labelled with their color, and their table of classes.
 
     At a fraction of 0.5 every unit has the threshold 0, and so is active on all of its color and nowhere else.
@@ -106,7 +119,7 @@ def write_run(folder: Path, *, each: Sequence[int] = (4, 3, 2), **kwargs: object
     probe = read_masks(images=folder / "images", masks=folder / "masks", concepts=folder / "concepts.yaml")
     run, net = RunStores.of(folder), network(**kwargs)
     write_probe(probe, run.probe, pool=Threads(1), show=False)
-    recording = replace(net.recording, layers=("seen", "relu"))
+    recording = replace(net.recording, layers=layers)
     extraction = prepare_extraction(run.activations, run.probe, SnapshotInfo("s"), net.spec, recording)
     extract(extraction, pool=Threads(1), show=False)
     method = Method((0.5,), "half_pixel")

@@ -7,6 +7,7 @@ Does not know: how an experiment is computed or drawn.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from rich.markup import escape
 
@@ -21,6 +22,7 @@ from dissect_xr.experiments.explanation import Explanation, explanation
 from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.results import experiment_url
 from dissect_xr.experiments.unit_concepts import RunStores
+from dissect_xr.parallel.pool import Pool
 from dissect_xr.store import objects
 
 
@@ -61,6 +63,7 @@ def check_experiments(run: Run) -> None:
                     f"{where}: expected an experiment of the kind classes, called '{part.classes}', before it in the "
                     "list. Add one, or correct `classes`."
                 )
+            _question(run, part)
             continue
         if part.snapshot is not None and part.snapshot not in snapshots:
             raise DissectError(f"{where}: no snapshot '{part.snapshot}' in the recipe; there are {snapshots}.")
@@ -73,6 +76,7 @@ def check_experiments(run: Run) -> None:
             if given is not None and not Path(given).exists():
                 raise DissectError(f"{where}: expected labels at {given}, found nothing. Correct the path.")
         outputs_of(part.labels.outputs)
+        _question(run, part)
 
 
 def run_experiments(run: Run, only: Sequence[str] = ()) -> list[Finished]:
@@ -111,30 +115,47 @@ def _check_dissected(run: Run, part: Experiment) -> None:
         )
 
 
-def _do(run: Run, part: Experiment, url: str) -> None:
-    """Do one experiment."""
-    stores = RunStores(run.probe_url, run.activations_url, run.dissection_url)
+def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explanation:
+    """What the part asks; raises where that makes no sense."""
     match part:
         case AblationPart():
             curves = None if part.curves == "all" else () if part.curves == "none" else tuple(part.curves)
-            asked = Ablation(
+            return Ablation(
                 part.layer, _snapshot(run, part), part.ranked_on, part.measured_on, part.level, tuple(part.sizes),
                 curves, part.greedy, part.fraction,
             )  # fmt: skip
-            ablation(url, stores, _labels(run, part.labels), _network(run, part), asked, pool=run.pool, show=run.show)
         case ClassesPart(head=None):
-            machines = Machines(
+            return Machines(
                 part.layer, _snapshot(run, part), part.fitted_on, part.measured_on, part.c, part.scaling, part.fraction
             )
-            fitted_classes(url, stores, _labels(run, part.labels), machines, pool=run.pool, show=run.show)
         case ClassesPart():
-            head = Head(str(part.head), part.layer, _snapshot(run, part), part.measured_on, part.fraction)
-            labelled = _labels(run, part.labels)
-            head_classes(url, stores, labelled, _network(run, part), head, pool=run.pool, show=run.show)
+            return Head(str(part.head), part.layer, _snapshot(run, part), part.measured_on, part.fraction)
         case ExplanationPart():
             images = None if part.images is None else tuple(part.images)
-            why = Explanation(part.right, part.wrong, images, part.units, part.fraction)
-            explanation(url, stores, experiment_url(run.out, part.classes), why, pool=run.pool, show=run.show)
+            return Explanation(part.right, part.wrong, images, part.units, part.fraction)
+
+
+def _do(run: Run, part: Experiment, url: str) -> None:
+    """Do one experiment."""
+    stores, how = RunStores(run.probe_url, run.activations_url, run.dissection_url), _How(pool=run.pool, show=run.show)
+    asked = _question(run, part)
+    if isinstance(part, ExplanationPart):
+        assert isinstance(asked, Explanation)
+        explanation(url, stores, experiment_url(run.out, part.classes), asked, **how)
+        return
+    labelled = _labels(run, part.labels)
+    match asked:
+        case Ablation():
+            ablation(url, stores, labelled, _network(run, part), asked, **how)
+        case Machines():
+            fitted_classes(url, stores, labelled, asked, **how)
+        case Head():
+            head_classes(url, stores, labelled, _network(run, part), asked, **how)
+
+
+class _How(TypedDict):
+    pool: Pool
+    show: bool
 
 
 def _labels(run: Run, part: LabelsPart) -> Labelled:

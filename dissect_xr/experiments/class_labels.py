@@ -6,6 +6,7 @@ Does not know: models, or what is done with the classes.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.references import file_sha256
 from dissect_xr.dissection.labels import open_labels
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.readers.tables import Line, read_table
 from dissect_xr.probe.root import image_folder
+
+READERS = 8
+"""Threads that read images whose bytes are digested."""
 
 Outputs = Sequence[str] | str | int
 """The classes in the order of a network's scores: their names, a text file with a name on each line, or how many there
@@ -42,8 +47,8 @@ class Labelled:
     """whether the classes are all of a network's scores, in their order"""
     position: NDArray[np.int64] | None
     """(image,) its index in the probe; None where the images are not a probe's"""
-    images_sha256: str | None
-    """the probe's; None where the images are not a probe's"""
+    images_sha256: str
+    """the probe's; of the bytes of all images where they are not a probe's"""
 
     def of(self, split: str) -> "Labelled":
         """The images of one split, in order.
@@ -74,7 +79,7 @@ class Labelled:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What determines an experiment on these images, as JSON; of images that are no probe's, their names only."""
+        """What determines an experiment on these images, as JSON."""
         rows = [list(row) for row in zip(self.images, self.label.tolist(), self.split, strict=True)]
         return {
             "images": len(rows),
@@ -133,15 +138,16 @@ def class_table(
             f"{lines[split.index('')].where}: image '{images[split.index('')]}' is in no split. Give the table a "
             "column `split` (such as train and val): one is ranked or fitted on, the other measured on."
         )
+    root = Folder(str(folder)) if folder is not None else image_folder(str(probe))
     return Labelled(
-        root=Folder(str(folder)) if folder is not None else image_folder(str(probe)),
+        root=root,
         images=tuple(images),
         label=np.array(label, np.int64),
         split=tuple(split),
         classes=tuple(names),
         outputs=outputs is not None,
         position=position,
-        images_sha256=None if probe is None else str(store.read_attrs(probe)["images_sha256"]),
+        images_sha256=str(store.read_attrs(probe)["images_sha256"]) if probe is not None else _digest(root, lines),
     )
 
 
@@ -256,6 +262,19 @@ def _positions(probe: str, lines: Sequence[Line]) -> list[int]:
                 f"like '{example}'. Mend the name, or give the folder that the images lie in."
             )
     return [at[line.cells["image"]] for line in lines]
+
+
+def _digest(root: Folder, lines: Sequence[Line]) -> str:
+    """sha256 over the bytes of the table's images; reads all of them."""
+
+    def of(line: Line) -> str:
+        try:
+            return file_sha256(root.path(line.cells["image"]))
+        except DissectError as error:
+            raise DissectError(f"{line.where}, column 'image': {error}") from error
+
+    with ThreadPoolExecutor(READERS) as executor:
+        return store.fingerprint({"files": list(executor.map(of, lines))})
 
 
 def _not_an_output(where: str, name: str, classes: Sequence[str]) -> str:

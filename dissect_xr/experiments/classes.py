@@ -183,7 +183,7 @@ def head_classes(
         count = len(labelled.classes)
 
         def make(fingerprint: str) -> list[HeadTask]:
-            common = network, question.head, question.layer, labelled.root
+            common = network, question.head, question.layer, labelled.root.of(first)
             return [HeadTask(work.result.url, "weights", *common, first, count, fingerprint)]
 
         work.weights(make, read_head, [], chunk=count, gpu=True)

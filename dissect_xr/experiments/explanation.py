@@ -27,7 +27,7 @@ from dissect_xr.exemplars.masks import Stores, View, mask, open_view
 from dissect_xr.experiments.classes import open_classes
 from dissect_xr.experiments.linear.features import Features
 from dissect_xr.experiments.results import Result, compute_pass, open_result
-from dissect_xr.experiments.unit_concepts import RunStores, fraction_of, unit_concepts
+from dissect_xr.experiments.unit_concepts import RunStores, dissection_fingerprint_of, fraction_of, unit_concepts
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.schema import Variable
 
@@ -189,7 +189,7 @@ def _in_turn(images: NDArray[np.intp], label: NDArray[np.int64], margin: NDArray
 
 def _view(run: RunStores, snapshot: str, layer: str, fraction: float | None) -> View:
     """The layer with its thresholds."""
-    if store.marker(run.dissection, f"{snapshot}/{layer}/done") is None:
+    if dissection_fingerprint_of(run, snapshot, layer) is None:
         raise DissectError(
             f"{run.dissection}: has not dissected {snapshot}/{layer}, whose thresholds say where a unit is active. Add "
             "the layer to the recipe."

@@ -14,7 +14,7 @@ from dissect_xr import store
 from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import Variable
+from dissect_xr.schema import Variable, layer_path
 
 UNIT_VARIABLES = {
     "unit": Variable("unit", ("unit",), "string", "1", "ids `<layer>/<channel>`"),
@@ -47,7 +47,7 @@ class RunStores:
 
 def dissection_fingerprint_of(run: RunStores, snapshot: str, layer: str) -> str | None:
     """Fingerprint of the layer's dissection, None where there is none."""
-    done = store.marker(run.dissection, f"{snapshot}/{layer}/done")
+    done = store.marker(run.dissection, f"{layer_path(snapshot, layer)}/done")
     return None if done is None else str(done["fingerprint"])
 
 

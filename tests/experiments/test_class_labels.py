@@ -68,11 +68,20 @@ def test_a_table_names_images_of_a_probe_in_any_order(probe: str, tmp_path: Path
 
 def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
     rows = ("a.png,10,train", "b.png,9,val", "c.png,10,val")
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
     found = class_table(table(tmp_path, *rows, header="image,class,split"), folder=tmp_path)
     assert found.classes == ("9", "10")
     assert found.of("val").images == ("b.png", "c.png")
     assert found.of("val").label.tolist() == [0, 1]
     assert class_table(tmp_path / "labels.csv", folder=tmp_path, outputs=11).label.tolist() == [10, 9, 10]
+    (tmp_path / "b.png").write_bytes(b"B")
+    again = class_table(tmp_path / "labels.csv", folder=tmp_path)
+    assert again.parameters["images_sha256"] != found.parameters["images_sha256"], "another image"
+    assert again.parameters["labels_sha256"] == found.parameters["labels_sha256"]
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DissectError, match=r"labels.csv, line 3, column 'image': .*b.png"):
+        class_table(tmp_path / "labels.csv", folder=tmp_path)
 
 
 @pytest.mark.parametrize(

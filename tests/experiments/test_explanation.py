@@ -9,6 +9,7 @@ import xarray as xr
 from planted import CLASSES, network, write_run
 
 from dissect_xr.errors import DissectError
+from dissect_xr.experiments.ablation import Ablation, ablation
 from dissect_xr.experiments.class_labels import class_table
 from dissect_xr.experiments.classes import Head, head_classes, open_classes
 from dissect_xr.experiments.explanation import Explanation, explanation
@@ -67,6 +68,18 @@ def test_units_are_drawn_where_they_are_active(stored: Stored, tmp_path: Path, p
     assert share["blue"] == {"relu/0": 0, "relu/1": 0, "relu/2": 1, "relu/3": 0}
     assert ds["concept_name"].values[:, 0].tolist() == ["red", "blue"]
     xr.testing.assert_identical(explained(tmp_path, stored, processes, **asked), ds)
+
+
+def test_a_layer_may_have_any_name(tmp_path: Path) -> None:
+    run, table = write_run(tmp_path / "run", layers=("a/relu",), factory="Slashed")
+    labelled, net = class_table(table, probe=run.probe, outputs=CLASSES), network("Slashed")
+    ds = ablation(tmp_path / "a.zarr", run, labelled, net, Ablation("a/relu", "s", sizes=(1,)), show=False)
+    assert ds["unit"].values.tolist() == [f"a/relu/{n}" for n in range(4)]
+    assert ds["concept_name"].values.tolist() == ["red", "green", "blue", "red"]
+    head_classes(tmp_path / "h.zarr", run, labelled, net, Head("head", "a/relu", "s"), show=False)
+    why = explanation(tmp_path / "w.zarr", run, tmp_path / "h.zarr", Explanation(right=1, wrong=0, units=1), show=False)
+    assert why["unit"].values.tolist() == [["a/relu/2"]]
+    assert why["mask"].values.all()
 
 
 def test_a_finished_explanation_is_opened_and_other_inputs_are_refused(stored: Stored, tmp_path: Path) -> None:

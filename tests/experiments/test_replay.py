@@ -244,6 +244,45 @@ def test_tokens_are_refused() -> None:
         why_whole(Tokens().eval(), "flat", torch.randn(2, 3, 8, 8))
 
 
+class Overwriting(Mixing):
+    """Changes its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(0.5)
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+def test_the_images_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    batch = torch.randn(4, 3, 8, 8)
+    kept = batch.clone()
+    with torch.inference_mode():
+        assert why_whole(Overwriting().eval(), "conv", batch) is None
+    whole, rest, _ = both(Overwriting().eval(), "conv", batch)
+    assert torch.equal(batch, kept)
+    assert len(whole) == len(rest) == 5
+
+
+class Drawing(Mixing):
+    """Drops out in eval mode, too, as `F.dropout` does without ``training=``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.dropout(self.conv(x).mean((2, 3)), 0.5))
+
+
+class Watching(Drawing):
+    """The same, by code that cannot be followed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.mean() > -10 else x
+
+
+@pytest.mark.parametrize("make", [Drawing, Watching])
+def test_a_network_that_draws_random_numbers_is_refused(make: Callable[[], nn.Module]) -> None:
+    with torch.inference_mode(), pytest.raises(DissectError, match="the same images other scores from pass to pass"):
+        why_whole(make().eval(), "conv", torch.randn(16, 3, 8, 8))
+
+
 def test_a_vector_of_units_can_be_ablated() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)).eval()

@@ -71,6 +71,11 @@ def features_of(run: RunStores, snapshot: str, layer: str, labelled: Labelled) -
             "recipe with keep_activations: all."
         )
     opened = open_layer(run.activations, snapshot, layer)
+    if opened.derivation is not None:
+        raise DissectError(
+            f"{run.activations}: {opened.path} is a derived layer, of which no means are stored. Name a layer of the "
+            f"network, such as {opened.derivation.source.name}."
+        )
     if labelled.position is None:
         raise DissectError(
             f"{labelled.root.root}: these labelled images are no probe's, and only a probe's have stored activations. "

@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dissect_xr.activations.references import file_sha256, source_sha256
-from dissect_xr.activations.request import ModelSpec, Recording
+from dissect_xr.activations.checkpoints.files import weights_sha256
+from dissect_xr.activations.references import source_sha256
+from dissect_xr.activations.request import ModelSpec, Recording, optional_inputs
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Network:
         return {
             "factory": spec.factory.rpartition("/")[2],
             "kwargs": json.loads(spec.kwargs),
-            "weights": spec.seed or 0 if spec.weights is None else file_sha256(spec.weights),
+            "weights": spec.seed or 0 if spec.weights is None else weights_sha256(spec.weights),
             "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
             "preprocess": recording.preprocess.parameters,
             "autocast": recording.autocast,
             "batch": recording.batch,
-        }
+        } | optional_inputs(spec, recording)

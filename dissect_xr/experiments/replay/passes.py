@@ -70,7 +70,7 @@ class Passes:
         def make(fingerprint: str) -> list[PredictTask]:
             return [
                 PredictTask(
-                    self.result.url, name, self.network, self.layer, labelled.root, images, start,
+                    self.result.url, name, self.network, self.layer, labelled.root.of(images), images, start,
                     self.looked.whole is not None, classes, self.looked.weights, fingerprint,
                 )
                 for start, images in self._batches(labelled)
@@ -95,8 +95,8 @@ class Passes:
         def make(fingerprint: str) -> list[MeanTask]:
             return [
                 MeanTask(
-                    self.result.url, name, self.network, self.layer, labelled.root, images, start, self.looked.weights,
-                    fingerprint,
+                    self.result.url, name, self.network, self.layer, labelled.root.of(images), images, start,
+                    self.looked.weights, fingerprint,
                 )
                 for start, images in self._batches(labelled)
             ]  # fmt: skip
@@ -119,7 +119,7 @@ class Passes:
 def looked_at(network: Network, layer: str, labelled: Labelled, *, pool: Pool) -> Looked:
     """What a first look at the network and the layer finds, with the first batch of these images."""
     images = labelled.images[: network.recording.batch]
-    task = LookTask(network, layer, labelled.root, images, len(labelled.classes))
+    task = LookTask(network, layer, labelled.root.of(images), images, len(labelled.classes))
     ((_, looked),) = run_tasks(pool, look, [task], gpu=True)
     found: Looked = looked
     return found

@@ -67,7 +67,7 @@ class Whole:
         """See `Replay`."""
         for units in sets:
             with replaced(self.model, self.layer, units, levels) as calls:
-                found = self.model(batch)
+                found = self.model(batch.clone())  # a network may overwrite what it is given
             if len(calls) != 1:
                 raise DissectError(runs_more_than_once(self.layer, len(calls)))
             yield found
@@ -112,7 +112,7 @@ class Rest:
 
     def scores(self, batch: Tensor, sets: Sets, levels: Tensor) -> Iterator[Tensor]:
         """See `Replay`."""
-        output, *skipping = self.parts.front(batch)
+        output, *skipping = self.parts.front(batch.clone())
         checked(output, self.layer)
         images = len(output)
         if images not in self.stacks:
@@ -161,28 +161,34 @@ def why_whole(model: nn.Module, layer: str, batch: Tensor) -> str | None:
     Raises
     ------
     DissectError
-        If the layer is missing, runs more than once, gives no maps or does not lead to the output.
+        If the layer is missing, runs more than once, gives no maps or does not lead to the output; or if the network
+        does not give the same scores again.
     """
     _, count = tapped(model, layer, batch, lambda output: output.shape[1])
     units = np.zeros((4, count), np.bool_)
     units[1], units[2, ::2] = True, True
     levels, whole = torch.zeros(count, device=batch.device), Whole(model, layer)
+    alone = list(whole.scores(batch, units, levels))
+    if not _equal(alone[0], alone[-1]):
+        raise DissectError(
+            f"layer {layer}: the network gives the same images other scores from pass to pass, so what a unit does "
+            "cannot be told from what it draws. Mend the model: no random numbers in eval mode."
+        )
     try:
         rest = Rest(cut(model, layer), layer, rows=1)
     except CannotCutError as error:
-        plain, ablated = whole.scores(batch, units[:2], levels)
-        if isinstance(error, NoPathError) and _equal(plain, ablated):
+        if isinstance(error, NoPathError) and _equal(alone[0], alone[1]):
             raise DissectError(
                 f"layer {layer}: the network's output does not depend on it, so ablating its units changes nothing. "
                 "Name another layer."
             ) from error
         return str(error)
     try:
-        pairs = list(zip(whole.scores(batch, units, levels), rest.scores(batch, units, levels), strict=True))
+        replayed = list(rest.scores(batch, units, levels))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         first_line = (str(error).splitlines() or [""])[0]
         return f"what follows the layer does not run by itself: {type(error).__name__}: {first_line}"
-    if not all(_equal(a, b) for a, b in pairs):
+    if not all(_equal(a, b) for a, b in zip(alone, replayed, strict=True)):
         return "what follows the layer gives other scores by itself than in the whole network"
     return None
 
@@ -202,7 +208,7 @@ def tapped(model: nn.Module, layer: str, batch: Tensor, take: Callable[[Tensor],
     module = model.get_submodule(layer)
     handle = module.register_forward_hook(lambda _, args, output: taken.append(take(checked(output, layer))))
     try:
-        found = model(batch)
+        found = model(batch.clone())
     finally:
         handle.remove()
     if len(taken) != 1:
