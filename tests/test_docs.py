@@ -3,14 +3,19 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from checkout import ROOT
 from pages import blocks, links, paths_named, run_python
+from pydantic import TypeAdapter
 from test_rooms import ROOMS
 
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+from dissect_xr.cli.fields.experiments import Experiment
+
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
+EXPERIMENTS = sorted((ROOT / "docs" / "experiments").glob("*.md"))
 METHOD, ARCHITECTURE = ROOT / "docs" / "method.md", ROOT / "docs" / "architecture.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -24,6 +29,19 @@ def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_the_method_has_an_example_in_python() -> None:
     assert len(blocks(METHOD, "python")) >= 3
+
+
+@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda page: page.stem)
+def test_recipes_of_experiments_are_valid_and_say_every_field(page: Path) -> None:
+    kinds = {part.model_fields["kind"].annotation.__args__[0]: part for part in get_args(get_args(Experiment)[0])}
+    (recipe,) = blocks(page, "yaml")
+    parts = TypeAdapter(list[Experiment]).validate_python(yaml.safe_load(recipe)["experiments"])
+    assert page.stem in [part.kind for part in parts]
+    text = page.read_text(encoding="utf-8")
+    assert [
+        name for name in kinds[page.stem].model_fields if name not in ("kind", "name") and f"`{name}`" not in text
+    ] == []
+    assert set(kinds) == {other.stem for other in EXPERIMENTS}
 
 
 @every_page
@@ -54,7 +72,7 @@ def test_sections_that_the_code_cites_are_there() -> None:
 def test_rooms_are_explained_in_the_order_of_imports() -> None:
     rows = re.findall(r"^\| `dissect_xr/([\w/.]+)` \|", ARCHITECTURE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     rooms = [row.removesuffix("/").removesuffix(".py") for row in rows]
-    assert rooms == [room for room in ROOMS if room not in ("", "experiments")]
+    assert rooms == [room for room in ROOMS if room]
 
 
 def test_every_make_target_is_explained() -> None:

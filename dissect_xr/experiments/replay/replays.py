@@ -17,8 +17,8 @@ layer's output.
 **The same bits.** How a sum is rounded depends on its order, and kernels choose their order by the shapes of what they
 are given. A set by itself is replayed in the shape of the batch that the whole network would see, so every kernel after
 the layer gets the same values in the same shapes as in a whole pass, and gives the same bits. A stack has another
-shape. So the first stack of each task is compared, bit by bit, with its sets replayed one by one: where the kernels of
-this machine take other orders for it, or the rest mixes the images of a batch, sets are not stacked.
+shape. So sets of the first stack of each task are replayed one by one as well and compared, bit by bit: where the
+kernels of this machine take other orders for a stack, or the rest mixes the images of a batch, sets are not stacked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +42,9 @@ ROWS = 256
 
 STACK = 128 * 2**20
 """Bytes of the layer's output in a stack, at most, beyond one batch of images."""
+
+COMPARED = 8
+"""Sets of a stack that are replayed one by one as well, to see whether stacking changes a bit."""
 
 Taken = TypeVar("Taken")
 
@@ -114,31 +117,35 @@ class Rest:
         """See `Replay`."""
         output, *skipping = self.parts.front(batch.clone())
         checked(output, self.layer)
-        images = len(output)
+        images, ready = len(output), list[Tensor]()
         if images not in self.stacks:
-            self.stacks[images] = self._compared(output, skipping, sets, levels)
+            ready = self._first_stack(output, skipping, sets, levels)
+            self.stacks[images] = max(1, len(ready))
+        yield from ready
         length = self.stacks[images]
-        for first in range(0, len(sets), length):
+        for first in range(len(ready), len(sets), length):
             here = sets[first : first + length]
             # All stacks have the shape that was compared: the last one is filled up with sets that nobody asks for.
             filled = np.concatenate([here, np.zeros((length - len(here), here.shape[1]), np.bool_)])
             yield from self._replay(output, skipping, filled, levels)[: len(here)]
 
-    def _compared(self, output: Tensor, skipping: Sequence[Any], sets: Sets, levels: Tensor) -> int:
-        """How many sets may be stacked: as many as fit where that does not change a bit, else 1."""
+    def _first_stack(self, output: Tensor, skipping: Sequence[Any], sets: Sets, levels: Tensor) -> list[Tensor]:
+        """The scores for as many sets as fit in a stack; none where sets must not be stacked.
+
+        Of a stack, up to `COMPARED` sets are replayed by themselves as well: the first, the last, some in between.
+        """
         images = len(output)
         fit = min(self.rows // images, STACK // (output.numel() * output.element_size()), len(sets))
         if fit < 2:
-            return 1
-        first = sets[:fit]
-        alone = [self._replay(output, skipping, first[n : n + 1], levels)[0] for n in range(fit)]
+            return []
         try:
-            together = self._replay(output, skipping, first, levels)
-        except torch.OutOfMemoryError:
-            return 1
-        except (RuntimeError, ValueError, TypeError, IndexError):  # the rest is written for so many images
-            return 1
-        return fit if all(_equal(a, b) for a, b in zip(alone, together, strict=True)) else 1
+            together = self._replay(output, skipping, sets[:fit], levels)
+        except (RuntimeError, ValueError, TypeError, IndexError):  # too large, or written for so many images
+            return []
+        for n in np.unique(np.linspace(0, fit - 1, COMPARED).astype(int)).tolist():
+            if not _equal(self._replay(output, skipping, sets[n : n + 1], levels)[0], together[n]):
+                return []
+        return together
 
     def _replay(self, output: Tensor, skipping: Sequence[Any], sets: Sets, levels: Tensor) -> list[Tensor]:
         """The scores for each set of one stack."""

@@ -34,7 +34,7 @@ LINES = {
 def ablation_curves(ds: xr.Dataset, *, classes: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Lines of balanced accuracy over the number of most important units, ablated or left; computes.
 
-    A line is the mean over classes, each with its own units; a band holds the middle half of the classes. The dashed
+    A line is the mean over classes, each with its own units; its band is the standard error of that mean. The dashed
     line is the whole network.
 
     Parameters
@@ -68,18 +68,16 @@ def ablation_curves(ds: xr.Dataset, *, classes: Sequence[str] | None = None, ax:
         there = ~np.isnan(line).all(axis=1)
         if not there.any():
             continue
-        low, middle, high = (
-            np.nanquantile(line[there], 0.25, axis=1),
-            np.nanmean(line[there], axis=1),
-            np.nanquantile(line[there], 0.75, axis=1),
-        )
+        middle = np.nanmean(line[there], axis=1)
         if have.sum() > 1:
-            ax.fill_between(sizes[there], low, high, color=color, alpha=0.12, linewidth=0)
+            error = np.nanstd(line[there], axis=1, ddof=1) / np.sqrt(have.sum())
+            ax.fill_between(sizes[there], middle - error, middle + error, color=color, alpha=0.12, linewidth=0)
         ax.plot(sizes[there], middle, color=color, linestyle=style, marker="o", markersize=4, label=name)
     ax.axhline(float(np.mean(whole)), color="black", linestyle="--", linewidth=0.8, label="nothing ablated")
     ax.axhline(0.5, color="0.6", linewidth=0.8, zorder=0)
     ax.annotate("chance", (1, 0.5), (-2, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
                 ha="right", fontsize=7, color="0.4")  # fmt: skip
+    ax.set_ylim(top=1)
     ax.set_xscale("log")
     step_ticks(ax, sizes)
     ax.set_xlabel("number of units")
