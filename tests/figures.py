@@ -13,9 +13,10 @@ from checkout import TESTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictured import pictured
+from rotated import rotated
 from trained import CUTOFF, dissection
 
-from dissect_xr.plot import compare, concepts, units
+from dissect_xr.plot import bases, compare, concepts, units
 
 BASELINE = TESTS / "baseline"
 DPI = 60
@@ -56,6 +57,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "fine_tuning": lambda: compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
     "gallery": _gallery,
     "before_after": _before_after,
+    "rotation_curve": lambda: bases.rotation_curve(rotated()),
+    "rotation_curve_categories": lambda: bases.rotation_curve(rotated(), per="category", count="by_category"),
 }
 
 

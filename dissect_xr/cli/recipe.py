@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from dissect_xr.cli.derived.parts import DerivedPart
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.orientation import Orientation
 from dissect_xr.probe.readers.masks import MaskFormat
@@ -196,6 +197,8 @@ class Recipe(_Part):
     """whether images that cannot be read are removed and recorded, rather than ending the run"""
     keep_activations: Literal["all", "none"] = "all"
     """none: the activations of a snapshot are deleted after its dissection"""
+    derived: list[DerivedPart] = []
+    """layers that are dissected in other bases, too"""
     dissect: DissectPart = DissectPart()
 
 
