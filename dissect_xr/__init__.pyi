@@ -21,6 +21,7 @@ from .bases.basis import Rotation2017Basis as Rotation2017Basis
 from .bases.basis import RotationBasis as RotationBasis
 from .bases.derive import derive as derive
 from .bases.derive import layer_maps as layer_maps
+from .bases.linear_probe import linear_probe as linear_probe
 from .dissection.dissect import dissect as dissect
 from .dissection.method import Method as Method
 from .errors import DissectError as DissectError

@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictured import pictured
 from questions import ablated, classified, explained
+from rotated import rotated
 from trained import CUTOFF, dissection
 
 from dissect_xr.analysis.detectors import best_concept
-from dissect_xr.plot import compare, concepts, units
+from dissect_xr.plot import bases, compare, concepts, units
 from dissect_xr.plot.experiments.ablation import ablation_curves, importance_and_iou
 from dissect_xr.plot.experiments.classes import class_units
 from dissect_xr.plot.experiments.explanation import explained_images
@@ -80,6 +81,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "importance_and_iou": lambda: importance_and_iou(ablated()),
     "class_units": _class_units,
     "explained_images": _explained_images,
+    "rotation_curve": lambda: bases.rotation_curve(rotated()),
+    "rotation_curve_categories": lambda: bases.rotation_curve(rotated(), per="category", count="by_category"),
 }
 
 

@@ -37,8 +37,22 @@ def derived_layers(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
+def recorded(ds: xr.Dataset) -> xr.Dataset:
+    """`ds` without the units of derived layers."""
+    derived = list(derived_layers(ds))
+    return ds.isel(unit=np.flatnonzero(~np.isin(ds["layer"].values, derived))) if derived else ds
+
+
+def present(ds: xr.Dataset) -> xr.Dataset:
+    """A Dataset of one snapshot without the layers that this snapshot lacks."""
+    if "complete" not in ds:
+        return ds
+    lacking = ds["layer_name"].values[ds["complete"].values == 0]
+    return ds.isel(unit=np.flatnonzero(~np.isin(ds["layer"].values, lacking)))
+
+
 def basis_detectors(ds: xr.Dataset, layer: str, *, cutoff: float = CUTOFF) -> xr.Dataset:
-    """Unique detectors of a layer and of every layer that is derived from it; computes.
+    """Unique detectors of a layer and of every layer that is derived from it and is there; computes.
 
     Parameters
     ----------
@@ -62,7 +76,7 @@ def basis_detectors(ds: xr.Dataset, layer: str, *, cutoff: float = CUTOFF) -> xr
     DissectError
         If `ds` holds several snapshots or fractions, or no layer that is derived from this one.
     """
-    ds = only(ds, "snapshot", "fraction")
+    ds = present(only(ds, "snapshot", "fraction"))
     bases = {name: one["basis"] for name, one in derived_layers(ds).items() if one["layer"] == layer}
     of = ds["layer"].values
     there = [name for name in (layer, *bases) if (of == name).any()]

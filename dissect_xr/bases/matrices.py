@@ -27,7 +27,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import schur
 
 from dissect_xr.errors import DissectError
 
@@ -79,7 +78,7 @@ def planes(matrix: Matrix) -> Planes:
     units = len(matrix)
     if np.abs(matrix @ matrix.T - np.eye(units)).max() > ORTHOGONAL or np.linalg.slogdet(matrix)[0] < 0:
         raise DissectError(f"expected a rotation, got a matrix of {units} x {units} that is none.")
-    form, directions = schur(matrix, output="real")
+    form, directions = _schur(matrix)
     pairs, angles, turned_round = [], [], []
     column = 0
     while column < units:
@@ -97,6 +96,14 @@ def planes(matrix: Matrix) -> Planes:
     pairs += zip(turned_round[::2], turned_round[1::2], strict=True)
     angles += [np.pi] * (len(turned_round) // 2)
     return Planes(matrix, directions, np.array(pairs, np.int64).reshape(-1, 2), np.array(angles))
+
+
+def _schur(matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """The real Schur form of a matrix, and its directions."""
+    from scipy.linalg import schur  # here, since commands that draw no rotation would wait for it
+
+    form, directions = schur(matrix, output="real")
+    return form, directions
 
 
 def power(found: Planes, alpha: float) -> Matrix:
@@ -134,7 +141,7 @@ def rotation_of_2017(units: int, alpha: float, seed: int) -> Matrix:
     """
     even(units)
     normal = np.random.RandomState(seed).normal(size=(units, units))
-    form, directions = schur(_uniform(normal), output="real")
+    form, directions = _schur(_uniform(normal))
     angles = np.arccos(np.clip(np.diagonal(form), -1, 1))[::2]
     pairs = np.arange(units).reshape(-1, 2)
     # No shortcuts: at alpha 0 that program, too, gives the identity only up to rounding.

@@ -93,10 +93,20 @@ def _arrays(
     specs = []
     for name, values in given.items():
         variable = DERIVED[name]
-        length = len(values) if values.ndim == 1 else max(1, min(len(values), MATRIX_CHUNK // (4 * source.shape[1])))
+        length = len(values) if values.ndim == 1 else chunk_rows(len(values), source.shape[1])
         chunks = (length, *values.shape[1:])
         specs.append(store.ArraySpec(name, variable.dims, values.shape, variable.dtype, chunks, attrs=variable.attrs))
     return specs, list(given.values())
+
+
+def chunk_rows(rows: int, units: int) -> int:
+    """Rows of a chunk of a matrix."""
+    return max(1, min(rows, MATRIX_CHUNK // (4 * units)))
+
+
+def objects_of(rows: int, units: int, *, variance: bool) -> int:
+    """Objects of a derived layer: the group, its arrays with their chunks (names, bias, matrix), and a marker."""
+    return 2 + 2 * (2 + variance) + 1 + -(-rows // chunk_rows(rows, units))
 
 
 def matrix_sha256(matrix: NDArray[np.float32], bias: NDArray[np.float32]) -> str:

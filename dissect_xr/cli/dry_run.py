@@ -6,7 +6,7 @@ Does not know: how stages run.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from dissect_xr import store
 from dissect_xr.cli.run import Run
+from dissect_xr.cli.stage_plan import StagePlan
 from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
@@ -31,22 +32,6 @@ PROBE_OBJECTS = 4
 
 PROBE_ROOT = 32
 """Objects of a probe besides: metadata of 16 arrays and the root, 10 coordinates, 3 totals and two markers."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """The plan of one stage."""
-
-    name: str
-    tasks: int
-    disk: int
-    """largest number of bytes written, as if nothing could be compressed"""
-    objects: int
-    """objects written, markers among them"""
-    memory: Projection
-    """memory of one task, with that of the worker process"""
-    at_once: int
-    """number of tasks that run at the same time on this machine"""
 
 
 def plan_run(run: Run) -> list[StagePlan]:
@@ -126,6 +111,7 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     from dissect_xr.activations.extract import RESIDENT as WITH_TORCH
     from dissect_xr.activations.extract import Extraction
     from dissect_xr.activations.store import ROOT_OBJECTS as ACTIVATIONS_ROOT
+    from dissect_xr.cli.derived.plan import bases_stage, planned_layers
     from dissect_xr.dissection.store import ROOT_OBJECTS as DISSECTION_ROOT
 
     # What all snapshots share is written with the first of them.
@@ -141,6 +127,10 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
         objects = extraction.objects + (0 if n else activations_root)
         yield StagePlan(f"activations {snapshot.name}", extraction.blocks, extraction.nbytes, objects, memory, 1)
         layers = [_layer(extraction, layer) for layer in extraction.layers]
+        if run.derived_of(snapshot.name):
+            derived = planned_layers(run, snapshot.name, layers)
+            yield bases_stage(run, snapshot.name, derived)
+            layers += [layer for _, layer in derived]
         yield _dissection_stage(run, snapshot.name, layers, labels, 0 if n else dissection_root)
 
 

@@ -134,13 +134,19 @@ def _snapshot_stages(run: Run, name: str, images: int) -> Iterator[tuple[str, st
         yield name, "not begun"
         return
     layers = store.read_attrs(run.activations_url, name)["inputs"]["layers"]
+    derived = [one.name for one in run.derived_of(name)]
     counted = {key.split("/")[1] for key in dissected if key.count("/") == 2 and key.endswith("/done")}
-    searched = counted | {key.split("/")[1] for key in dissected if key.endswith("/threshold")}
+    counted &= {*layers, *derived}
+    searched = counted | {key.split("/")[1] for key in dissected if key.endswith("/threshold")} & {*layers, *derived}
     block = next(iter(layers.values()))[-1]
     extracted = len(store.markers(run.activations_url, f"{name}/blocks"))
     yield f"activations of {name}", _progress(extracted, -(-images // block), "blocks")
-    yield f"thresholds of {name}", _progress(len(searched), len(layers), "layers")
-    yield f"counts of {name}", _progress(len(counted), len(layers), "layers")
+    if derived:
+        written = store.markers(run.activations_url, name) & {f"{name}/{layer}/done" for layer in derived}
+        yield f"bases of {name}", _progress(len(written), len(derived), "bases")
+    total = len(layers) + len(derived)
+    yield f"thresholds of {name}", _progress(len(searched), total, "layers")
+    yield f"counts of {name}", _progress(len(counted), total, "layers")
 
 
 def _progress(done: int, total: int | None, noun: str) -> str:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from dissect_xr.cli.derived.parts import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
 from dissect_xr.cli.fields.probe import Part as _Part
@@ -174,6 +175,8 @@ class Recipe(_Part):
     """whether images that cannot be read are removed and recorded, rather than ending the run"""
     keep_activations: Literal["all", "none"] = "all"
     """none: the activations of a snapshot are deleted after its dissection"""
+    derived: list[DerivedPart] = []
+    """layers that are dissected in other bases, too"""
     dissect: DissectPart = DissectPart()
     experiments: list[Experiment] = []
     """what is asked of the results, after the counts"""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
+from dissect_xr.cli.derived.parts import Wanted, wanted
+from dissect_xr.cli.derived.stage import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.scenes import SceneProbe
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
@@ -90,6 +92,15 @@ class Run:
             )
             for part in model.snapshots
         ]
+
+    @cached_property
+    def derived(self) -> list[Wanted]:
+        """The layers that are dissected in other bases, too."""
+        return wanted(self.recipe.derived, (part.name for part in self.recipe.model.snapshots))
+
+    def derived_of(self, snapshot: str) -> list[Wanted]:
+        """Those of one snapshot."""
+        return [one for one in self.derived if snapshot in one.snapshots]
 
     @cached_property
     def _metrics(self) -> dict[int, dict[str, float]]:
@@ -179,9 +190,13 @@ class Run:
             extract(self.extraction(snapshot, spec), pool=self.pool, show=self.show)
 
     def dissect(self, only: Sequence[tuple[str, str]] | None = None) -> None:
-        """Dissect these (snapshot, layer) pairs, or all activations there are."""
+        """Dissect these (snapshot, layer) pairs, or all activations there are, and what is derived from them."""
         from dissect_xr.dissection.dissect import dissect
+        from dissect_xr.dissection.layers import complete_snapshots
 
+        if only is None and self.derived:
+            for snapshot in complete_snapshots(self.activations_url):
+                write_derived(self, snapshot.name)
         dissect(
             self.activations_url,
             self.probe_url,
@@ -225,10 +240,13 @@ class Run:
         dissected = self._dissected(extraction)
         if self._keeps or not dissected:
             extract(extraction, pool=self.pool, show=self.show)
+            write_derived(self, snapshot.name)
         if dissected:
             self._finish(extraction)
         else:
-            self.dissect([(snapshot.name, layer.name) for layer in extraction.layers])
+            names = [layer.name for layer in extraction.layers]
+            names += [one.name for one in self.derived_of(snapshot.name)]
+            self.dissect([(snapshot.name, name) for name in names])
 
     def finished_snapshots(self) -> set[str]:
         """Names of the snapshots of which all is done that the recipe asks, as far as that is told without models.
@@ -263,6 +281,8 @@ class Run:
             return False
         if dissected["note"]["request_sha256"] != request_sha256(spec, self.recording, images_sha256):
             return False
+        if not derived_as_asked(self, snapshot.name, dissected["note"]["layers"]):
+            return False
         stored = {name: dissected["note"][name] for name in ("step", "metrics")}
         asked = {"step": snapshot.step, "metrics": to_json(snapshot.metrics or {})}
         if store.fingerprint(stored) != store.fingerprint(asked):
@@ -295,16 +315,20 @@ class Run:
         check_root(self.dissection_url, probe["fingerprint"], self.method)
         name = extraction.snapshot.name
         keys = store.markers(self.dissection_url, name)
+        made = {la.name: layer_fingerprint(extraction.fingerprint, la.name) for la in extraction.layers}
+        derived = dissected_fingerprints(self, name, made)
+        if derived is None:
+            return False
         return all(
             is_dissected(
                 self.dissection_url,
-                layer_path(name, layer.name),
-                layer_fingerprint(extraction.fingerprint, layer.name),
+                layer_path(name, layer),
+                fingerprint,
                 probe["fingerprint"],
                 self.method,
                 keys,
             )
-            for layer in extraction.layers
+            for layer, fingerprint in (made | derived).items()
         )
 
     def _finish(self, extraction: "Extraction") -> None:

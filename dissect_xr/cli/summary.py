@@ -20,9 +20,9 @@ from dissect_xr.analysis.labels import layer_counts, short_name, top_concepts, u
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.analysis.scores import share
 from dissect_xr.analysis.select import category_names
-from dissect_xr.dissection.layers import Snapshot, complete_snapshots
+from dissect_xr.dissection.layers import Snapshot, complete_snapshots, open_layer
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import CUTOFF, layer_path
+from dissect_xr.schema import CUTOFF
 
 TOP = 3
 """Number of concepts named in a row of the summary."""
@@ -178,9 +178,9 @@ def _activations(url: str, snapshots: Sequence[Snapshot]) -> Table:
     for name in ("images", "units", "map", "dtype"):
         table.add_column(name, justify="right")
     for snapshot in snapshots:
-        for layer in snapshot.layers:
-            array = store.read(url, f"{layer_path(snapshot.name, layer)}/activation")
-            images, units, height, width = array.shape
-            row = snapshot.name, layer, images, units, f"{height} x {width}", array.dtype
+        for _, name, fingerprint in snapshot.every_layer:
+            layer = open_layer(url, snapshot.name, name, fingerprint=fingerprint)
+            images, units, height, width = layer.shape
+            row = snapshot.name, name, images, units, f"{height} x {width}", layer.dtype
             table.add_row(*(escape(str(cell)) for cell in row))
     return table

@@ -51,6 +51,7 @@ def overview(source: Source, table: Table, without: Mapping[str, Sequence[str]])
         "rows": rows,
         "matrix": [_matrix_row(source, s, row) for s, row in enumerate(table)],
         "layers": source.layers,
+        "derived": bool(source.derived),
         "snapshots": source.snapshots,
         "cutoff": source.cutoff,
         "total": {
@@ -78,8 +79,9 @@ def _row(source: Source, names: Sequence[str], index: tuple[int, int], one: Unit
 
 
 def _matrix_row(source: Source, index: int, row: Sequence[UnitLabels | None]) -> dict[str, Any]:
-    """One snapshot: unique detectors by unit, and detectors, of each layer and of all its layers together."""
-    there = [one for one in row if one is not None]
+    """One snapshot: unique detectors by unit, and detectors, of each layer and of all recorded layers together."""
+    layers = zip(source.layers, row, strict=True)
+    there = [one for layer, one in layers if one is not None and layer not in source.derived]
     metrics = [str(name) for name, values in source.results.coords.items() if values.dims == ("snapshot",)]
     return {
         "snapshot": source.snapshots[index],
@@ -138,6 +140,12 @@ def _notes(source: Source, without: Mapping[str, Sequence[str]]) -> list[str]:
     for path, reason in json.loads(source.results.attrs["anchoring_reasons"]).items():
         reasons.setdefault(reason, []).append(path)
     notes = [f"Anchored half_pixel: {', '.join(paths)}, because {reason}." for reason, paths in reasons.items()]
+    bases: dict[str, list[str]] = {}
+    for one in source.derived.values():
+        bases.setdefault(one["layer"], []).append(one["basis"]["kind"])
+    for layer, kinds in bases.items():
+        counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        notes.append(f"Derived from {layer}, as linear maps over its units: {counted}.")
     for reason, paths in without.items():
         which = "any layer" if len(paths) == len(source.paths) else ", ".join(paths)
         notes.append(f"No exemplar images of {which}: {reason}.")

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import xarray as xr
 
 from dissect_xr import store
+from dissect_xr.analysis.bases import derived_layers
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores
@@ -74,6 +76,11 @@ class Source:
     def layers(self) -> list[str]:
         """Names of the layers in the order of the model."""
         return ordered_layers(self.results)
+
+    @cached_property
+    def derived(self) -> dict[str, dict[str, Any]]:
+        """Derived layer -> the recorded layer it is derived from, and its basis."""
+        return derived_layers(self.results)
 
     @cached_property
     def slugs(self) -> list[list[str | None]]:
