@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from dissect_xr.cli.derived.parts import DerivedPart
+from dissect_xr.cli.fields.derived import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
 from dissect_xr.cli.fields.probe import Part as _Part

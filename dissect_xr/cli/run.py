@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
-from dissect_xr.cli.derived.parts import Wanted, wanted
 from dissect_xr.cli.derived.stage import derived_as_asked, dissected_fingerprints, write_derived
+from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.scenes import SceneProbe
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe

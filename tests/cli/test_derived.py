@@ -15,7 +15,7 @@ from dissect_xr.analysis.bases import basis_detectors, derived_layers
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.bases import stored
 from dissect_xr.bases.basis import MatrixBasis, PcaBasis, RotationBasis
-from dissect_xr.cli.derived.parts import wanted
+from dissect_xr.cli.fields.derived import wanted
 from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.errors import DissectError
 from dissect_xr.store import objects

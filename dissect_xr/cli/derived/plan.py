@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dissect_xr.bases.basis import PcaBasis
 from dissect_xr.bases.principal_axes import projected, sum_tasks
 from dissect_xr.bases.stored import objects_of
-from dissect_xr.cli.derived.parts import Wanted
+from dissect_xr.cli.fields.derived import Wanted
 from dissect_xr.cli.run import Run
 from dissect_xr.cli.stage_plan import StagePlan
 from dissect_xr.dissection.cut import RESIDENT, Limits

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dissect_xr import store
 from dissect_xr.bases.stored import derived_fingerprint
+from dissect_xr.schema import layer_path
 
 if TYPE_CHECKING:
     from dissect_xr.cli.run import Run
@@ -45,7 +46,7 @@ def dissected_fingerprints(run: "Run", snapshot: str, recorded: Mapping[str, str
     """
     found = {}
     for one in run.derived_of(snapshot):
-        done = store.marker(run.dissection_url, f"{snapshot}/{one.name}/done")
+        done = store.marker(run.dissection_url, f"{layer_path(snapshot, one.name)}/done")
         if done is None or one.layer not in recorded:
             return None
         derived = done["note"]["derived"]

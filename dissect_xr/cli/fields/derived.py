@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dissect_xr.bases.basis import (
     Basis,
@@ -29,6 +29,7 @@ from dissect_xr.bases.basis import (
     RotationBasis,
 )
 from dissect_xr.bases.stored import derived_name
+from dissect_xr.cli.fields.probe import Part
 from dissect_xr.errors import DissectError
 
 
@@ -41,9 +42,7 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 Numbers = Annotated[list[int], BeforeValidator(_listed)]
 
 
-class _DerivedPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _DerivedPart(Part):
     layer: Names
     """recorded layers, by their names"""
     snapshots: Names | None = None
