@@ -25,5 +25,12 @@ from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe
 from .probe.ingest import write_probe as write_probe
 from .probe.readers.broden import read_broden as read_broden
+from .probe.readers.coco.instances import read_coco as read_coco
+from .probe.readers.coco.lvis import read_lvis as read_lvis
+from .probe.readers.coco.paco import read_paco as read_paco
+from .probe.readers.coco.panoptic import read_coco_panoptic as read_coco_panoptic
+from .probe.readers.coco.part_imagenet import read_part_imagenet as read_part_imagenet
+from .probe.readers.coco.stuff import read_coco_stuff as read_coco_stuff
+from .probe.readers.coco.stuff import read_coco_stuff_maps as read_coco_stuff_maps
 from .probe.readers.masks import MaskFormat as MaskFormat
 from .probe.readers.masks import read_masks as read_masks
