@@ -34,3 +34,5 @@ from .probe.readers.coco.stuff import read_coco_stuff as read_coco_stuff
 from .probe.readers.coco.stuff import read_coco_stuff_maps as read_coco_stuff_maps
 from .probe.readers.masks import MaskFormat as MaskFormat
 from .probe.readers.masks import read_masks as read_masks
+from .probe.sources.merge import merge_probes as merge_probes
+from .probe.sources.rare import without_rare_concepts as without_rare_concepts

@@ -99,6 +99,32 @@ class MasksProbe(_FolderProbe):
     """numbers in masks of ignored pixels, which are in no mask of a unit, no concept and no area"""
 
 
+class CocoProbe(_FolderProbe):
+    """Images, and a JSON file of polygons and run-length codes."""
+
+    kind: Literal["coco", "coco_stuff", "lvis", "paco", "part_imagenet"]
+    image_folder: str
+    annotations: str
+
+
+class CocoPanopticProbe(_FolderProbe):
+    """Images, PNGs of segments, and a JSON file that names them."""
+
+    kind: Literal["coco_panoptic"]
+    image_folder: str
+    mask_folder: str
+    annotations: str
+
+
+class CocoStuffMapsProbe(_FolderProbe):
+    """Images, label maps of COCO-Stuff, and its table of labels."""
+
+    kind: Literal["coco_stuff_maps"]
+    image_folder: str
+    mask_folder: str
+    labels: str
+
+
 class DigitsProbe(_Probe):
     """The built-in probe of handwritten digits."""
 
@@ -110,7 +136,21 @@ class DigitsProbe(_Probe):
     seed: int = 0
 
 
-Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe, Field(discriminator="kind")]
+SingleProbe = BrodenProbe | MasksProbe | CocoProbe | CocoPanopticProbe | CocoStuffMapsProbe | DigitsProbe
+
+
+class MergedProbe(_Probe):
+    """Several probes as one."""
+
+    kind: Literal["merged"]
+    probes: dict[str, Annotated[SingleProbe, Field(discriminator="kind")]] = Field(min_length=1)
+    synonyms: str | dict[str, dict[str, list[str]]] = {}
+    """category -> name -> other names for it; or a file that holds this"""
+    min_images: int = Field(default=0, ge=0)
+    """concepts that fewer images have are left out"""
+
+
+Probe = Annotated[SingleProbe | MergedProbe, Field(discriminator="kind")]
 
 
 class PreprocessPart(_Part):
