@@ -54,6 +54,13 @@ from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe
 from .probe.ingest import write_probe as write_probe
 from .probe.readers.broden import read_broden as read_broden
+from .probe.readers.coco.instances import read_coco as read_coco
+from .probe.readers.coco.lvis import read_lvis as read_lvis
+from .probe.readers.coco.paco import read_paco as read_paco
+from .probe.readers.coco.panoptic import read_coco_panoptic as read_coco_panoptic
+from .probe.readers.coco.part_imagenet import read_part_imagenet as read_part_imagenet
+from .probe.readers.coco.stuff import read_coco_stuff as read_coco_stuff
+from .probe.readers.coco.stuff import read_coco_stuff_maps as read_coco_stuff_maps
 from .probe.readers.masks import MaskFormat as MaskFormat
 from .probe.readers.masks import read_masks as read_masks
 from .probe.readers.scenes.ade20k import read_ade20k as read_ade20k
@@ -72,6 +79,8 @@ from .probe.readers.unpacked.arrays import About as About
 from .probe.readers.unpacked.arrays import probe_from_arrays as probe_from_arrays
 from .probe.readers.unpacked.huggingface import Columns as Columns
 from .probe.readers.unpacked.huggingface import read_huggingface as read_huggingface
+from .probe.sources.merge import merge_probes as merge_probes
+from .probe.sources.rare import without_rare_concepts as without_rare_concepts
 from .survey.answers import read_survey as read_survey
 from .survey.questions import Survey as Survey
 from .survey.table import survey_table as survey_table

@@ -114,7 +114,10 @@ _CONCEPTS = (
     Variable("concept_domain", ("concept",), "string", "1", "its domain, over whose images its union is summed"),
     Variable("parent", ("concept",), "int64", "1", "number of the concept that it is a part of, 0 = none"),
     _names("category", "categories that have concepts"),
-    _names("domain", "domains: the categories, or single concepts where images are verified for these"),
+    _names(
+        "domain",
+        "domains: categories, those among some sets of a merged probe, or single concepts that images are verified for",
+    ),
 )
 
 
@@ -149,7 +152,8 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "parameters": "how the label set was read: layout, tables, subset, crop, images left out",
                 "label_size": "rows and columns of the label grid",
                 "has_ignored": "whether the variable `ignored` is there",
-                "root": "folder of the images, relative to the store's folder where they lie in it",
+                "root": "folder of the images, relative to the store's where they lie in it; of a merged probe one for "
+                "each set, by name",
                 "turned": "image -> EXIF orientation that its pixels are turned by; others are read as stored",
                 "images_sha256": "of the images' names and pixels, of `turned`, and of the crop if there is one",
                 "names_sha256": "of the images' names, in order",

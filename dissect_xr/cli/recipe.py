@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from dissect_xr.cli.fields.coco import CocoFamily
 from dissect_xr.cli.fields.derived import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
@@ -84,7 +85,22 @@ class DigitsProbe(_Probe):
     seed: int = 0
 
 
-Probe = Annotated[BrodenProbe | MasksProbe | DigitsProbe | Scenes, Field(discriminator="kind")]
+FilesProbe = BrodenProbe | MasksProbe | CocoFamily | Scenes
+SingleProbe = FilesProbe | DigitsProbe
+
+
+class MergedProbe(_Probe):
+    """Several probes as one."""
+
+    kind: Literal["merged"]
+    probes: dict[str, Annotated[SingleProbe, Field(discriminator="kind")]] = Field(min_length=1)
+    synonyms: str | dict[str, dict[str, list[str]]] = {}
+    """category -> name -> other names for it; or a file that holds this"""
+    min_images: int = Field(default=0, ge=0)
+    """concepts that fewer images have are left out"""
+
+
+Probe = Annotated[SingleProbe | MergedProbe, Field(discriminator="kind")]
 
 
 class PreprocessPart(_Part):

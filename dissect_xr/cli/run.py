@@ -8,16 +8,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.derived.stage import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
-from dissect_xr.cli.fields.scenes import SceneProbe
+from dissect_xr.cli.label_sets import label_set
 from dissect_xr.cli.metrics import known, read_metrics
-from dissect_xr.cli.recipe import BrodenProbe, DigitsProbe, MasksProbe, Recipe
+from dissect_xr.cli.recipe import MergedProbe, Recipe
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.experiments.results import experiment_url
@@ -26,11 +25,9 @@ from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.readers.broden import read_broden
-from dissect_xr.probe.readers.masks import MaskFormat, read_masks
 from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.probe.sources.rare import without_rare_concepts
 from dissect_xr.schema import layer_path, to_json
-from dissect_xr.store import objects
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import Damage
 
@@ -111,50 +108,16 @@ class Run:
     def label_set(self) -> LabelSet:
         """The label set of the probe; composes the images of the built-in probe if they are missing."""
         part = self.recipe.probe
-        match part:
-            case BrodenProbe():
-                found = read_broden(
-                    part.folder,
-                    index=part.index,
-                    categories=part.categories,
-                    label_size=part.label_size,
-                    void=part.void,
-                ).oriented(part.orientation)
-                found = found.following_links() if part.follow_links else found
-            case MasksProbe():
-                found = read_masks(
-                    images=part.image_folder,
-                    masks=part.mask_folder,
-                    concepts=part.concepts,
-                    label_size=part.label_size,
-                    ignore=part.ignore,
-                    categories=part.categories,
-                    format=MaskFormat(
-                        part.image_name, part.mask_name, part.follow_links, part.offset, part.unlabelled, part.void
-                    ),
-                ).oriented(part.orientation)
-            case SceneProbe():
-                found = part.read(self.out).oriented(part.orientation)
-                found = found.following_links() if part.follow_links else found
-            case DigitsProbe():
-                if part.folder is None and not objects.is_local(self.out):
-                    raise DissectError(
-                        f"probe.folder: give a local folder for the images, since {self.out} is not local."
-                    )
-                from dissect_xr.probe.digits.write import write_digits
-
-                folder = Path(part.folder or store.join(self.out, "digits"))
-                if not (folder / "index.csv").exists():
-                    write_digits(folder, images=part.count, size=part.size, seed=part.seed, show=self.show)
-                found = read_broden(folder, categories=part.categories, label_size=part.label_size)
-        found = found.subset(split=part.images.split, limit=part.images.limit).cropped(self.recording.preprocess.crop)
+        found = label_set(part, self.out, show=self.show).cropped(self.recording.preprocess.crop)
         return found.with_colors(COLOR_NAMES) if part.colors else found
 
     def probe(self) -> None:
         """Write the probe; says on stderr which files are passed over and which images are left out."""
-        found = self.label_set()
+        part, found = self.recipe.probe, self.label_set()
         if self.recipe.skip_bad_images:
             found = without_bad_images(found, self.probe_url, pool=self.pool, show=self.show)
+        if isinstance(part, MergedProbe) and part.min_images:
+            found = without_rare_concepts(found, part.min_images, url=self.probe_url, pool=self.pool, show=self.show)
         for note in found.notes:
             print(note, file=sys.stderr)
         write_probe(found, self.probe_url, pool=self.pool, show=self.show)

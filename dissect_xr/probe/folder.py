@@ -23,6 +23,8 @@ class Folder:
     """whether links may lead outside: for folders of one's own, not for those of others"""
     turned: Mapping[str, int] = field(default_factory=dict)
     """image -> the EXIF orientation that its pixels are turned by; all others are read as they are stored"""
+    within: Mapping[str, "Folder"] = field(default_factory=dict)
+    """first part of a path -> the folder that the rest is relative to, if there are several; `root` is none then"""
 
     def of(self, names: Iterable[str]) -> "Folder":
         """The folder for a task that reads these images: it carries no orientations but theirs."""
@@ -32,6 +34,11 @@ class Folder:
         """The EXIF orientation that an image is turned by, 1 where it is read as stored."""
         return self.turned.get(name, 1)
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The folders that files lie in."""
+        return tuple(root for one in self.within.values() for root in one.roots) if self.within else (self.root,)
+
     def path(self, name: str, where: str | None = None) -> Path:
         """The path of a file; `where` says in messages who names it.
 
@@ -40,6 +47,9 @@ class Folder:
         Fault
             If it lies outside the folder, or a link on the way leads nowhere.
         """
+        first, _, rest = name.partition("/")
+        if self.within:
+            return self.within[first].path(rest, where or name)
         return inside(self.root, name, where or name, follow_links=self.follow_links)
 
 

@@ -7,7 +7,6 @@ Does not know: what a task does (`ingest_block`), how files are read (`readers`)
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.probe.block import image_blocks
 from dissect_xr.probe.ingest_block import IngestTask, ingest_block
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.root import follow_images, root_attr
+from dissect_xr.probe.root import follow_images, root_attrs
 from dissect_xr.schema import IGNORED, PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
@@ -89,8 +88,8 @@ def _summary(label_set: LabelSet) -> dict[str, Any]:
         "categories": list(label_set.categories),
         "label_size": list(label_set.label_size),
         "colors": label_set.colors,
-        "rows_sha256": store.fingerprint({"rows": [asdict(replace(row, where="")) for row in label_set.rows]})[:12],
-        "concepts_sha256": store.fingerprint({"concepts": [asdict(concept) for concept in label_set.concepts]})[:12],
+        "rows_sha256": store.fingerprint({"rows": [row.content for row in label_set.rows]})[:12],
+        "concepts_sha256": store.fingerprint({"concepts": [concept.content for concept in label_set.concepts]})[:12],
     } | {f"parameters.{name}": value for name, value in label_set.parameters.items()}
 
 
@@ -121,18 +120,7 @@ def label_chunks(length: int) -> tuple[int, int]:
 
 def label_set_fingerprint(label_set: LabelSet) -> str:
     """sha256 of everything that determines a probe, except the files' contents and the folders they are in."""
-    content = asdict(
-        replace(label_set, images="", maps="", rows=tuple(replace(row, where="") for row in label_set.rows))
-    )
-    del content["notes"]
-    content |= {
-        "decode": label_set.decode.__name__,
-        "draw": None if label_set.draw is None else label_set.draw.__name__,
-        "ignored": sorted(label_set.ignored),
-        "void": sorted(label_set.void),
-        "schema_version": SCHEMA_VERSION,
-    }
-    return store.fingerprint(content)
+    return store.fingerprint(label_set.content | {"schema_version": SCHEMA_VERSION})
 
 
 def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Written:
@@ -178,7 +166,7 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "parameters": label_set.parameters,
         "label_size": list(label_set.label_size),
-        "root": root_attr(label_set.images, url),
+        "root": root_attrs(label_set.folder, url),
         "turned": {},
         "has_ignored": bool(label_set.void),
         "coordinates": "split concept_name concept_category concept_domain parent plane_category",

@@ -43,22 +43,22 @@ def ingest_block(task: IngestTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     block, concepts = task.block, _stored_concepts(task.url, task.fingerprint)
-    ignored = np.flatnonzero(block.ignored.mask)
-    tables = Tables.of(concepts.numbers, concepts.domain, concepts.own, ignored, block.void.mask)
+    tables = _tables(block, concepts)
     n, size = len(block.rows), block.label_size
     planes = np.zeros((n, max(1, block.planes), *size), np.uint16)
     whole = np.zeros((n, task.slots), np.uint16)
     hidden = np.zeros((n, *size), np.bool_)
-    annotated, domains = np.zeros((n, concepts.domains), np.bool_), np.zeros(concepts.domains, np.int64)
+    annotated = np.zeros((n, len(concepts.domains)), np.bool_)
+    domains = np.zeros(len(concepts.domains), np.int64)
     images, areas = np.zeros((2, concepts.numbers.size), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
     turned: dict[str, int] = {}
     for i, row in enumerate(block.rows):
-        raw, orientation = read_maps(block, row, pixels_digest, labels_digest)
-        turned |= {row.image: orientation} if orientation != 1 else {}
-        planes[i, : len(raw)] = raw
+        maps = read_maps(block, row, pixels_digest, labels_digest)
+        turned |= {row.image: maps.orientation} if maps.orientation != 1 else {}
+        planes[i, : len(maps.planes)] = maps.planes
         whole[i, : len(row.whole)] = row.whole
-        found = label_image(planes[i], whole[i], tables, row.verified)
+        found = label_image(planes[i], whole[i], tables, maps.shares)
         areas += found.area
         images += found.area > 0
         hidden[i] = found.ignored
@@ -83,11 +83,13 @@ class _Concepts:
 
     numbers: NDArray[np.int64]
     """(concept,)"""
+    category: NDArray[np.int64]
+    """(concept,) index of the category"""
     domain: NDArray[np.int64]
     """(concept,) index of the domain"""
-    own: NDArray[np.bool_]
-    """(concept,) whether the concept is a domain of its own"""
-    domains: int
+    categories: dict[str, int]
+    """name -> index"""
+    domains: dict[str, int]
 
 
 @lru_cache(maxsize=4)
@@ -96,11 +98,29 @@ def _stored_concepts(url: str, fingerprint: str) -> _Concepts:
 
     They are written before the first block; `fingerprint` tells them from those of another probe at the same `url`.
     """
-    domains = {name: n for n, name in enumerate(store.read(url, "domain")[:].tolist())}
-    names, categories = (store.read(url, name)[:].tolist() for name in ("concept_domain", "concept_category"))
+    categories, domains = (
+        {name: n for n, name in enumerate(store.read(url, names)[:].tolist())} for names in ("category", "domain")
+    )
     return _Concepts(
         numbers=np.asarray(store.read(url, "concept")[:], np.int64),
-        domain=np.array([domains[name] for name in names], np.int64),
-        own=np.array([name != category for name, category in zip(names, categories, strict=True)]),
-        domains=len(domains),
+        category=np.array([categories[name] for name in store.read(url, "concept_category")[:].tolist()], np.int64),
+        domain=np.array([domains[name] for name in store.read(url, "concept_domain")[:].tolist()], np.int64),
+        categories=categories,
+        domains=domains,
+    )
+
+
+def _tables(block: Block, concepts: _Concepts) -> Tables:
+    """The concept tables for the labels of a block."""
+    reach = np.zeros((len(block.sources), len(concepts.categories), len(concepts.domains)), np.bool_)
+    for n, source in enumerate(block.sources):
+        for category, domains in source.reach.items():
+            reach[n, concepts.categories[category], [concepts.domains[name] for name in domains]] = True
+    return Tables(
+        index=Tables.index_of(concepts.numbers, np.flatnonzero(block.ignored.mask)),
+        void=block.void.mask,
+        category=concepts.category,
+        domain=concepts.domain,
+        own=np.array([source.own.mask[concepts.numbers] for source in block.sources]),
+        reach=reach,
     )

@@ -5,8 +5,8 @@ Does not know: formats of label files, pixels, or stores.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop, stored_crop
+from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.orientation import Orientation
 from dissect_xr.schema import LABEL_SIDE
 
-Decode = Callable[[Path], NDArray[np.uint16]]
+Decode = Callable[[Path], NDArray[np.uint16] | NDArray[np.uint32]]
 """Reads one file as concept numbers (row, col), 0 = none; or (plane, row, col), for the plane it belongs to and those
-behind it. A top-level function, since it is sent to workers."""
+behind it. Where a row has `segments`, as numbers of these. A top-level function, since it is sent to workers."""
 
 Draw = Callable[[str], Sequence[tuple[int, NDArray[np.uint16]]]]
 """Draws the (plane, label map) pairs of an image from the text in `Row.shapes`. A top-level function, too."""
@@ -41,6 +42,8 @@ class Concept:
     """whether images are verified for this concept alone, so that it is a domain (docs/method.md, section 1.4)"""
     parent: int = 0
     """number of the concept that it is a part of, 0 where there is none"""
+    among: str = ""
+    """names of the label sets that have it, of those in a merged set; empty if all have it that label its category"""
 
     @property
     def domain(self) -> str:
@@ -48,8 +51,17 @@ class Concept:
 
         >>> Concept(3, "cat", "object").domain, Concept(3, "cat", "object", own_domain=True).domain
         ('object', 'object: cat')
+        >>> Concept(3, "cat", "object", among="coco").domain
+        'object (coco)'
         """
-        return f"{self.category}: {self.name}" if self.own_domain else self.category
+        if self.own_domain:
+            return f"{self.category}: {self.name}"
+        return f"{self.category} ({self.among})" if self.among else self.category
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The fields for a fingerprint, without what only concepts of merged sets have."""
+        return {name: value for name, value in asdict(self).items() if value or name != "among"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,28 @@ class Row:
     """labels that are no files, such as polygons, as text that the label set's `draw` reads"""
     verified: tuple[int, ...] = ()
     """numbers of the concepts with a domain of their own that were looked for everywhere in the image"""
+    segments: tuple[tuple[int, int], ...] = ()
+    """(number in its label maps, number of the concept) of each segment, ascending, if its maps hold segments"""
+    parts: tuple[tuple[int, "Row"], ...] = ()
+    """(index among `LabelSet.parts`, the row there) of each label set that has the image, if the set is merged"""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The fields for a fingerprint, without `where`, and without what only rows of some formats have."""
+        found = asdict(replace(self, where="", parts=())) | {"parts": [[n, row.content] for n, row in self.parts]}
+        return {name: value for name, value in found.items() if value or name not in ("segments", "parts")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the label sets that a merged one is made of."""
+
+    name: str
+    """the first folder in the paths of its images"""
+    labels: "LabelSet"
+    """without rows: those of the merged set hold them"""
+    numbers: tuple[tuple[int, int], ...]
+    """(number, number in the merged set) of each of its concepts"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +130,8 @@ class LabelSet:
     """numbers in maps that mean an ignored pixel, in no mask, no concept and no area"""
     draw: Draw | None = None
     """what draws the labels that are no files"""
+    parts: tuple[Part, ...] = ()
+    """the label sets that it is made of, if it is merged; their folders and functions then stand for its own"""
     colors: bool = False
     """whether the last plane holds colours computed from the pixels"""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -119,14 +155,54 @@ class LabelSet:
         chosen = {"split": sorted(wanted) if split is not None else None, "limit": limit}
         return replace(self, rows=rows, parameters=self.parameters | {"images": chosen})
 
+    def of_categories(self, names: Sequence[str] | None) -> "LabelSet":
+        """The label set with the concepts of these categories only; labels of others mean none. None keeps all."""
+        if names is None:
+            return self
+        if unknown := [name for name in names if name not in self.categories]:
+            raise DissectError(f"categories: {', '.join(unknown)} not among them; there are {list(self.categories)}.")
+        kept = [name for name in self.categories if name in names]
+        if not kept:
+            raise DissectError(f"categories: expected at least one of {list(self.categories)}.")
+        found = self.without({concept.number for concept in self.concepts if concept.category not in kept})
+        return replace(found, categories=tuple(kept), parameters=self.parameters | {"categories": kept})
+
+    def without(self, numbers: Set[int]) -> "LabelSet":
+        """The label set without the concepts of these numbers, which in its label maps then mean no label."""
+        kept = (concept for concept in self.concepts if concept.number not in numbers)
+        concepts = tuple(replace(one, parent=0) if one.parent in numbers else one for one in kept)
+        return replace(self, concepts=concepts, ignored=self.ignored | numbers)
+
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names of the domains: the categories that are domains, in their order, then the concepts that are."""
-        of_concepts = [c.domain for c in self.concepts if c.own_domain]
-        apart = {c.category for c in self.concepts if c.own_domain} - {
-            c.category for c in self.concepts if not c.own_domain
+        """Names of the domains: the categories that are domains, in their order, then all others."""
+        found = dict.fromkeys(concept.domain for concept in self.concepts)
+        filled = {concept.category for concept in self.concepts}
+        return (
+            *(category for category in self.categories if category in found or category not in filled),
+            *(name for name in found if name not in self.categories),
+        )
+
+    @property
+    def folder(self) -> Folder:
+        """Where its images lie."""
+        return Folder(self.images, self.follow_links, within={part.name: part.labels.folder for part in self.parts})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The fields for a fingerprint, without folders and notes."""
+        alone = replace(self, images="", maps="", rows=(), concepts=(), parts=(), notes=())
+        found = asdict(alone) | {
+            "rows": [row.content for row in self.rows],
+            "concepts": [concept.content for concept in self.concepts],
+            "decode": self.decode.__name__,
+            "draw": None if self.draw is None else self.draw.__name__,
+            "ignored": sorted(self.ignored),
+            "void": sorted(self.void),
+            "parts": [[part.name, part.labels.content, part.numbers] for part in self.parts],
         }
-        return (*(category for category in self.categories if category not in apart), *of_concepts)
+        del found["notes"]
+        return {name: value for name, value in found.items() if value or name != "parts"}
 
     @property
     def crop(self) -> Crop | None:
@@ -194,8 +270,11 @@ class LabelSet:
             known[pair] = concept.number
         if both := sorted(self.void.intersection(c.number for c in self.concepts)):
             raise DissectError(f"number {both[0]} cannot be both a concept and that of ignored pixels. Leave out one.")
-        if repeated := [name for name, n in Counter(self.domains).items() if n > 1]:
-            raise DissectError(f"two domains are called '{repeated[0]}': rename the category or the concept.")
+        kinds = {category: (category, "", "") for category in self.categories}
+        for concept in self.concepts:
+            kind = (concept.category, concept.name if concept.own_domain else "", concept.among)
+            if kinds.setdefault(concept.domain, kind) != kind:
+                raise DissectError(f"two domains are called '{concept.domain}': rename the category or the concept.")
         if max(self.label_size) > LABEL_SIDE:
             raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
         return self

@@ -1,6 +1,7 @@
-"""The folder of a probe's images: how it is stored, and what happens when the images have moved.
+"""The folders of a probe's images: how they are stored, and what happens when the images have moved.
 
-Knows: the attribute `root` of a probe, and the digests of the images in the markers of its blocks.
+Knows: the attribute `root` of a probe, one folder or those of the sets that were merged, and the digests of the images
+in the markers of its blocks.
 Does not know: label maps, or what is read of an image.
 """
 
@@ -18,15 +19,33 @@ from dissect_xr.store import objects
 
 
 def image_root(url: str) -> str:
-    """The folder that the image paths of the probe at `url` are relative to."""
-    root = str(store.read_attrs(url)["root"])
-    return root if Path(root).is_absolute() else str(Path(url).parent / root)
+    """The folder that the image paths of the probe at `url` are relative to; of a merged probe, see `image_folder`."""
+    return _full(str(store.read_attrs(url)["root"]), url)
 
 
 def image_folder(url: str) -> Folder:
     """The folder of the probe's images, and how they are read: all that shows pixels reads them through it."""
     attrs = store.read_attrs(url)
-    return Folder(image_root(url), bool(attrs["parameters"].get("follow_links", False)), attrs["turned"])
+    root, parameters = attrs["root"], attrs["parameters"]
+    if isinstance(root, str):
+        return Folder(_full(root, url), bool(parameters.get("follow_links", False)), attrs["turned"])
+    within = {
+        name: Folder(_full(one, url), bool(parameters["sets"][name].get("follow_links", False)))
+        for name, one in root.items()
+    }
+    return Folder("", turned=attrs["turned"], within=within)
+
+
+def _full(root: str, url: str) -> str:
+    """The path of a folder that is stored relative to that of the probe."""
+    return root if Path(root).is_absolute() else str(Path(url).parent / root)
+
+
+def root_attrs(folder: Folder, url: str) -> str | dict[str, str]:
+    """The folder of images as it is stored; of a merged set the folder of each set in it, by name."""
+    if not folder.within:
+        return root_attr(folder.root, url)
+    return {name: root_attr(one.root, url) for name, one in folder.within.items()}
 
 
 def root_attr(images: str, url: str) -> str:
@@ -57,7 +76,7 @@ class DigestTask:
 
 
 def follow_images(label_set: LabelSet, url: str, *, pool: Pool, show: bool) -> None:
-    """Make a finished probe name the label set's folder of images, where it names another one.
+    """Make a finished probe name the label set's folders of images, where it names others.
 
     The images there must be the same, byte for byte: all of them are read, once.
 
@@ -66,9 +85,9 @@ def follow_images(label_set: LabelSet, url: str, *, pool: Pool, show: bool) -> N
     DissectError
         If an image is missing or another one; the probe then stays as it is.
     """
-    if Path(image_root(url)).resolve() == Path(label_set.images).resolve():
+    tasks, folder, named = [], label_set.folder, image_folder(url)
+    if {Path(root).resolve() for root in named.roots} == {Path(root).resolve() for root in folder.roots}:
         return
-    tasks, folder = [], Folder(label_set.images, label_set.follow_links)
     for key in sorted(store.markers(url, "blocks")):
         first, stop = map(int, key.removeprefix("blocks/").split("-"))
         block = store.marker(url, key)
@@ -79,12 +98,12 @@ def follow_images(label_set: LabelSet, url: str, *, pool: Pool, show: bool) -> N
         for task, found in run_tasks(pool, digest_block, tasks):
             if found != task.sha256:
                 raise DissectError(
-                    f"{label_set.images}: of the images {task.images[0]} to {task.images[-1]} at least one is not that "
-                    f"which {url} was made from, in {image_root(url)}. Name the folder of the same images, or use "
-                    "another --out."
+                    f"{', '.join(folder.roots)}: of the images {task.images[0]} to {task.images[-1]} at least one is "
+                    f"not that which {url} was made from, in {', '.join(named.roots)}. Name the folder of the same "
+                    "images, or use another --out."
                 )
             bar.advance(len(task.images))
-    store.update_attrs(url, {"root": root_attr(label_set.images, url)})
+    store.update_attrs(url, {"root": root_attrs(folder, url)})
 
 
 def digest_block(task: DigestTask) -> str:

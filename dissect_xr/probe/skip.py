@@ -102,8 +102,9 @@ def check_block(task: CheckTask) -> list[Bad]:
             read_maps(block, row, hashlib.sha256(), hashlib.sha256())
         except DissectError as error:
             message = str(error)
-            for folder in (block.images, block.maps):  # where they lie is not recorded
-                message = message.replace(f"{Path(folder.root).resolve()}/", "").replace(f"{folder.root}/", "")
+            for root in [*block.images.roots, *(source.maps.root for source in block.sources)]:
+                # Where they lie is not recorded.
+                message = message.replace(f"{Path(root).resolve()}/", "").replace(f"{root}/", "")
             fault = error if isinstance(error, Fault) else Fault(message, message)
             bad.append(Bad(row.image, message, fault.reason, fault.shared, fault.numbers))
     return bad

@@ -21,7 +21,7 @@ from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.exemplars.top_images import exemplars
-from dissect_xr.probe.root import image_root
+from dissect_xr.probe.root import image_folder
 from dissect_xr.schema import layer_path
 
 PIXELS = 160
@@ -47,7 +47,7 @@ def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
         raise
     except DissectError as error:
         return str(error).rstrip(".")
-    if not Path(image_root(stores.probe)).is_dir():
+    if not all(Path(root).is_dir() for root in image_folder(stores.probe).roots):
         return "the folder of the probe's images is not there: correct it in the recipe, and give `run` again"
     return ""
 

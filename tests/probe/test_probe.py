@@ -24,7 +24,6 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe import ingest, skip
-from dissect_xr.probe.block import Numbers
 from dissect_xr.probe.colors import COLOR_NAMES, color_labels
 from dissect_xr.probe.ingest import open_probe, write_probe
 from dissect_xr.probe.label_set import Concept
@@ -32,6 +31,7 @@ from dissect_xr.probe.pixels import nearest
 from dissect_xr.probe.readers.broden import decode_broden, read_broden
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.root import image_root
+from dissect_xr.probe.sources.numbers import Numbers
 
 
 def written(label_set, folder, *, name="probe.zarr", pool=None):
