@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import broden_plus_case
+import coco_sets
 import published_sets as sets
 import pytest
 import yaml
@@ -42,6 +43,13 @@ WRITTEN: dict[str, Callable[[Path], object]] = {
     "image_folders": lambda data: sets.image_folders(data / "pets"),
     "broden_plus": lambda data: broden_plus_case.broden_plus(data / "unifiedparsing"),
     "huggingface": huggingface,
+    "coco": lambda data: coco_sets.instances(data / "coco"),
+    "coco_panoptic": lambda data: coco_sets.panoptic(data / "coco"),
+    "coco_stuff": lambda data: coco_sets.stuff(data / "coco"),
+    "coco_stuff_maps": lambda data: coco_sets.stuff_maps(data / "stuff"),
+    "lvis": lambda data: coco_sets.lvis(data / "lvis"),
+    "paco": lambda data: coco_sets.paco(data / "paco"),
+    "part_imagenet": lambda data: coco_sets.part_imagenet(data / "partimagenet"),
 }
 """Kind -> what writes its set where the page has it."""
 
@@ -65,13 +73,20 @@ AREAS = {
         "brick": 3, "wood": 3,
     },
     "huggingface": sets.AREAS | {"street": 16},
+    "coco": {"cat": 6 + 12, "dog": 9},
+    "coco_panoptic": {"person": 11, "grass-merged": 12},
+    "coco_stuff": {"sky-other": 6},
+    "coco_stuff_maps": {"person": 10, "sky-other": 10},
+    "lvis": {"aerosol_can": 4, "handbag": 4},
+    "paco": {"mug": 12, "mug:handle": 2},
+    "part_imagenet": {"Quadruped Head": 6, "Quadruped Body": 12, "Quadruped": 17},
 }  # fmt: skip
 
 RECIPES = {yaml.safe_load(block)["probe"]["kind"]: block for block in blocks(PAGE, "yaml")}
 
 
 def test_the_page_has_a_recipe_for_every_kind_that_is_written_here() -> None:
-    kinds = {one.model_fields["kind"].annotation.__args__[0] for one in SceneProbe.__subclasses__()}
+    kinds = {kind for one in SceneProbe.__subclasses__() for kind in one.model_fields["kind"].annotation.__args__}
     assert kinds == set(WRITTEN) == set(AREAS)
     assert kinds <= set(RECIPES)
 
@@ -107,6 +122,21 @@ def test_what_every_kind_may_be_asked_for_is_done(tmp_path: Path, kind: str) -> 
     assert (parameters["follow_links"], parameters["orientation"]) == (True, "stored")
     loaded = load_recipe(recipe, out=str(out), overrides=[data[1]])
     assert json.loads(loaded.probe.model_dump_json())["kind"] == kind
+
+
+def test_two_sets_are_one_probe(tmp_path: Path) -> None:
+    """On a grid of 4 x 4, COCO's columns 0, 2, 3 and 5 are those that count."""
+    for kind in ("coco", "voc"):
+        WRITTEN[kind](tmp_path / "data")
+    model = RECIPE[RECIPE.index("model:") :]
+    recipe = write_recipe(tmp_path / "recipe", f"{RECIPES['merged']}\n{model}")
+    data = ("--set", f"data={tmp_path / 'data'}", "--set", "probe.label_size=4")
+    assert call("probe", str(recipe), "--out", str(tmp_path / "out"), *data, "--quiet") == 0
+    probe = open_probe(tmp_path / "out/probe.zarr").load()
+    assert sets.areas(probe) == {"cat": 2 * 2 + 2 * 4, "dog": 3 * 2, "car": 3, "person": 4}
+    assert probe.sizes["concept"] == 4  # those of VOC that no image has are left out
+    domains = dict(zip(probe["concept_name"].values, probe["concept_domain"].values, strict=True))
+    assert domains == {"cat": "object", "dog": "object", "car": "object (voc)", "person": "object (voc)"}
 
 
 def test_a_run_dissects_a_set_of_another_format(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from runs import NETWORK, SIZES, call, layers_are, urls
 
 from dissect_xr import store
 from dissect_xr.activations.record import ExtractTask
-from dissect_xr.cli.main import _pool, parse_bytes
+from dissect_xr.cli.commands.options import parse_bytes
+from dissect_xr.cli.commands.stages import _pool
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import _ThreadStream

@@ -9,7 +9,7 @@ import report_case
 from runs import call
 from survey_case import SMALL, answered, door, honest, save, sheet, written, yes
 
-from dissect_xr.cli.survey import survey
+from dissect_xr.cli.commands.survey import survey
 from dissect_xr.survey.key import Key
 from dissect_xr.survey.questions import Survey
 

@@ -52,7 +52,7 @@ def survey(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Ask people: write a page of questions about units, or read what several people answered."""
-    from dissect_xr.cli.main import console
+    from dissect_xr.cli.console import console
     from dissect_xr.survey.answers import read_survey
     from dissect_xr.survey.questions import Survey
     from dissect_xr.survey.table import survey_table

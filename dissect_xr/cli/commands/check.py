@@ -38,7 +38,7 @@ def check(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Look through a probe: shares of concepts, conflicts, names, displaced label maps, images in two splits."""
-    from dissect_xr.cli.main import console
+    from dissect_xr.cli.console import console
     from dissect_xr.parallel.pool import open_pool
     from dissect_xr.probe.check.findings import check_probe
     from dissect_xr.report.check_page import write_check
@@ -58,7 +58,7 @@ def check(
 
 def export_probe(path: str, to: Path, chosen: Sequence[object], *, show: bool) -> None:
     """Write a probe in the Broden layout, and print what reads it; `chosen` are options of other formats."""
-    from dissect_xr.cli.main import console
+    from dissect_xr.cli.console import console
     from dissect_xr.io.broden import write_broden
 
     if any(one is not None for one in chosen):

@@ -1,0 +1,1 @@
+"""The commands of `dissect-xr`, each with its options and what it prints."""
