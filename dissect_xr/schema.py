@@ -90,9 +90,12 @@ DISSECTION = _table(
 PER_UNIT = tuple(variable.name for variable in DISSECTION.values() if "unit" in variable.dims)
 """Variables of a dissection that have the dim `unit`."""
 
+DRAWN_BY = ("label_source", "label_intersection", "label_union")
+"""Coordinates of concepts in probes some of whose labels a segmenter drew."""
+
 COORDINATES = (
     "snapshot", "step", "fraction", "unit", "layer", "channel", "concept", "concept_name", "concept_category",
-    "concept_domain", "parent", "category", "domain",
+    "concept_domain", "parent", *DRAWN_BY, "label_iou", "category", "domain",
 )  # fmt: skip
 """Coordinates of a Dataset of results, in the order in which it shows them; metrics of snapshots follow."""
 
@@ -113,6 +116,23 @@ _CONCEPTS = (
     Variable("concept_category", ("concept",), "string", "1", "its primary category, in which it competes"),
     Variable("concept_domain", ("concept",), "string", "1", "its domain, over whose images its union is summed"),
     Variable("parent", ("concept",), "int64", "1", "number of the concept that it is a part of, 0 = none"),
+    Variable(
+        "label_source",
+        ("concept",),
+        "string",
+        "1",
+        "human, predicted or mixed: who drew its labels; absent if all human",
+    ),
+    Variable(
+        "label_intersection", ("concept",), "int64", "label pixels", "predicted and drawn by people; absent as above"
+    ),
+    Variable(
+        "label_union",
+        ("concept",),
+        "int64",
+        "label pixels",
+        "predicted or drawn by people, in images that people annotated for it; 0 = not known; absent as above",
+    ),
     _names("category", "categories that have concepts"),
     _names(
         "domain",

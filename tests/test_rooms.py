@@ -12,8 +12,8 @@ import dissect_xr
 PACKAGE = Path(dissect_xr.__file__).parent
 
 ROOMS = (
-    "errors", "schema", "floats", "parallel", "store", "probe", "activations", "dissection", "bases", "analysis",
-    "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "",
+    "errors", "schema", "floats", "parallel", "store", "probe", "activations", "segmenters", "dissection", "bases",
+    "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "",
 )  # fmt: skip
 """From the ground up; files at the package's root are rooms of one file, the last is the package's own face."""
 
@@ -26,13 +26,13 @@ ONLY_IN = {
     "dask": {"parallel"},
     "distributed": {"parallel"},
     "numba": {"floats", "dissection/kernels", "dissection/histograms", "dissection/derived/product"},
-    "torch": {"activations", "experiments"},
+    "torch": {"activations", "experiments", "segmenters"},
     "safetensors": {"activations", "bases/matrix_file"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
     "scipy": {"bases/matrices", "probe/readers/scenes/matlab"},
     "threadpoolctl": {"bases"},
     "pyarrow": {"probe/readers/unpacked", "io"},
-    "PIL": {"probe", "activations", "exemplars", "report"},
+    "PIL": {"probe", "activations", "segmenters", "exemplars", "report"},
     "matplotlib": {"plot"},
     "jinja2": {"report"},
     "pandas": {"accessor", "io"},

@@ -58,7 +58,8 @@ Count = Literal["by_unit", "by_category"]
 def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     """Each unit's concept of highest IoU: ``concept`` number, ``concept_name``, ``category`` and ``iou``, (…, unit).
 
-    At equal IoUs the lowest concept number wins. Dead units and units without counts have none: 0, "", "" and NaN.
+    Where a segmenter drew labels, ``label_iou`` says how well these agree with people's for the concept. At equal IoUs
+    the lowest concept number wins. Dead units and units without counts have none: 0, "", "" and NaN.
 
     Parameters
     ----------
@@ -97,10 +98,12 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
         "category": _look_up(index, np.append(ds["concept_category"].values, "")),
         "iou": highest.where(found),
     }
+    if "label_iou" in ds.coords:
+        best["label_iou"] = _look_up(index, np.append(ds["label_iou"].values, np.nan))
     of_pairs = ["concept", "concept_name", "concept_category", "category"]
     labels = {name: values.drop_vars(of_pairs, errors="ignore").rename(name) for name, values in best.items()}
-    for name, long_name in _LONG_NAMES.items():
-        labels[name].attrs = {"long_name": long_name}
+    for name, values in labels.items():
+        values.attrs = {"long_name": _LONG_NAMES[name]}
     return xr.Dataset(labels, attrs={} if within is None else {"within": within})
 
 
@@ -241,6 +244,7 @@ _LONG_NAMES = {
     "concept_name": "name of the best concept",
     "category": "primary category of the best concept",
     "iou": "IoU with the best concept",
+    "label_iou": "IoU of the best concept's predicted labels with people's",
 }
 
 

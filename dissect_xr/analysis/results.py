@@ -19,7 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.analysis.scores import iou
+from dissect_xr.analysis.scores import iou, label_iou
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.blocks import array_of_blocks
 from dissect_xr.schema import COORDINATES, DISSECTION, PER_UNIT, check_version, from_json, layer_of, layer_path
@@ -78,6 +78,8 @@ def open_dissection(url: store.Url) -> xr.Dataset:
             )
     joined = _joined(url, snapshots, shared)
     joined["iou"] = iou(joined)
+    if "label_source" in joined.coords:
+        joined = joined.assign_coords(label_iou=label_iou(joined))
     wanted = shared.attrs["anchoring"]
     other = {path: layer for path, layer in sorted(layers.items()) if layer["anchoring_used"] != wanted}
     joined.attrs = {key: shared.attrs[key] for key in SAME} | {

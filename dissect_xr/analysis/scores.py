@@ -189,6 +189,23 @@ def _smaller_over_larger(active: Counts, labelled: Counts) -> tuple[Counts, Coun
     return np.minimum(active, labelled), np.maximum(active, labelled)
 
 
+def label_iou(ds: xr.Dataset) -> xr.DataArray:
+    """IoU of each concept's predicted labels with people's, (concept) float64; NaN where images with both are missing.
+
+    Where a segmenter drew the labels, a unit's IoU says how well it matches the segmenter. This number says how well
+    the segmenter matches people, on the images that have labels of both.
+
+    Examples
+    --------
+    >>> counts = {"label_intersection": ("concept", [3, 0]), "label_union": ("concept", [4, 0])}
+    >>> label_iou(xr.Dataset({}, counts | {"concept": [2, 5]})).values.tolist()
+    [0.75, nan]
+    """
+    both, either = ds["label_intersection"], ds["label_union"]
+    found = (both / either.where(either > 0)).rename("label_iou")
+    return found.assign_attrs(long_name="IoU of predicted labels with people's", units="1")
+
+
 def _score(ds: xr.Dataset, formula: Formula, of_domain: str, *of_pair: str) -> xr.DataArray:
     """The ratio that `formula` makes of the count `of_domain` in each concept's domain and others."""
     score: xr.DataArray = xr.apply_ufunc(

@@ -57,13 +57,17 @@ def results(out: str, url: str) -> list[RenderableType]:
 
 def _made(out: str, url: str) -> dict[str, Any]:
     from dissect_xr.analysis.results import open_dissection
-    from dissect_xr.cli.summary import anchoring_notes, summary_rows
+    from dissect_xr.cli.summary import anchoring_notes, label_notes, summary_rows
     from dissect_xr.plot.figures import save_figures
 
     found = open_dissection(url)
     rows = {repr(fraction): [asdict(row) for row in mine] for fraction, mine in summary_rows(found).items()}
     figures = save_figures(found, Path(out) / "figures") if objects.is_local(out) else ()
-    return {"rows": rows, "notes": anchoring_notes(found), "figures": [path.name for path in figures]}
+    return {
+        "rows": rows,
+        "notes": [*anchoring_notes(found), *label_notes(found)],
+        "figures": [path.name for path in figures],
+    }
 
 
 def _fingerprint(url: str) -> str | None:

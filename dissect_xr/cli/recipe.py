@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from dissect_xr.cli.fields.coco import CocoFamily
 from dissect_xr.cli.fields.derived import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
+from dissect_xr.cli.fields.preprocess import PreprocessPart
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
 from dissect_xr.cli.fields.probe import Part as _Part
 from dissect_xr.cli.fields.probe import Probe as _Probe
 from dissect_xr.cli.fields.probe import Size
 from dissect_xr.cli.fields.probe import pair as _pair
 from dissect_xr.cli.fields.scenes import Scenes
+from dissect_xr.cli.fields.segmented import SegmentedPart
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.readers.masks import MaskFormat
 from dissect_xr.probe.readers.strict_yaml import Document, parse_yaml, read_yaml
@@ -86,7 +88,23 @@ class DigitsProbe(_Probe):
 
 
 FilesProbe = BrodenProbe | MasksProbe | CocoFamily | Scenes
-SingleProbe = FilesProbe | DigitsProbe
+LabelledProbe = FilesProbe | DigitsProbe
+
+
+class SegmentedProbe(SegmentedPart):
+    """Images with predicted labels."""
+
+    of: Annotated[LabelledProbe, Field(discriminator="kind")] | None = None
+    """a probe with people's labels: its images are labelled, and the two kinds of labels compared"""
+
+    @model_validator(mode="after")
+    def _images(self) -> "SegmentedProbe":
+        if (self.of is None) == (self.image_folder is None):
+            raise ValueError("give either image_folder, or with `of` a probe whose images are labelled")
+        return self
+
+
+SingleProbe = LabelledProbe | SegmentedProbe
 
 
 class MergedProbe(_Probe):
@@ -101,19 +119,6 @@ class MergedProbe(_Probe):
 
 
 Probe = Annotated[SingleProbe | MergedProbe, Field(discriminator="kind")]
-
-
-class PreprocessPart(_Part):
-    """How pixels become the model's input: ``(pixel / scale - mean) / std`` per channel, or a callable."""
-
-    resize: int | None = Field(default=None, ge=1)
-    """the shorter side is resized to this, then the centre is cropped; None: the whole image is resized to the input"""
-
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    scale: float = 255.0
-    channels: Literal["RGB", "BGR"] = "RGB"
-    callable: str | None = None
 
 
 class SnapshotPart(_Part):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
-from dissect_xr.cli.derived.stage import derived_as_asked, dissected_fingerprints, write_derived
+from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
-from dissect_xr.cli.label_sets import label_set
+from dissect_xr.cli.label_sets import Stage, label_set
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import MergedProbe, Recipe
 from dissect_xr.dissection.method import Method
@@ -29,7 +29,7 @@ from dissect_xr.probe.skip import without_bad_images
 from dissect_xr.probe.sources.rare import without_rare_concepts
 from dissect_xr.schema import layer_path, to_json
 from dissect_xr.store.repair import repair, sweep
-from dissect_xr.store.verify import Damage
+from dissect_xr.store.verify import PREDICTED, Damage, marked_stores
 
 if TYPE_CHECKING:
     from dissect_xr.activations.extract import Described, Extraction
@@ -105,15 +105,20 @@ class Run:
         part = self.recipe.model.metrics
         return {} if part is None else read_metrics(part.file, step=part.step, columns=part.columns)
 
-    def label_set(self) -> LabelSet:
-        """The label set of the probe; composes the images of the built-in probe if they are missing."""
-        part = self.recipe.probe
-        found = label_set(part, self.out, show=self.show).cropped(self.recording.preprocess.crop)
+    def label_set(self, *, draw: bool = False) -> LabelSet:
+        """The label set of the probe; composes the images of the built-in probe if they are missing.
+
+        Segmenters draw their labels only if asked to `draw`.
+        """
+        part, crop = self.recipe.probe, self.recording.preprocess.crop
+        found = label_set(part, Stage(self.out, self.show, self.pool if draw else None, self.probe_url, crop)).cropped(
+            crop
+        )
         return found.with_colors(COLOR_NAMES) if part.colors else found
 
     def probe(self) -> None:
         """Write the probe; says on stderr which files are passed over and which images are left out."""
-        part, found = self.recipe.probe, self.label_set()
+        part, found = self.recipe.probe, self.label_set(draw=True)
         if self.recipe.skip_bad_images:
             found = without_bad_images(found, self.probe_url, pool=self.pool, show=self.show)
         if isinstance(part, MergedProbe) and part.min_images:
@@ -263,7 +268,8 @@ class Run:
         """
         damages = []
         experiments = [experiment_url(self.out, part.called) for part in self.recipe.experiments]
-        for url in (self.probe_url, self.activations_url, self.dissection_url, *experiments):
+        drawn = marked_stores(self.out, PREDICTED)
+        for url in (*drawn, self.probe_url, self.activations_url, self.dissection_url, *experiments):
             damages += repair(url, full=full, sizes=sweep(url), show=self.show)
         return damages
 

@@ -19,7 +19,7 @@ from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import open_pool
 from dissect_xr.store import objects
 from dissect_xr.store.lock import KEY, left_behind, locked
-from dissect_xr.store.verify import EXPERIMENTS, Damage
+from dissect_xr.store.verify import EXPERIMENTS, PREDICTED, Damage
 
 
 @contextmanager
@@ -78,6 +78,7 @@ def keep_recipe(out: str, raw: dict[str, Any]) -> None:
         below = [
             *Path(out, "markers").rglob(f"*{objects.PARTIAL}"),
             *Path(out, EXPERIMENTS).rglob(f"*{objects.PARTIAL}"),
+            *Path(out, PREDICTED).rglob(f"*{objects.PARTIAL}"),
         ]
         for path in [*Path(out).glob(f"*{objects.PARTIAL}"), *below]:
             is_claim = path.parent == Path(out) and path.name.startswith(KEY)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import xarray as xr
 from rich import box
 from rich.markup import escape
@@ -18,7 +19,7 @@ from rich.text import Text
 from dissect_xr import store
 from dissect_xr.analysis.labels import layer_counts, short_name, top_concepts, unit_labels
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.analysis.scores import share
+from dissect_xr.analysis.scores import label_iou, share
 from dissect_xr.analysis.select import category_names
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots, open_layer
 from dissect_xr.errors import DissectError
@@ -114,13 +115,31 @@ def concepts(probe: xr.Dataset) -> Iterator[Table]:
         table = Table(title=escape(f"{category}: {mine.sizes['concept']} concepts"), title_justify="left")
         table.add_column("number", justify="right", no_wrap=True)
         table.add_column("concept")
-        for name in ("images", "share"):
+        drawn = "label_source" in mine.coords
+        for name in ("images", "share", *(["labels"] if drawn else [])):
             table.add_column(name, justify="right", no_wrap=True)
         for n in mine["concept_area"].argsort().values[::-1]:
             one = mine.isel(concept=n)
             numbers = str(int(one["concept_images"])), f"{float(one['share']):.3%}"
-            table.add_row(str(int(one["concept"])), _cut(str(one["concept_name"].values)), *numbers)
+            labels = [_drawn_by(one)] if drawn else []
+            table.add_row(str(int(one["concept"])), _cut(str(one["concept_name"].values)), *numbers, *labels)
         yield table
+
+
+def _drawn_by(concept: xr.Dataset) -> str:
+    """Who drew a concept's labels, and the IoU of predicted ones with people's."""
+    source, agreement = str(concept["label_source"].values), float(label_iou(concept))
+    return source if np.isnan(agreement) else f"{source}, {agreement:.3f}"
+
+
+def label_notes(ds: xr.Dataset) -> list[str]:
+    """A line on predicted labels: of how many concepts, and how well they agree with people's."""
+    if "label_source" not in ds.coords:
+        return []
+    drawn = ds["label_source"].values != "human"
+    known = ds["label_iou"].values[drawn & ~np.isnan(ds["label_iou"].values)]
+    agreement = f", IoU with people's labels {known.min():.3f} to {known.max():.3f}" if known.size else ""
+    return [f"labels of {int(drawn.sum())} of {drawn.size} concepts are predicted{agreement}"]
 
 
 def describe_store(url: str) -> Iterator[str | Table]:
@@ -140,6 +159,7 @@ def describe_store(url: str) -> Iterator[str | Table]:
         found = open_dissection(url)
         yield from summary(summary_rows(found))
         yield from anchoring_notes(found)
+        yield from label_notes(found)
     elif snapshots := complete_snapshots(url):
         yield _activations(url, snapshots)
     else:

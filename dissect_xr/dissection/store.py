@@ -18,7 +18,7 @@ from dissect_xr.dissection.layers import Layer, Snapshot
 from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.thresholds import LayerThresholds
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import DISSECTION, PER_UNIT, SCHEMA_VERSION, layer_of, to_json
+from dissect_xr.schema import DISSECTION, DRAWN_BY, PER_UNIT, SCHEMA_VERSION, layer_of, to_json
 from dissect_xr.store.seal import SEAL, seal
 
 CONCEPT_CHUNK = 2048
@@ -58,9 +58,12 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
     inputs = method.inputs(labels.fingerprint)
     if check_root(out, labels.fingerprint, method):
         return
+    there = store.read_attrs(labels.url)["coordinates"].split()
+    drawn_by = [name for name in DRAWN_BY if name in there]
+    of_concepts = (*CONCEPT_COORDINATES, *drawn_by)
     coordinates = [
         store.coordinate("fraction", "fraction", np.array(method.fractions)),
-        *(store.coordinate(name, "concept", store.read(labels.url, name)[:]) for name in CONCEPT_COORDINATES),
+        *(store.coordinate(name, "concept", store.read(labels.url, name)[:]) for name in of_concepts),
         *(store.coordinate(name, name, store.read(labels.url, name)[:]) for name in ROOT_COORDINATES),
     ]
     arrays = []
@@ -73,7 +76,7 @@ def create_root(out: str, labels: ProbeLabels, method: Method) -> None:
             )
         )
     lay_out = store.lay_out if store.markers(out) else store.create
-    attrs = inputs | {"coordinates": "concept_name concept_category concept_domain parent"}
+    attrs = inputs | {"coordinates": " ".join(of_concepts[1:])}
     fingerprint = store.fingerprint(inputs)
     store.mark(out, "created", fingerprint=fingerprint, written=lay_out(out, "", [], attrs, [*arrays, *coordinates]))
 

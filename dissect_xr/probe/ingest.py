@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.errors import DissectError
@@ -20,7 +21,7 @@ from dissect_xr.probe.block import image_blocks
 from dissect_xr.probe.ingest_block import IngestTask, ingest_block
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.root import follow_images, root_attrs
-from dissect_xr.schema import IGNORED, PROBE, SCHEMA_VERSION, check_version
+from dissect_xr.schema import DRAWN_BY, IGNORED, PROBE, SCHEMA_VERSION, check_version
 
 BLOCKS = 16
 """A probe is divided into about this many image blocks, of 16 to 256 images each."""
@@ -143,6 +144,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
                 shards=(outer, *block[1:]) if outer != inner else None,
             )
         )  # fmt: skip
+    drawn = _drawn_by(label_set) if label_set.is_predicted else []
     coordinates = [
         store.coordinate("image", "image", [row.image for row in label_set.rows]),
         store.coordinate("split", "image", [row.split for row in label_set.rows]),
@@ -151,6 +153,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
         store.coordinate("concept_category", "concept", [c.category for c in label_set.concepts]),
         store.coordinate("concept_domain", "concept", [c.domain for c in label_set.concepts]),
         store.coordinate("parent", "concept", np.array([c.parent for c in label_set.concepts], np.int64)),
+        *drawn,
         store.coordinate("category", "category", label_set.categories),
         store.coordinate("domain", "domain", label_set.domains),
         store.coordinate("plane_category", "plane", label_set.planes or label_set.categories[:1]),
@@ -161,6 +164,17 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
     return {key: pair for key, pair in objects.items() if "/" in key}
 
 
+def _drawn_by(label_set: LabelSet) -> list[tuple[store.ArraySpec, NDArray[Any]]]:
+    """The coordinates of concepts that say whose labels they have."""
+    agreements = np.array([concept.agreement for concept in label_set.concepts], np.int64).reshape(-1, 2)
+    source, both, either = DRAWN_BY
+    return [
+        store.coordinate(source, "concept", [concept.label_source for concept in label_set.concepts]),
+        store.coordinate(both, "concept", agreements[:, 0]),
+        store.coordinate(either, "concept", agreements[:, 1]),
+    ]
+
+
 def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -169,7 +183,17 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "root": root_attrs(label_set.folder, url),
         "turned": {},
         "has_ignored": bool(label_set.void),
-        "coordinates": "split concept_name concept_category concept_domain parent plane_category",
+        "coordinates": " ".join(
+            (
+                "split",
+                "concept_name",
+                "concept_category",
+                "concept_domain",
+                "parent",
+                *(DRAWN_BY if label_set.is_predicted else ()),
+                "plane_category",
+            )
+        ),
     }
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.probe.block import Block, read_maps
-from dissect_xr.probe.labels import Tables, label_image
+from dissect_xr.probe.labels import label_image
+from dissect_xr.probe.sources.concept_table import ConceptTable
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def ingest_block(task: IngestTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     block, concepts = task.block, _stored_concepts(task.url, task.fingerprint)
-    tables = _tables(block, concepts)
+    tables = concepts.tables(block)
     n, size = len(block.rows), block.label_size
     planes = np.zeros((n, max(1, block.planes), *size), np.uint16)
     whole = np.zeros((n, task.slots), np.uint16)
@@ -77,50 +77,11 @@ def ingest_block(task: IngestTask) -> None:
         note["turned"] = turned
 
 
-@dataclass(frozen=True)
-class _Concepts:
-    """The concepts of a probe as they are stored."""
-
-    numbers: NDArray[np.int64]
-    """(concept,)"""
-    category: NDArray[np.int64]
-    """(concept,) index of the category"""
-    domain: NDArray[np.int64]
-    """(concept,) index of the domain"""
-    categories: dict[str, int]
-    """name -> index"""
-    domains: dict[str, int]
-
-
 @lru_cache(maxsize=4)
-def _stored_concepts(url: str, fingerprint: str) -> _Concepts:
+def _stored_concepts(url: str, fingerprint: str) -> ConceptTable:
     """The concepts of the probe at `url`, which this process keeps: a task does not carry tables of 65,000 concepts.
 
     They are written before the first block; `fingerprint` tells them from those of another probe at the same `url`.
     """
-    categories, domains = (
-        {name: n for n, name in enumerate(store.read(url, names)[:].tolist())} for names in ("category", "domain")
-    )
-    return _Concepts(
-        numbers=np.asarray(store.read(url, "concept")[:], np.int64),
-        category=np.array([categories[name] for name in store.read(url, "concept_category")[:].tolist()], np.int64),
-        domain=np.array([domains[name] for name in store.read(url, "concept_domain")[:].tolist()], np.int64),
-        categories=categories,
-        domains=domains,
-    )
-
-
-def _tables(block: Block, concepts: _Concepts) -> Tables:
-    """The concept tables for the labels of a block."""
-    reach = np.zeros((len(block.sources), len(concepts.categories), len(concepts.domains)), np.bool_)
-    for n, source in enumerate(block.sources):
-        for category, domains in source.reach.items():
-            reach[n, concepts.categories[category], [concepts.domains[name] for name in domains]] = True
-    return Tables(
-        index=Tables.index_of(concepts.numbers, np.flatnonzero(block.ignored.mask)),
-        void=block.void.mask,
-        category=concepts.category,
-        domain=concepts.domain,
-        own=np.array([source.own.mask[concepts.numbers] for source in block.sources]),
-        reach=reach,
-    )
+    columns = ("concept", "concept_category", "concept_domain", "category", "domain")
+    return ConceptTable.of(*(store.read(url, name)[:].tolist() for name in columns))

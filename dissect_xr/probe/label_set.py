@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ behind it. Where a row has `segments`, as numbers of these. A top-level function
 
 Draw = Callable[[str], Sequence[tuple[int, NDArray[np.uint16]]]]
 """Draws the (plane, label map) pairs of an image from the text in `Row.shapes`. A top-level function, too."""
+
+LabelSource = Literal["human", "predicted", "mixed"]
+"""Who drew labels: people, a segmenter, or, in merged sets, each of them some."""
 
 LARGEST = 65_535
 """Largest concept number: labels are stored as uint16."""
@@ -44,6 +47,11 @@ class Concept:
     """number of the concept that it is a part of, 0 where there is none"""
     among: str = ""
     """names of the label sets that have it, of those in a merged set; empty if all have it that label its category"""
+    label_source: LabelSource = "human"
+    """who drew its labels"""
+    agreement: tuple[int, int] = (0, 0)
+    """label pixels that have both its predicted labels and people's, and those that have one of the two, in images that
+    people annotated for it; zeros where there are none"""
 
     @property
     def domain(self) -> str:
@@ -60,8 +68,12 @@ class Concept:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The fields for a fingerprint, without what only concepts of merged sets have."""
-        return {name: value for name, value in asdict(self).items() if value or name != "among"}
+        """The fields for a fingerprint, without what only concepts of merged sets, or predicted ones, have."""
+        usual = Concept(self.number, self.name, self.category)
+        rare = ("among", "label_source", "agreement")
+        return {
+            name: value for name, value in asdict(self).items() if name not in rare or value != getattr(usual, name)
+        }
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,11 @@ class LabelSet:
             raise DissectError(f"categories: expected at least one of {list(self.categories)}.")
         found = self.without({concept.number for concept in self.concepts if concept.category not in kept})
         return replace(found, categories=tuple(kept), parameters=self.parameters | {"categories": kept})
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether some of its labels are those of a segmenter."""
+        return any(concept.label_source != "human" for concept in self.concepts)
 
     def without(self, numbers: Set[int]) -> "LabelSet":
         """The label set without the concepts of these numbers, which in its label maps then mean no label."""

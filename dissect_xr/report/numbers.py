@@ -146,8 +146,17 @@ def vocabulary(ds: xr.Dataset) -> dict[str, Any]:
             "category": [indices[category] for category in ds["concept_category"].values.tolist()],
             "area": [int(area) for area in ds["concept_area"].values.tolist()],
             "domain_area": [int(area) for area in ds["domain_area"].values[domain_indices(ds)].tolist()],
+            **_drawn(ds),
         },
     }
+
+
+def _drawn(ds: xr.Dataset) -> dict[str, Any]:
+    """Who drew each concept's labels, and how well predicted ones agree with people's, null where that is not known."""
+    if "label_source" not in ds.coords:
+        return {}
+    agreement = [None if np.isnan(value) else round(value, 5) for value in ds["label_iou"].values.tolist()]
+    return {"drawn": ds["label_source"].values.tolist(), "label_iou": agreement}
 
 
 def trajectory(snapshots: Sequence[UnitLabels | None]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ STORES = ("probe.zarr", "activations.zarr", "dissection.zarr")
 EXPERIMENTS = "experiments"
 """Folder of a run directory that holds a store for each experiment."""
 
+PREDICTED = "predicted"
+"""Folder of a run directory that holds a store for the label maps of each segmenter."""
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -143,6 +146,12 @@ def _damage(listed: Expected, key: str, sizes: Mapping[str, int] | None) -> Dama
     return Damage(objects.join(listed.url, key), wrong, tuple(listed.by[key]), key) if wrong else None
 
 
+def marked_stores(path: str, folder: str) -> list[str]:
+    """The URLs of the stores that were begun in a folder of the run directory at `path`."""
+    url = objects.join(path, folder)
+    return [objects.join(url, name) for name in objects.children(url, "markers/")]
+
+
 def stores_at(path: str) -> list[str]:
     """The URLs of the stores of the run directory at `path`, or `path` itself if it is a store.
 
@@ -151,9 +160,8 @@ def stores_at(path: str) -> list[str]:
     DissectError
         If it is neither.
     """
-    folder = objects.join(path, EXPERIMENTS)
     inside = [objects.join(path, name) for name in STORES]
-    inside += [objects.join(folder, name) for name in objects.children(folder, "markers/")]
+    inside += [*marked_stores(path, PREDICTED), *marked_stores(path, EXPERIMENTS)]
     found = [url for url in inside if markers(url) or objects.read(url, METADATA) is not None]
     if not found and (markers(path) or objects.read(path, METADATA) is not None):
         found = [path]

@@ -75,9 +75,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan and check whether it fits.")] = False,
 ) -> None:
     """Run all stages for every snapshot, continuing after finished blocks; then print tables and draw figures."""
-    from dissect_xr.cli.dry_run import check_fits, plan_run
     from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
     from dissect_xr.cli.outcome import results
+    from dissect_xr.cli.plan.dry_run import check_fits, plan_run
     from dissect_xr.store.repair import mended
 
     pool = _pool(workers, gpus, scheduler, memory)
@@ -204,7 +204,7 @@ def _show_plans(plans: Any) -> None:
 
 
 def _say(started: "Run") -> None:
-    from dissect_xr.cli.dry_run import said_of_weights
+    from dissect_xr.cli.plan.dry_run import said_of_weights
 
     for line in said_of_weights(started):
         errors.print(escape(line), soft_wrap=True)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.faults import Fault
-from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, Part, Row
+from dissect_xr.probe.label_set import LARGEST, Concept, LabelSet, LabelSource, Part, Row
 from dissect_xr.probe.sources.same_images import Place, same_images
 from dissect_xr.probe.sources.synonyms import Synonyms, Table
 
@@ -179,7 +179,13 @@ def _vocabulary(label_sets: Mapping[str, LabelSet], synonyms: Synonyms) -> _Voca
         own = any(concept.own_domain for _, concept in having)
         among = "" if own or names == list(labelling[category]) else ", ".join(names)
         whole = next(iter(wholes[pair]), 0) if len(wholes[pair]) == 1 else 0
-        concepts.append(Concept(numbers[pair], called, category, own_domain=own, parent=whole, among=among))
+        sources = {concept.label_source for _, concept in having}
+        source: LabelSource = next(iter(sources)) if len(sources) == 1 else "mixed"
+        agreements = [concept.agreement for _, concept in having]
+        agreement = sum(both for both, _ in agreements), sum(either for _, either in agreements)
+        concepts.append(
+            Concept(numbers[pair], called, category, own, whole, among, label_source=source, agreement=agreement)
+        )
     return _Vocabulary(tuple(concepts), (*_unused(synonyms, label_sets), *_of_several_wholes(wholes)))
 
 

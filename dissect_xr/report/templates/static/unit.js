@@ -28,6 +28,7 @@
     const others = one.data.top[one.row].slice(1, 4).map((other) => site.concepts.name[other[0]] + " " + number(pair(one, other).iou));
     node.append(
       make("p", {class: "facts-line"}, swatch(color(one)), site.categories[one.category].name, " · ", make("b", {class: "iou"}, "IoU " + number(one.iou)), make("span", {class: "below-text"}, " · below the cutoff")),
+      drawn(one.concept) ? make("p", {class: "facts-line"}, "labels: " + drawn(one.concept)) : "",
       meter(one),
       make("p", {class: "facts-line"}, `share ${percent(one.best.share)} · ceiling ${number(one.best.ceiling)}`),
       others.length ? make("p", {class: "facts-line"}, "then " + others.join(", ")) : "");
@@ -66,18 +67,25 @@
     return name.split(/(?<=[/_-])/).flatMap((part) => [part, make("wbr")]);
   }
 
+  /* What is to be known of a concept's labels where a segmenter drew them. */
+  function drawn(concept) {
+    const {drawn, label_iou} = site.concepts;
+    if (!drawn || drawn[concept] === "human") return "";
+    return label_iou[concept] === null ? drawn[concept] : `${drawn[concept]}, ${number(label_iou[concept])}`;
+  }
+
   function concepts(one) {
-    const head = ["concept", "category", "IoU", "precision", "recall", "share of pixels", "ceiling"];
+    const head = ["concept", "category", "IoU", "precision", "recall", "share of pixels", "ceiling", ...(site.concepts.drawn ? ["labels"] : [])];
     const rows = one.data.top[one.row].map(function (top) {
       const found = pair(one, top), category = site.categories[site.concepts.category[top[0]]];
       return make("tr", {}, make("th", {scope: "row"}, site.concepts.name[top[0]]), make("td", {}, swatch(category.color), category.name),
-        ...[number(found.iou), number(found.precision), number(found.recall), percent(found.share), number(found.ceiling)].map((text) => make("td", {class: "n"}, text)));
+        ...[number(found.iou), number(found.precision), number(found.recall), percent(found.share), number(found.ceiling), ...(site.concepts.drawn ? [drawn(top[0]) || "human"] : [])].map((text) => make("td", {class: "n"}, text)));
     });
     return [make("h3", {id: "h-top"}, "Top concepts"),
       make("div", {class: "scroll", role: "group", tabindex: "0", "aria-labelledby": "h-top"}, make("table", {class: "rows", "aria-labelledby": "h-top"},
         make("thead", {}, make("tr", {}, ...head.map((text, n) => make("th", {scope: "col", class: n > 1 ? "n" : null}, text)))),
         make("tbody", {}, ...rows))),
-      make("p", {class: "hint"}, "Precision: share of the unit's active pixels that carry the concept. Recall: share of the concept's pixels on which the unit is active. Ceiling: the highest IoU that the two areas allow.")];
+      make("p", {class: "hint"}, "Precision: share of the unit's active pixels that carry the concept. Recall: share of the concept's pixels on which the unit is active. Ceiling: the highest IoU that the two areas allow." + (site.concepts.drawn ? " Labels: who drew them; the number is the IoU of predicted labels with people's." : ""))];
   }
 
   function facts(one) {

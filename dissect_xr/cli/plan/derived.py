@@ -10,8 +10,8 @@ from dissect_xr.bases.basis import PcaBasis
 from dissect_xr.bases.principal_axes import projected, sum_tasks
 from dissect_xr.bases.stored import objects_of
 from dissect_xr.cli.fields.derived import Wanted
+from dissect_xr.cli.plan.stage_plan import StagePlan
 from dissect_xr.cli.run import Run
-from dissect_xr.cli.stage_plan import StagePlan
 from dissect_xr.dissection.cut import RESIDENT, Limits
 from dissect_xr.dissection.layers import Derivation, Layer, derived_layer
 from dissect_xr.errors import DissectError

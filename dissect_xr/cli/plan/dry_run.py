@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dissect_xr import store
+from dissect_xr.cli.plan.drawing import drawing_stages
+from dissect_xr.cli.plan.stage_plan import StagePlan
 from dissect_xr.cli.run import Run
-from dissect_xr.cli.stage_plan import StagePlan
 from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
@@ -41,7 +42,7 @@ def plan_run(run: Run) -> list[StagePlan]:
     The images of the built-in probe are composed if they are missing, since its tables are written with them.
     """
     probe = run.label_set().check()
-    return [_probe_stage(run, probe), *_snapshot_stages(run, probe)]
+    return [*drawing_stages(run), _probe_stage(run, probe), *_snapshot_stages(run, probe)]
 
 
 def said_of_weights(run: Run) -> list[str]:
@@ -82,7 +83,7 @@ def _hosts(run: Run, plan: StagePlan) -> list[Host]:
         return [Host("this machine", memory_limit(), plan.at_once)]
     hosts = [replace(host, tasks=min(host.tasks, plan.at_once)) for host in run.pool.hosts]
     with_gpu = [host for host in hosts if host.gpu]
-    return with_gpu if with_gpu and plan.name.startswith("activations") else hosts
+    return with_gpu if with_gpu and plan.name.startswith(("activations", "labels")) else hosts
 
 
 def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
@@ -111,7 +112,7 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     from dissect_xr.activations.extract import RESIDENT as WITH_TORCH
     from dissect_xr.activations.extract import Extraction
     from dissect_xr.activations.store import ROOT_OBJECTS as ACTIVATIONS_ROOT
-    from dissect_xr.cli.derived.plan import bases_stage, planned_layers
+    from dissect_xr.cli.plan.derived import bases_stage, planned_layers
     from dissect_xr.dissection.store import ROOT_OBJECTS as DISSECTION_ROOT
 
     # What all snapshots share is written with the first of them.

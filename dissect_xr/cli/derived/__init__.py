@@ -1,1 +1,0 @@
-"""Derived layers in a run: what a recipe says of them, what they take, and when they are written."""

@@ -1,0 +1,1 @@
+"""What a dry run prints: the plans of all stages."""

@@ -1,0 +1,78 @@
+"""The concepts of a probe as arrays of indices, and the tables that the labels of a block are read by.
+
+Knows: which index a category and a domain have.
+Does not know: where concepts stand (a store or a label set).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr.probe.block import Block
+from dissect_xr.probe.label_set import LabelSet
+from dissect_xr.probe.labels import Tables
+
+
+@dataclass(frozen=True)
+class ConceptTable:
+    """The concepts of a probe."""
+
+    numbers: NDArray[np.int64]
+    """(concept,)"""
+    category: NDArray[np.int64]
+    """(concept,) index of the category"""
+    domain: NDArray[np.int64]
+    """(concept,) index of the domain"""
+    categories: dict[str, int]
+    """name -> index"""
+    domains: dict[str, int]
+
+    @classmethod
+    def of(
+        cls,
+        numbers: Sequence[int],
+        categories: Sequence[str],
+        domains: Sequence[str],
+        all_categories: Sequence[str],
+        all_domains: Sequence[str],
+    ) -> "ConceptTable":
+        """The table of concepts with these numbers, categories and domains."""
+        of_categories, of_domains = (
+            {name: n for n, name in enumerate(names)} for names in (all_categories, all_domains)
+        )
+        return cls(
+            numbers=np.array(numbers, np.int64),
+            category=np.array([of_categories[name] for name in categories], np.int64),
+            domain=np.array([of_domains[name] for name in domains], np.int64),
+            categories=of_categories,
+            domains=of_domains,
+        )
+
+    @classmethod
+    def of_label_set(cls, label_set: LabelSet) -> "ConceptTable":
+        """The table that the probe of a label set will have."""
+        concepts = label_set.concepts
+        return cls.of(
+            [one.number for one in concepts],
+            [one.category for one in concepts],
+            [one.domain for one in concepts],
+            label_set.categories,
+            label_set.domains,
+        )
+
+    def tables(self, block: Block) -> Tables:
+        """The concept tables for the labels of a block."""
+        reach = np.zeros((len(block.sources), len(self.categories), len(self.domains)), np.bool_)
+        for n, source in enumerate(block.sources):
+            for category, domains in source.reach.items():
+                reach[n, self.categories[category], [self.domains[name] for name in domains]] = True
+        return Tables(
+            index=Tables.index_of(self.numbers, np.flatnonzero(block.ignored.mask)),
+            void=block.void.mask,
+            category=self.category,
+            domain=self.domain,
+            own=np.array([source.own.mask[self.numbers] for source in block.sources]),
+            reach=reach,
+        )

@@ -1,0 +1,1 @@
+"""Labels that a segmentation network draws, where people have drawn none."""
