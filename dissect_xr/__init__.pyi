@@ -85,3 +85,5 @@ from .survey.answers import read_survey as read_survey
 from .survey.questions import Survey as Survey
 from .survey.table import survey_table as survey_table
 from .survey.write import write_survey as write_survey
+from .training.lightning import lightning_callback as lightning_callback
+from .training.snapshot_writer import SnapshotWriter as SnapshotWriter

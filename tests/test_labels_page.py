@@ -6,6 +6,7 @@ from pathlib import Path
 
 import broden_plus_case
 import coco_sets
+import painted
 import published_sets as sets
 import pytest
 import yaml
@@ -137,6 +138,20 @@ def test_two_sets_are_one_probe(tmp_path: Path) -> None:
     assert probe.sizes["concept"] == 4  # those of VOC that no image has are left out
     domains = dict(zip(probe["concept_name"].values, probe["concept_domain"].values, strict=True))
     assert domains == {"cat": "object", "dog": "object", "car": "object (voc)", "person": "object (voc)"}
+
+
+def test_a_network_draws_labels(tmp_path: Path) -> None:
+    """The network of the page is that of `painted`."""
+    data = painted.write(tmp_path / "data")
+    (data / "network.py").write_text(f"{painted.NETWORK}\n\nmake = Colours\n")
+    model = RECIPE[RECIPE.index("model:") :]
+    recipe = write_recipe(tmp_path / "recipe", f"{RECIPES['segmented']}\n{model}")
+    arguments = ("--set", f"data={data}", "--set", "probe.of.void=[255]", "--quiet")
+    assert call("probe", str(recipe), "--out", str(tmp_path / "out"), *arguments) == 0
+    probe = open_probe(tmp_path / "out/probe.zarr").load()
+    assert sets.areas(probe) == {"red": 6, "green": 14}
+    pairs = zip(probe["label_intersection"].values.tolist(), probe["label_union"].values.tolist(), strict=True)
+    assert dict(zip(probe["concept_name"].values.tolist(), pairs, strict=True)) == painted.AGREEMENT
 
 
 def test_a_run_dissects_a_set_of_another_format(tmp_path: Path) -> None:

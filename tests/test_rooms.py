@@ -13,7 +13,7 @@ PACKAGE = Path(dissect_xr.__file__).parent
 
 ROOMS = (
     "errors", "schema", "floats", "parallel", "store", "probe", "activations", "segmenters", "dissection", "bases",
-    "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "",
+    "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "training", "",
 )  # fmt: skip
 """From the ground up; files at the package's root are rooms of one file, the last is the package's own face."""
 
@@ -27,7 +27,7 @@ ONLY_IN = {
     "distributed": {"parallel"},
     "numba": {"floats", "dissection/kernels", "dissection/histograms", "dissection/derived/product"},
     "torch": {"activations", "experiments", "segmenters"},
-    "safetensors": {"activations", "bases/matrix_file"},
+    "safetensors": {"activations", "bases/matrix_file", "training"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
     "scipy": {"bases/matrices", "probe/readers/scenes/matlab"},
     "threadpoolctl": {"bases"},
@@ -38,7 +38,7 @@ ONLY_IN = {
     "pandas": {"accessor", "io"},
     "pydantic": {"cli", "survey"},
     "typer": {"cli"},
-    "yaml": {"probe/readers", "cli"},
+    "yaml": {"probe/readers", "cli", "training"},
 }
 """Library -> rooms, or modules of a room, that may import it."""
 

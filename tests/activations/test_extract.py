@@ -276,7 +276,7 @@ def test_tasks_that_overlap_leave_the_number_of_torch_threads_as_it_was(leaves_l
     """Torch keeps a number per thread, and one for threads to come."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    tasks = [record.torch_threads(1), record._torch_threads(2)]
+    tasks = [record.torch_threads(1), record.torch_threads(2)]
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as new:
         threads = [one, other]
         for thread, task in zip(threads, tasks, strict=True):
@@ -296,7 +296,7 @@ def test_a_task_without_a_number_of_torch_threads_takes_the_one_before_all_tasks
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with ThreadPoolExecutor(1) as other:
-        first, second = record.torch_threads(1), record._torch_threads(None)
+        first, second = record.torch_threads(1), record.torch_threads(None)
         other.submit(first.__enter__).result()
         with second:
             here = torch.get_num_threads()
