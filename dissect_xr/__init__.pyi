@@ -11,6 +11,7 @@ from .analysis.detectors import best_concept as best_concept
 from .analysis.detectors import concept_histogram as concept_histogram
 from .analysis.detectors import detectors as detectors
 from .analysis.detectors import unique_detectors as unique_detectors
+from .analysis.networks import compare_networks as compare_networks
 from .analysis.results import open_dissection as open_dissection
 from .analysis.scores import iou as iou
 from .bases.basis import IdentityBasis as IdentityBasis
@@ -49,6 +50,8 @@ from .io.broden import write_broden as write_broden
 from .io.netdissect_csv import read_netdissect_csv as read_netdissect_csv
 from .parallel.pool import open_pool as open_pool
 from .plot.compare import networks_compared as networks_compared
+from .plot.networks import over_depth as over_depth
+from .plot.networks import shared_vocabularies as shared_vocabularies
 from .probe.check.findings import check_probe as check_probe
 from .probe.digits.write import write_digits as write_digits
 from .probe.ingest import open_probe as open_probe

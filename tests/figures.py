@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import xarray as xr
 from checkout import TESTS
 from matplotlib.axes import Axes
@@ -18,7 +19,8 @@ from rotated import rotated
 from trained import CUTOFF, dissection
 
 from dissect_xr.analysis.detectors import best_concept
-from dissect_xr.plot import bases, compare, concepts, units
+from dissect_xr.analysis.networks import compare_networks
+from dissect_xr.plot import bases, compare, concepts, networks, units
 from dissect_xr.plot.experiments.ablation import ablation_curves, importance_and_iou
 from dissect_xr.plot.experiments.classes import class_units
 from dissect_xr.plot.experiments.explanation import explained_images
@@ -66,6 +68,15 @@ def _explained_images() -> Axes:
         return explained_images(result, stores.probe, size=72)
 
 
+def _several() -> xr.Dataset:
+    """Four networks: the snapshots of one, the last of which has a layer less."""
+    ds = dissection(units=40)
+    parts = {str(ds["snapshot"].values[n]): ds.isel(snapshot=n) for n in range(4)}
+    last = list(parts)[-1]
+    parts[last] = parts[last].isel(unit=np.flatnonzero(parts[last]["layer"].values == "late"))
+    return compare_networks(parts, cutoff=CUTOFF)
+
+
 FIGURES: dict[str, Callable[[], Axes]] = {
     "concept_bars": lambda: _of_one(concepts.concept_bars),
     "emergence": lambda: concepts.emergence(dissection(units=40), per="category", cutoff=CUTOFF),
@@ -74,6 +85,8 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "evolution": lambda: units.evolution(dissection(), ["early/1", "late/6"], cutoff=CUTOFF),
     "layers_compared": lambda: _of_one(compare.layers_compared),
     "networks_compared": _networks,
+    "shared_vocabularies": lambda: networks.shared_vocabularies(_several()),
+    "over_depth": lambda: networks.over_depth(_several()),
     "fine_tuning": lambda: compare.fine_tuning(dissection(units=40), cutoff=CUTOFF),
     "gallery": _gallery,
     "before_after": _before_after,

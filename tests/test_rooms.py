@@ -26,7 +26,7 @@ ONLY_IN = {
     "dask": {"parallel"},
     "distributed": {"parallel"},
     "numba": {"floats", "dissection/kernels", "dissection/histograms", "dissection/derived/product"},
-    "torch": {"activations", "experiments", "segmenters"},
+    "torch": {"activations", "experiments", "segmenters", "training"},
     "safetensors": {"activations", "bases/matrix_file", "training"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
     "scipy": {"bases/matrices", "probe/readers/scenes/matlab"},

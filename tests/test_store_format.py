@@ -19,7 +19,7 @@ from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.method import Method
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import open_probe
-from dissect_xr.schema import IGNORED, STORES, Group
+from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, Group
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,8 @@ def test_groups_hold_the_variables_and_attributes_that_are_declared(out: Path, n
         if "written" in group.parts:  # these have `peak` and `mean` of their own, as the page says
             arrays = {array: metadata for array, metadata in arrays.items() if array not in ("peak", "mean")}
             declared = {array: variable for array, variable in declared.items() if array not in ("peak", "mean")}
-        assert arrays.keys() == declared.keys() - {IGNORED.name}, group  # the digits have no ignored pixels
+        # The digits have no ignored pixels, and people's labels only.
+        assert arrays.keys() == declared.keys() - {IGNORED.name, *DRAWN_BY}, group
         for array, metadata in arrays.items():
             assert tuple(metadata["dimension_names"]) == declared[array].dims, (group, array)
             assert metadata["data_type"] == declared[array].dtype, (group, array)

@@ -131,6 +131,8 @@ class SnapshotPart(_Part):
     key: str | None = None
     """where the state dict lies in the file, such as `ema.module`; None finds the one that fits the model"""
     seed: int | None = None
+    kwargs: dict[str, Any] = {}
+    """arguments of the factory for this snapshot, beside or instead of those of the model: networks that differ"""
     metrics: dict[str, float | None] = {}
     """null means that it is not known"""
 

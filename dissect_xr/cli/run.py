@@ -85,7 +85,7 @@ class Run:
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
-                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed, part.key),
+                ModelSpec.of(model.factory, model.kwargs | part.kwargs, part.weights, part.seed, part.key),
             )
             for part in model.snapshots
         ]

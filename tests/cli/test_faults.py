@@ -145,7 +145,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_space_is_all_that_is_needed(
     images, undisturbed, tmp_path, small_disk, layers, capsys
 ):
-    from dissect_xr.cli import dry_run
+    from dissect_xr.cli.plan import dry_run
 
     given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
     codes, ballast = [], small_disk / "ballast"

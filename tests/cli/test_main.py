@@ -269,7 +269,7 @@ def test_workers_beside_a_scheduler_are_expected_and_not_started() -> None:
 def test_what_cannot_fit_is_refused_before_anything_is_written(
     recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dissect_xr.cli import dry_run
+    from dissect_xr.cli.plan import dry_run
 
     assert call("run", *recipe, "--quiet", "--set", "activations.budget=1000") == 2
     assert "the budget is" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from dissect_xr.training.lightning import lightning_callback
 @pytest.fixture
 def recipe(tmp_path):
     """A recipe beside its network, and a probe of a few images."""
-    dx.write_digits(tmp_path / "digits", images=24, size=32, show=False)
+    dx.write_digits(tmp_path / "digits", images=24, size=48, show=False)
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / "network.py").write_text(NETWORK)

@@ -51,8 +51,9 @@ def read_concepts(path: Path, *, offset: int = 0) -> tuple[tuple[Concept, ...], 
 def given_concepts(table: Mapping[int, Any]) -> tuple[Concept, ...]:
     """The concepts of a mapping as a YAML table has them, ascending by number.
 
-    >>> given_concepts({2: "sky", 1: {"name": "wheel", "category": "part"}})[0]
-    Concept(number=1, name='wheel', category='part', own_domain=False, parent=0)
+    >>> found = given_concepts({2: "sky", 1: {"name": "wheel", "category": "part"}})
+    >>> [(one.number, one.name, one.category) for one in found]
+    [(1, 'wheel', 'part'), (2, 'sky', 'object')]
 
     Raises
     ------
