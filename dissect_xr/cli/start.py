@@ -44,6 +44,10 @@ def open_run(
         yield run, [] if safety is None else run.repair(full=safety.verify)
 
 
+SNAPSHOTS = "snapshots"
+"""Folder of the output directory in which a training may have left snapshots before anything is run there."""
+
+
 def prepare(out: str) -> None:
     """Create the output directory.
 
@@ -60,7 +64,7 @@ def prepare(out: str) -> None:
     names = (
         {path.name for path in folder.iterdir() if not path.name.endswith(objects.PARTIAL)} if folder.is_dir() else ()
     )
-    if names and "recipe.yaml" not in names and set(names) != {KEY}:
+    if names and "recipe.yaml" not in names and not set(names) <= {KEY, SNAPSHOTS}:
         raise DissectError(f"{out}: is not empty and holds no run of this program. Choose another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,11 @@ class Background:
         self._asked.set()
         self._thread.join()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether something is, or may still be, done."""
+        return self._thread.is_alive()
+
     def _work(self) -> None:
         asked_before_close = True
         while asked_before_close:
@@ -72,11 +77,12 @@ class Background:
             self._run()
 
     def _run(self) -> None:
-        self._process = subprocess.Popen(
+        with subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        with suppress(OSError, AttributeError):  # not everywhere, and not if it has ended already
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
-        last = deque(self._process.stderr or (), maxlen=LINES)
-        self._code, self._said = self._process.wait(), "".join(last)
+        ) as process:
+            self._process = process
+            with suppress(OSError, AttributeError):  # not everywhere, and not if it has ended already
+                os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+            last = deque(process.stderr or (), maxlen=LINES)
+        self._code, self._said = process.returncode, "".join(last)
         self.runs += 1

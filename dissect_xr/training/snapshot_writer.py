@@ -14,6 +14,7 @@ import yaml
 
 from dissect_xr import store
 from dissect_xr.cli.recipe import load_recipe, read_raw
+from dissect_xr.cli.start import SNAPSHOTS
 from dissect_xr.errors import DissectError
 from dissect_xr.store import objects
 from dissect_xr.training.background import Background
@@ -22,10 +23,7 @@ from dissect_xr.training.schedule import Schedule, is_due
 if TYPE_CHECKING:
     from torch import nn
 
-FOLDER = "snapshots"
-"""Folder of the output directory that holds weights and the recipe."""
-
-RECIPE = f"{FOLDER}/recipe.yaml"
+RECIPE = f"{SNAPSHOTS}/recipe.yaml"
 
 
 class SnapshotWriter:
@@ -114,7 +112,7 @@ class SnapshotWriter:
         from safetensors.torch import save
 
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        key, content = f"{FOLDER}/step_{step:06d}.safetensors", save(tensors)
+        key, content = f"{SNAPSHOTS}/step_{step:06d}.safetensors", save(tensors)
         if step in self._snapshots:
             if objects.read(self.out, key) != content:
                 raise DissectError(
@@ -191,7 +189,7 @@ def _check(raw: Mapping[str, Any], out: str) -> None:
     """Raise if the recipe is malformed, before anything is trained."""
     some = {"name": "step_000000", "step": 0}
     tried = {**raw, "model": {**raw["model"], "snapshots": [some]}}
-    key = f"{FOLDER}/recipe.tried.yaml"
+    key = f"{SNAPSHOTS}/recipe.tried.yaml"
     objects.write(out, key, yaml.safe_dump(tried, sort_keys=False, allow_unicode=True).encode())
     try:
         load_recipe(Path(out, key), out=out)
