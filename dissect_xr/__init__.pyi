@@ -45,6 +45,8 @@ from .experiments.explanation import Explanation as Explanation
 from .experiments.explanation import explanation as explanation
 from .experiments.explanation import open_explanation as open_explanation
 from .experiments.replay.network import Network as Network
+from .experiments.resemblance import concept_resemblance as concept_resemblance
+from .experiments.resemblance import switched_resemblance as switched_resemblance
 from .experiments.unit_concepts import RunStores as RunStores
 from .io.broden import write_broden as write_broden
 from .io.netdissect_csv import read_netdissect_csv as read_netdissect_csv
