@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from train_digits import BATCH, LEARNING_RATE, SPARSITY, DigitNet, Examples, loss_of, prepared, read_examples
 
-STEPS = 400
+STEPS = 300
 
 WIDTHS = (32, 48, 64, 64, 64)
 
