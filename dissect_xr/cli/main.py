@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from dissect_xr.cli.check import check, export_probe
+from dissect_xr.cli.commands.layers import layers
 from dissect_xr.cli.options import (
     BreakLock,
     Gpus,
@@ -288,6 +289,7 @@ def report(
 
 app.command()(survey)
 app.command()(check)
+app.command()(layers)
 
 
 def _show_plans(plans: Any) -> None:

@@ -1,0 +1,1 @@
+"""Commands of `dissect-xr` that stand by themselves."""
