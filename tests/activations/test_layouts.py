@@ -248,7 +248,7 @@ def test_a_wrong_layout_is_refused_with_what_answered(layout: dict[str, object])
 def test_a_layer_that_mixes_everything_is_checked_on_the_first_of_its_layout():
     _, layers = found(Patches(), "mixed")
     said = layers["mixed"].tested
-    assert re.match(r"undecided: \d of 5 .*; first of the same layout agrees: 5 of 5", said), said
+    assert re.match(r"undecided: .*; first of the same layout agrees: 5 of 5", said), said
     shifted = {"layer": "mixed", "layout": {"kind": "tokens", "prefix": 1, "suffix": 1}}
     with pytest.raises(DissectError, match=r"layer mixed: .*at first, which has the same layout: [01] of 5"):
         found(Patches(), shifted)

@@ -147,7 +147,7 @@ def _taps_named(available: Layers, pattern: str) -> list[Tap]:
         tap = parse_tap(pattern)
     except DissectError:
         return []
-    if tap.is_plain:
+    if tap.is_plain and "#" not in pattern:  # relu#* is a pattern of calls
         return []
     token, wanted = tap.token, str(replace(tap, token=None)).replace("[", "[[]")
     found = [seen.tap for name, seen in available.taps.items() if fnmatchcase(name, wanted)]

@@ -215,6 +215,8 @@ def _alike(known: Known, one: Wanted, layout: Layout) -> list[str]:
             return False
         if layout.kind in GRIDDED:
             tokens = [other for other in guess.layouts if other.kind in GRIDDED and other.axes == layout.axes]
+            if layout.kind == "windows":  # the next block cuts its windows elsewhere
+                tokens = [other for other in tokens if name.startswith(f"{one.tap.module.rpartition('.')[0]}.")]
             return any(other == layout or other.tokens == layout.tokens for other in tokens)
         return layout in guess.layouts or known.available.taps[name].shape == one.seen.shape
 

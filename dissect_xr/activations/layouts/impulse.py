@@ -5,17 +5,18 @@ Does not know: how layouts are found (`recognise`), or what is done where one is
 
 An image of noise is given to the model, and then again with one patch turned into its negative, at up to `PLACES`
 places, one at a time. The answer of a cell is the root mean square, over the units, of what changed there, and the cell
-that answers most is compared with the cell that the patch lies in. No place lies on the diagonal of the map, so that
-exchanged axes show on square maps, too; a row or column too many shows, since cells must be met exactly where tokens
-make the grid. Of maps whose axes are axes of the tensor (`nhwc`), where nothing can be shifted, a cell nearby is as
-good, up to a quarter of the map: convolutions may answer there. Where the cells of maps of this size were traced to the
-image, the patches lie around their centres; otherwise the image is divided evenly.
+that answers most is compared with the cell that the patch lies in. For that, what it answers to most of the places is
+taken off: a token that gathers what the whole image says answers to all of them. No place lies on the diagonal of the
+map, so that exchanged axes show on square maps, too; a row or column too many shows, since cells must be met exactly
+where tokens make the grid. Of maps whose axes are axes of the tensor (`nhwc`), where nothing can be shifted, a cell
+nearby is as good, up to a quarter of the map: convolutions may answer there. Where the cells of maps of this size were
+traced to the image, the patches lie around their centres; otherwise the image is divided evenly.
 
 - *agrees*: all places but at most one in six are met; or, on a map of at least 4x4 cells, no answer is more than a cell
   away, and they lie around their own cells: along neither axis is the mean of what they are away over `CENTRED` of a
   cell. So overlapping patches may answer in the next cell here and there, but a grid that is shifted does not pass.
-- *disagrees*: at most half of the places are met, and at those that are not the patch's own cell changed by less than
-  `CLEAR` of what changed most; so clearly that blurring cannot be the reason.
+- *disagrees*: at most half of the places are met, and at least at half of all, and at two, the patch's own cell changed
+  by less than `CLEAR` of what changed most; so clearly that blurring cannot be the reason.
 - *undecided*: everything else: a layer in which all cells answer alike, or a map of less than 4 cells.
 
 A map of 2x2 cells has 2 places off the diagonal, so agreement there may be chance, and is said with its numbers.
@@ -106,7 +107,8 @@ def judge(answers: NDArray[np.floating], cells: Sequence[Cell], *, near: int = 0
     """
     if not len(cells):
         return Verdict("undecided", "the map has too few cells to tell")
-    tops = [np.unravel_index(int(answer.argmax()), answer.shape) for answer in answers]
+    own_alone = np.maximum(answers - np.median(answers, axis=0), 0) if len(cells) >= 4 else answers
+    tops = [np.unravel_index(int(answer.argmax()), answer.shape) for answer in own_alone]
     met = [max(abs(top[0] - row), abs(top[1] - col)) <= near for top, (row, col) in zip(tops, cells, strict=True)]
     counted = f"{sum(met)} of {len(cells)} places answered in their own cell"
     if not all(answer.max() > 0 for answer in answers):
@@ -124,7 +126,7 @@ def judge(answers: NDArray[np.floating], cells: Sequence[Cell], *, near: int = 0
     ]
     said = f"{counted}: {', '.join(shown)}"
     own = [answers[n][_window(cells[n], near)].max() / answers[n].max() for n in missed]
-    if sum(met) <= len(cells) // 2 and max(own) < CLEAR:
+    if sum(met) <= len(cells) // 2 and sum(part < CLEAR for part in own) >= max(2, len(cells) // 2):
         return Verdict("disagrees", said)
     return Verdict("undecided", said)
 
