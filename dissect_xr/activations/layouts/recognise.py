@@ -150,9 +150,7 @@ class Recogniser:
         elif rows == 1 and len(sizes) == 3 and axis == 0:
             found = self._four(seen, sizes)
         elif rows == 1 and len(sizes) == 1:
-            return _none(
-                f"is {seen.what}, one number for each unit: name it with layout: cell to record it as maps of one cell"
-            )
+            return _none(f"is {seen.what}, one number for each unit: name it with layout: cell for maps of one cell")
         if not found:
             grids = ", ".join(f"{h}x{w}" for h, w in dict.fromkeys(self._grids[-3:])) or "none"
             return _none(
