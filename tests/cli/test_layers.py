@@ -128,3 +128,36 @@ def test_what_a_recipe_cannot_mean_is_refused_with_its_field(folder, layers, mes
 def test_one_mapping_stands_for_a_list_of_it(folder):
     found = load_recipe(folder / "recipe.yaml", out="run", overrides=["data=d", "layers={layer: a, layout: nhwc}"])
     assert [one.choice.layout.kind for one in found.layers] == ["nhwc"]
+
+
+SPECIAL = f"""
+{NETWORK.replace("class Patches(nn.Module)", "class Before(nn.Module)")}
+
+class Patches(Before):
+    def __init__(self):
+        super().__init__()
+        self.twice, self.out = nn.ReLU(), Pair()
+
+    def forward(self, x):
+        rows = self.block(self.embed(x).flatten(2).transpose(1, 2))
+        return self.out(self.twice(self.twice(rows)))[0][:, 0]
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, {{"more": x}}
+"""
+
+
+def test_names_of_taps_are_paths_on_disks_and_object_stores(folder, s3, tmp_path):
+    (tmp_path / "patches.py").write_text(SPECIAL)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    names = ["twice#1 <", "twice#2", "out[0]", "out[1][more]"]
+    layers, data = f"layers=[{', '.join(map(repr, names))}]", f"data={folder / 'digits'}"
+    options = (str(tmp_path / "recipe.yaml"), "--set", data, "--set", layers, "--quiet", "--out")
+    out = f"{s3.bucket()}/run"
+    for where in (str(tmp_path / "run"), out):
+        assert runs.call("run", *options, where) == 0
+        assert list(open_activations(f"{where}/activations.zarr")["only"].children) == names
+        assert runs.call("verify", where, "--quiet") == 0
+    assert runs.contents(out) == runs.contents(str(tmp_path / "run"))
