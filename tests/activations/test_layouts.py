@@ -305,6 +305,52 @@ def test_what_selects_nothing_says_why(layer: str, message: str):
         found(Patches(), layer)
 
 
+def test_a_pattern_with_a_layout_takes_the_tensors_that_fit():
+    _, layers = found(Patches(), {"layer": "*", "layout": {"kind": "tokens", "prefix": 2, "grid": [4, 6]}})
+    assert list(layers) == ["first", "mixed"]
+    with pytest.raises(DissectError, match="layer embed: is a 1x8x4x6 float32 tensor, expected the axes window"):
+        found(Patches(), {"layer": "*", "layout": {"kind": "windows", "window": 7}})
+
+
+def test_what_is_said_of_one_layer_stands_beside_patterns():
+    given = {"layer": "first", "layout": {"kind": "token", "index": 1}}
+    for choices in ((given, "*"), ("*", given)):
+        _, layers = found(Patches(), *choices)
+        assert layers["first"].layout == Layout("token", index=1)
+    with pytest.raises(DissectError, match="layer first: is named with two layouts"):
+        found(Patches(), given, {"layer": "first", "layout": {"kind": "token", "index": 0}})
+
+
+class Failing(Patches):
+    """Fails on bright images, or runs out of memory with more than `most` of them."""
+
+    def __init__(self, most: int = 9) -> None:
+        super().__init__()
+        self.most, self.passes = most, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.append(len(x))
+        if self.most == 0 and x.max() > 1:
+            raise KeyError("bright")
+        found = super().forward(x)
+        if len(x) > self.most > 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+@pytest.mark.parametrize("most", [3, 2, 1])
+def test_a_test_that_does_not_fit_into_memory_is_done_in_smaller_batches(most: int):
+    model = Failing(most)
+    _, layers = found(model, "first")
+    assert layers["first"].tested == found(Patches(), "first")[1]["first"].tested
+    assert model.passes[-1] <= most
+
+
+def test_a_model_that_fails_on_noise_is_an_error_that_says_so():
+    with pytest.raises(DissectError, match=r"fails on an input of 1x3x32x48, though not on a blank image: KeyError"):
+        found(Failing(0), "first")
+
+
 def test_patterns_select_taps_too():
     _, layers = found(Patches(), "*i*s* <")
     assert list(layers) == ["first <"]

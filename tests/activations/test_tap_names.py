@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.tapping.name import Tap, parse_tap
+from dissect_xr.activations.tapping.silent import why_silent
 from dissect_xr.activations.taps import Tapped, forward, map_layers
 from dissect_xr.errors import DissectError
 
@@ -116,6 +117,25 @@ def test_calls_are_counted_anew_in_every_pass():
 def test_a_tap_that_gives_nothing_says_what_there_is(name: str, message: str):
     with pytest.raises(DissectError, match=message):
         taken(Outer(), name)
+
+
+def test_submodules_of_an_encoder_layer_run_where_hooks_listen_or_say_why_not():
+    """In eval mode nn.TransformerEncoderLayer may take a path that calls none of its modules."""
+    layer = nn.TransformerEncoderLayer(3, 1, 4, batch_first=True).eval()
+    rows = torch.rand(2, 5, 3)
+    tokens = [Tapped(name, Layout("tokens", grid=(1, 5))) for name in ("linear1", "norm1", "self_attn.out_proj")]
+    for tapped in tokens[:2]:
+        heard: list[Tensor] = []
+        said = ""
+        try:
+            forward(layer, rows, [tapped], lambda name, maps, heard=heard: heard.append(maps))
+        except DissectError as error:
+            said = str(error)
+        assert heard or "did not run in the forward pass" in said
+    with pytest.raises(DissectError, match=r"self_attn.out_proj did not run.*Name what it returns instead: 'self_attn"):
+        forward(layer, rows, tokens[2:], lambda name, maps: None)
+    outer = nn.Sequential(layer)
+    assert "set_fastpath_enabled(False)" in why_silent(outer, "0.linear1")
 
 
 class Attending(nn.Module):

@@ -65,12 +65,11 @@ def choose(
     for choice in choices:
         text, layout = (choice, None) if isinstance(choice, str) else (choice.layer, choice.layout)
         for one in _selected(available, plain, guesses, text, layout, recogniser):
-            if layout is None and one.name in found:
-                continue
-            if found.get(one.name, one).layouts != one.layouts and not isinstance(choice, str):
-                known = found[one.name]
-                if not known.is_sure and len(known.layouts) == 1 and known.taken_for == AS_GIVEN:
-                    raise DissectError(f"layer {one.name}: is named with two layouts. Name it once.")
+            given = one.name in found and found[one.name].taken_for == AS_GIVEN
+            if given and layout is None:
+                continue  # what is said of one layer stands, whatever patterns match it
+            if given and found[one.name].layouts != one.layouts:
+                raise DissectError(f"layer {one.name}: is named with two layouts. Name it once.")
             found[one.name] = one
     if not found:
         select_layers(plain, [])  # raises with the layers there are
@@ -131,9 +130,25 @@ def _selected(
         chosen = {str(tap): tap for tap in taps}
     else:
         chosen = {name: parse_or(name, names) for name in shortcuts(guesses, names).get(text.removeprefix(":"), ())}
+    if layout is not None and pattern not in chosen:
+        chosen = _that_fit(available, chosen, layout, recogniser)
     if not chosen:
         raise DissectError(_why_none(available, plain, pattern))
     return [_wanted(available, guesses, name, tap, layout, recogniser) for name, tap in chosen.items()]
+
+
+def _that_fit(available: Layers, chosen: Mapping[str, Tap], layout: Layout, recogniser: Recogniser) -> dict[str, Tap]:
+    """Those that a pattern selects whose tensors can have the layout; raises where there are none."""
+    found, refused = {}, []
+    for name, tap in chosen.items():
+        try:
+            recogniser.filled(name, layout, available.taps[_without_token(tap)])
+            found[name] = tap
+        except DissectError as error:
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
 def parse_or(name: str, modules: Sequence[str]) -> Tap:

@@ -231,7 +231,7 @@ def grid_geometry(known: Known, found: Found, size: tuple[int, int]) -> Any:
     name, layout = found.wanted.name, found.layout
     if layout.is_plain:
         return known.geometry[name]
-    if layout.kind not in (*GRIDDED, "nhwc"):
+    if layout.kind in ("token", "cell"):
         return "its one cell is of the whole image"
     guess, taps = known.guesses, known.available.taps
     grid = found.shape[1:]

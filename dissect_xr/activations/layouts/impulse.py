@@ -207,8 +207,20 @@ def _answers(
         change = (maps - kept[layer, layout]).square().mean(1).sqrt()
         answers.setdefault((layer, layout), []).append(change.cpu())
 
-    for first in range(0, len(changed), max(1, batch)):
-        _pass(model, inputs(changed[first : first + max(1, batch)]), asked, take)
+    done = 0
+    while done < len(changed):
+        try:
+            _pass(model, inputs(changed[done : done + batch]), asked, take)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch = (batch + 1) // 2
+            for key, parts in answers.items():  # what was taken of the pass that failed is taken again
+                answers[key] = [torch.cat(parts)[: max(0, done - 1)]]
+            if done == 0:
+                kept.clear()
+            continue
+        done += batch
     return {key: torch.cat(parts).numpy() for key, parts in answers.items()}
 
 
@@ -219,7 +231,15 @@ def _pass(model: nn.Module, batch: Tensor, asked: Asked, take: Callable[[str, La
                 take(layer, layout, value)
 
     with listening(model, {layer: tap for layer, (tap, _) in asked.items()}, heard), torch.inference_mode():
-        model(batch)
+        try:
+            model(batch)
+        except (DissectError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            shape = "x".join(map(str, batch.shape))
+            raise DissectError(
+                f"the model fails on an input of {shape}, though not on a blank image: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _noise(size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -85,17 +85,22 @@ class Recogniser:
             raise DissectError(
                 f"layer {name}: is {seen.what}, expected the axes {', '.join(layout.axes)} of layout {layout.kind!r}."
             )
-        if layout.kind not in GRIDDED or layout.grid is not None:
+        if layout.kind not in GRIDDED:
             return layout
         sizes = dict(zip(layout.axes, seen.shape, strict=True))
         tokens = sizes["token"] * sizes.get("window", 1)
-        for grid in reversed(self._known()):
+        for grid in reversed(self._known()) if layout.grid is None else [layout.grid]:
             try:
                 one = replace(layout, grid=grid)
             except DissectError:
                 continue
             if one.tokens == tokens:
                 return one
+        if layout.grid is not None:
+            raise DissectError(
+                f"layer {name}: has {tokens} tokens; a grid of {layout.grid[0]}x{layout.grid[1]} with {layout.prefix} "
+                f"before and {layout.suffix} after it has {layout.tokens}. Correct its layout."
+            )
         raise DissectError(
             f"layer {name}: its {tokens} tokens, less {layout.prefix} before and {layout.suffix} after them, fit no "
             f"grid of the model. Give it: layout: {{kind: {layout.kind}, grid: [ROWS, COLUMNS]}}."
@@ -154,7 +159,7 @@ class Recogniser:
         if not found:
             grids = ", ".join(f"{h}x{w}" for h, w in dict.fromkeys(self._grids[-3:])) or "none"
             return _none(
-                f"is {seen.what}, in which no axes fit a grid of the model ({grids}): say what they are with layout: "
+                f"is {seen.what}, in which no axes fit a grid of the model ({grids}); a `layout` says what they are"
             )
         first = found[0]
         return Guess(tuple(found), said(first), grid=first.grid or _map_of(seen, first))
