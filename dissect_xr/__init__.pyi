@@ -1,5 +1,7 @@
 from .activations.extract import extract as extract
 from .activations.extract import prepare_extraction as prepare_extraction
+from .activations.layouts.layout import Layout as Layout
+from .activations.request import LayerChoice as LayerChoice
 from .activations.request import ModelSpec as ModelSpec
 from .activations.request import Preprocess as Preprocess
 from .activations.request import Recording as Recording
@@ -33,6 +35,7 @@ from .experiments.ablation import Ablation as Ablation
 from .experiments.ablation import ablation as ablation
 from .experiments.ablation import important_classes as important_classes
 from .experiments.ablation import open_ablation as open_ablation
+from .experiments.artefacts import artefact_share as artefact_share
 from .experiments.class_labels import category_classes as category_classes
 from .experiments.class_labels import class_table as class_table
 from .experiments.classes import Head as Head

@@ -12,6 +12,8 @@ pytest.importorskip("torch")
 import runs
 from checkout import PIPELINES
 
+from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
 from dissect_xr.activations.write import write_activations
 from dissect_xr.bases.basis import PcaBasis
 from dissect_xr.bases.derive import derive
@@ -24,7 +26,7 @@ from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, Group
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and beside it activations that were written from arrays and a layer derived from one."""
+    """A finished run; beside it activations written from arrays, a layer derived from one, and one that is no maps."""
     folder = tmp_path_factory.mktemp("format")
     write_digits(folder / "digits", images=20, size=64)
     recipe = str(runs.write_recipe(folder / "recipe"))
@@ -33,6 +35,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     maps = np.ones((20, 2, 3, 3), np.float16)
     stores = [str(folder / f"run/{name}.zarr") for name in ("activations", "probe", "dissection")]
     write_activations(stores[0], {"alone": maps}, images=names, snapshot="written")
+    spec, cell = ModelSpec.of(f"{folder / 'recipe'}/network.py:Small"), {"layer": "head", "layout": "cell"}
+    recording = Recording(Preprocess(24), (cell,))
+    extract(prepare_extraction(stores[0], stores[1], SnapshotInfo("cells"), spec, recording), show=False)
     derive(stores[0], "first", PcaBasis(rank=2), snapshots=["first"], show=False)
     dissect(*stores, method=Method((0.01, 0.1)), only=[("first", "first@pca-2")], show=False)
     return folder / "run"

@@ -5,21 +5,21 @@ Does not know: how the activations of a block are computed (`record`).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.receptive_field.tracing import trace_geometry
+from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import Loaded, cached, seeded
 from dissect_xr.activations.store import (
     LayerShape,
     check_layer_names,
@@ -30,7 +30,6 @@ from dissect_xr.activations.store import (
     snapshot_attrs,
     summary_specs,
 )
-from dissect_xr.activations.taps import map_layers, select_layers
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
@@ -57,6 +56,10 @@ class Described:
     """sha256"""
     said: tuple[str, ...] = ()
     """how the weights were found in their file, where that is to be said"""
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    """of the layers that do not give maps"""
+    impulse: dict[str, str] = field(default_factory=dict)
+    """of the layers whose layout was tested, what the test said"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
@@ -71,26 +74,25 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = cached(spec, device)
     with seeded(0, device):
-        maps, geometry = _described(loaded.model, recording, device)
-    return Described(maps, geometry, loaded.sha256, loaded.said)
+        return _described(loaded, recording, device)
 
 
-def _described(
-    model: torch.nn.Module, recording: Recording, device: str
-) -> tuple[dict[str, tuple[int, int, int]], dict[str, Any]]:
-    """The maps of the layers, and the attributes of their geometry."""
-    size = recording.preprocess.size
-    inputs = partial(to_input, recording.preprocess, device=device)
-    example = inputs(np.zeros((1, *size, 3), np.uint8))
-    available = map_layers(model, example)
-    names = select_layers(available, "all" if recording.layers == ("all",) else list(recording.layers))
-    check_layer_names(names)
-    maps = {name: available.maps[name] for name in names}
+def _described(loaded: Loaded, recording: Recording, device: str) -> Described:
+    """The layers, their maps, and the attributes of their geometry."""
+    size, model = recording.preprocess.size, loaded.model
+    finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch)
+    known = finder.known()
+    found = finder.find(known, recording.layers)
+    check_layer_names(found)
+    maps = {name: one.shape for name, one in found.items()}
+    layouts = {name: one.layout for name, one in found.items() if one.layout != PLAIN}
     if not recording.allow_nondeterministic:
         with autocast(device, recording.autocast):
-            check_repeats(model, inputs, size, maps, batch=recording.batch)
-    traced = trace_geometry(model, names, size, channels=example.shape[1])
-    return maps, {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
+            check_repeats(model, finder.inputs, size, maps, batch=recording.batch, layouts=layouts)
+    traced = {name: grid_geometry(known, one, size) for name, one in found.items()}
+    geometry = {name: place if isinstance(place, str) else place.to_attrs() for name, place in traced.items()}
+    tested = {name: one.tested for name, one in found.items() if one.tested is not None}
+    return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,11 @@ class Extraction:
         per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
         fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
         block = min(block_length(len(self.images)), fit)
-        shapes = (LayerShape(name, (len(self.images), *shape), dtype, block) for name, shape in maps.items())
-        return in_one_snapshot(shapes)
+        layouts = self.described.layouts
+        return in_one_snapshot(
+            LayerShape(name, (len(self.images), *shape), dtype, block, layout=layouts.get(name, PLAIN))
+            for name, shape in maps.items()
+        )
 
     @property
     def nbytes(self) -> int:
@@ -179,6 +184,8 @@ class Extraction:
             "geometry": self.described.geometry,
             "schema_version": SCHEMA_VERSION,
         }
+        if layouts := {name: layout.parameters for name, layout in self.described.layouts.items()}:
+            found["layouts"] = layouts
         return found | optional_inputs(self.spec, self.recording)
 
     @cached_property
@@ -312,5 +319,9 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
+        if layer.layout != PLAIN:
+            attrs["tensor_layout"] = layer.layout.parameters
+        if (tested := extraction.described.impulse.get(layer.name)) is not None:
+            attrs["impulse_test"] = tested
         written |= create_layer(extraction.url, layer, extraction.snapshot, attrs, keep=keep)
     return written

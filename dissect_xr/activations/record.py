@@ -23,7 +23,7 @@ from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.request import ModelSpec, Preprocess
 from dissect_xr.activations.sources import cached, seeded
 from dissect_xr.activations.store import LayerShape, check_finite, smallest_normal
-from dissect_xr.activations.taps import forward
+from dissect_xr.activations.taps import as_tapped, forward
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.probe.folder import Folder
@@ -219,7 +219,7 @@ def _run_in_parts(
     model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
 ) -> Iterator[tuple[int, int]]:
     """Run a batch in parts that fit the device; yields (index of the first image, number of images) of each part."""
-    done, names = 0, [layer.name for layer in task.layers]
+    done, names = 0, [as_tapped(layer.name, layer.layout) for layer in task.layers]
     while done < len(pixels):
         part = pixels[done : done + host.batch]
         try:

@@ -19,6 +19,7 @@ much. On a GPU, where float32 may be computed as TF32, and in half precision, ``
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dissect_xr.activations.taps import buffers_kept, forward
+from dissect_xr.activations.layouts.layout import PLAIN, Layout
+from dissect_xr.activations.tapping.hooks import buffers_kept
+from dissect_xr.activations.taps import Tapped, as_tapped, forward
 from dissect_xr.errors import DissectError
 
 FINE, COARSE = 1 / 4096, 1 / 64
@@ -46,7 +49,15 @@ _MEND = (
 )
 
 
-def check_repeats(model: nn.Module, inputs: Inputs, size: tuple[int, int], maps: _Maps, *, batch: int) -> None:
+def check_repeats(
+    model: nn.Module,
+    inputs: Inputs,
+    size: tuple[int, int],
+    maps: _Maps,
+    *,
+    batch: int,
+    layouts: Mapping[str, Layout] | None = None,
+) -> None:
     """Raise unless layers repeat; the random generators of the process go on from where the passes leave them.
 
     Parameters
@@ -59,23 +70,35 @@ def check_repeats(model: nn.Module, inputs: Inputs, size: tuple[int, int], maps:
         Layer -> (units, height, width), as found with another image.
     batch
         Images of a forward pass; with 1, no image is ever beside another.
+    layouts
+        Layer -> its layout, of those that do not give maps.
 
     Raises
     ------
     DissectError
         Naming the first layer whose maps differ, or have another size.
     """
-    pixels = _noise(size)[: min(batch, 2)]
+    pixels, tapped = _noise(size)[: min(batch, 2)], _Layers(maps, layouts or {})
     with buffers_kept(model):
         try:
-            _check(model, inputs, pixels, maps)
+            _check(model, inputs, pixels, tapped)
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
-            _check(model, inputs, pixels[:1], maps)  # where two images do not fit, every batch is one image
+            _check(model, inputs, pixels[:1], tapped)  # where two images do not fit, every batch is one image
 
 
-def _check(model: nn.Module, inputs: Inputs, pixels: NDArray[np.uint8], maps: _Maps) -> None:
+@dataclass(frozen=True)
+class _Layers:
+    maps: _Maps
+    layouts: Mapping[str, Layout]
+
+    @property
+    def tapped(self) -> list[str | Tapped]:
+        return [as_tapped(layer, self.layouts.get(layer, PLAIN)) for layer in self.maps]
+
+
+def _check(model: nn.Module, inputs: Inputs, pixels: NDArray[np.uint8], maps: _Layers) -> None:
     given = inputs(pixels)
     _check_again("the preprocessing", given, inputs(pixels))
     before = _generators(given.device)
@@ -90,15 +113,15 @@ def _check(model: nn.Module, inputs: Inputs, pixels: NDArray[np.uint8], maps: _M
         _pass(model, alone, maps, lambda la, output: _check_alone(f"layer {la}", kept[la][mine], output))  # noqa: B023
 
 
-def _pass(model: nn.Module, batch: Tensor, maps: _Maps, take: Callable[[str, Tensor], None]) -> None:
+def _pass(model: nn.Module, batch: Tensor, maps: _Layers, take: Callable[[str, Tensor], None]) -> None:
     """One forward pass; every layer's output is passed to `take` before the next is computed."""
 
     def measured(layer: str, output: Tensor) -> None:
-        check_size(layer, output, len(batch), maps[layer], "for a blank image")
+        check_size(layer, output, len(batch), maps.maps[layer], "for a blank image")
         take(layer, output)
 
     try:
-        forward(model, batch, list(maps), measured)
+        forward(model, batch, maps.tapped, measured)
     except (DissectError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from dissect_xr import store
 from dissect_xr.activations.checkpoints.files import weights_sha256
+from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.references import reference_to, source_sha256
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
@@ -155,12 +156,26 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class LayerChoice:
+    """Layers that are named with their layout, because it cannot be found out or is wanted otherwise."""
+
+    layer: str
+    """a name, a pattern, or a tap (`tapping.name`)"""
+    layout: Layout
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"layer": self.layer, "layout": self.layout.parameters}
+
+
+@dataclass(frozen=True)
 class Recording:
     """How activations are recorded, the same for every snapshot."""
 
     preprocess: Preprocess
-    layers: tuple[str, ...] = ("*",)
-    """module names or globs; a single text is one"""
+    layers: tuple[str | LayerChoice, ...] = ("*",)
+    """module names, globs or taps; a single text is one, and so is a mapping of `layer` and `layout`"""
     dtype: str = "float16"
     batch: int = 32
     """images of one forward pass"""
@@ -180,13 +195,25 @@ class Recording:
 
     def __post_init__(self) -> None:
         given: Any = self.layers
-        object.__setattr__(self, "layers", (given,) if isinstance(given, str) else tuple(given))
+        listed = (given,) if isinstance(given, (str, Mapping, LayerChoice)) else tuple(given)
+        object.__setattr__(self, "layers", tuple(_choice(one) for one in listed))
         if self.autocast is not None and self.autocast not in AUTOCASTS:
             raise DissectError(f"autocast '{self.autocast}': expected one of {', '.join(AUTOCASTS)}, or nothing.")
         if self.dtype not in DTYPES:
             raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
         if self.batch < 1:
             raise DissectError(f"batch must be at least 1, got {self.batch}.")
+
+
+def _choice(given: Any) -> str | LayerChoice:
+    if isinstance(given, (str, LayerChoice)):
+        return given
+    if not isinstance(given, Mapping) or set(given) != {"layer", "layout"}:
+        raise DissectError(
+            f"layers: expected names, or mappings of `layer` and `layout`, got {given!r}. For example "
+            "{layer: blocks.*, layout: {kind: tokens, prefix: 1}}."
+        )
+    return LayerChoice(str(given["layer"]), Layout.of(given["layout"]))
 
 
 def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) -> str:
@@ -200,7 +227,7 @@ def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) ->
         "weights": spec.seed or 0 if spec.weights is None else weights_sha256(spec.weights),
         "code_sha256": [source_sha256(spec.factory), source_sha256(recording.preprocess.callable)],
         "preprocess": recording.preprocess.parameters,
-        "layers": list(recording.layers),
+        "layers": [one if isinstance(one, str) else one.parameters for one in recording.layers],
         "dtype": recording.dtype,
         "autocast": recording.autocast,
         "memory": recording.memory,

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path, to_json
@@ -49,6 +50,8 @@ class LayerShape:
     """images of one task"""
     columns: tuple[int, int] | None = None
     """its units among those of all layers of the snapshot; None where it stands alone"""
+    layout: Layout = PLAIN
+    """what the axes of the model's own tensor are; what is stored is (image, unit, y, x) in any case"""
 
     @property
     def image_bytes(self) -> int:

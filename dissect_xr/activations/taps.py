@@ -1,14 +1,14 @@
 """The layers of a model, and hooks that pass on their activations while a forward pass computes them.
 
-Knows: what each module returns in a forward pass. A module is a layer if it returns one (batch, unit, y, x) tensor.
+Knows: what each module returns in a forward pass. A module is a layer if it returns one (batch, unit, y, x) tensor;
+other taps (`tapping`) are layers once their layout is known (`layouts`).
 Does not know: where activations are stored, or which pixels of the image a cell sees (`tracing`).
 """
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dissect_xr.activations.closed import INSIDE, closed_modules
+from dissect_xr.activations.layouts.layout import PLAIN, Layout
+from dissect_xr.activations.layouts.maps import to_maps
 from dissect_xr.activations.references import shortlist
+from dissect_xr.activations.tapping.calls import Call, Seen, taps_of, watch
+from dissect_xr.activations.tapping.hooks import listening
+from dissect_xr.activations.tapping.name import Tap, parse_tap
+from dissect_xr.activations.tapping.silent import SILENT, why_silent
+from dissect_xr.activations.tapping.values import description
 from dissect_xr.errors import DissectError
 
 Sink = Callable[[str, Tensor], None]
@@ -34,14 +41,29 @@ class Layers:
     """Name of a layer -> (units, height, width), in order of execution."""
     others: Mapping[str, str]
     """Name of another module -> the reason why it is not a layer."""
+    taps: Mapping[str, Seen] = field(default_factory=dict)
+    """Name -> tensor of every tap of the pass, layers among them, in order of execution."""
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """A layer whose tensors are no maps yet."""
+
+    layer: str
+    layout: Layout
+
+
+def as_tapped(layer: str, layout: Layout) -> str | Tapped:
+    """A layer as `forward` takes it: its name alone where it gives maps."""
+    return layer if layout.is_plain and len(layout.axes) == 4 else Tapped(layer, layout)
 
 
 def map_layers(model: nn.Module, example: Tensor) -> Layers:
     """The layers of a model, found by one forward pass in eval mode. The model itself is not changed.
 
     A layer is a module that returns one floating-point tensor (batch, unit, y, x); axis 1 is taken for the units. A
-    module that runs more than once in a pass is not a layer, since its outputs could not be distinguished. A module
-    with several names is listed under its first name.
+    module that runs more than once in a pass is not a layer, but each of its calls is a tap. A module with several
+    names is listed under its first name.
 
     Parameters
     ----------
@@ -56,22 +78,11 @@ def map_layers(model: nn.Module, example: Tensor) -> Layers:
     DissectError
         If the model fails on this input.
     """
-    closed = closed_modules(model)
+    calls, closed = watch(model, example), closed_modules(model)
     names = [name for name in _names(model) if name not in closed]
-    outputs: list[tuple[str, object]] = []
-
-    def collect(layer: str, output: object) -> None:
-        outputs.append((layer, _map_shape(output, len(example)) or _description(output)))
-
-    with _evaluating(model), buffers_kept(model), _hooks(model, names, collect):
-        try:
-            with torch.inference_mode():
-                model(example)
-        except (Exception, SystemExit) as error:
-            shape = "x".join(map(str, example.shape))
-            raise DissectError(f"the model fails on an input of {shape}: {type(error).__name__}: {error}") from error
-    found = _classified(names, outputs)
-    return Layers(found.maps, {**found.others, **{name: INSIDE for name in _names(model) if name in closed}})
+    maps, others = _classified(names, calls, len(example))
+    others = {name: why_silent(model, name) if why == SILENT else why for name, why in others.items()}
+    return Layers(maps, {**others, **{name: INSIDE for name in _names(model) if name in closed}}, taps_of(calls))
 
 
 def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]:
@@ -102,7 +113,7 @@ def select_layers(available: Layers, patterns: Sequence[str] | str) -> list[str]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matched = [name for name in available.maps if name == pattern or fnmatchcase(name, pattern)]
         if not matched or pattern in available.others:
-            raise DissectError(_nothing_selected(available, pattern))
+            raise DissectError(nothing_selected(available, pattern))
         selected.update(matched)
     if not selected:
         raise DissectError(f"no layer is named; the model has {_shapes(available.maps)}")
@@ -118,7 +129,7 @@ def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 @contextmanager
-def taps(model: nn.Module, layers: Sequence[str], sink: Sink) -> Iterator[None]:
+def taps(model: nn.Module, layers: Sequence[str | Tapped], sink: Sink) -> Iterator[None]:
     """Pass every output of the layers to `sink` inside the `with` block, where the model is in eval mode.
 
     An output is passed on as soon as its layer returns and is not kept, so memory does not grow with the number of
@@ -128,23 +139,29 @@ def taps(model: nn.Module, layers: Sequence[str], sink: Sink) -> Iterator[None]:
     Raises
     ------
     DissectError
-        If the model has no such layer, or the layer does not return one (batch, unit, y, x) tensor.
+        If the model has no such layer, or the layer does not give one tensor of its layout.
     """
-    check_layers(model, layers)
-    thread = threading.get_ident()
+    layouts = dict(map(_tapped, layers))
+    where = taps_at(model, layouts)
+    check_layers(model, [tap.module for tap in where.values()])
 
     def pass_on(layer: str, output: object) -> None:
-        if threading.get_ident() != thread:
-            return
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            raise DissectError(f"layer {layer} returns {_description(output)}, expected one tensor (batch, unit, y, x)")
-        sink(layer, output)
+        layout = layouts[layer]
+        if not isinstance(output, Tensor) or (layout.is_plain and output.ndim != 4):
+            raise DissectError(f"layer {layer} returns {description(output)}, expected one tensor (batch, unit, y, x)")
+        sink(layer, to_maps(layer, output, layout))
 
-    with _evaluating(model), _hooks(model, layers, pass_on):
+    with listening(model, where, pass_on):
         yield
 
 
-def forward(model: nn.Module, batch: Tensor, layers: Sequence[str], sink: Sink) -> Any:
+def taps_at(model: nn.Module, layers: Sequence[str] | Mapping[str, object]) -> dict[str, Tap]:
+    """The tap of each layer; a module's own name is taken as it is, whatever characters it has."""
+    names = set(_names(model))
+    return {layer: Tap(layer) if layer in names or not layer else parse_tap(layer) for layer in layers}
+
+
+def forward(model: nn.Module, batch: Tensor, layers: Sequence[str | Tapped], sink: Sink) -> Any:
     """The model's output for one batch. The output of each layer is passed to `sink` exactly once.
 
     Runs in eval and inference mode.
@@ -159,102 +176,60 @@ def forward(model: nn.Module, batch: Tensor, layers: Sequence[str], sink: Sink) 
     def once(layer: str, output: Tensor) -> None:
         if layer in seen:
             raise DissectError(
-                f"layer {layer} runs more than once in a forward pass: name the modules that call it instead"
+                f"layer {layer} runs more than once in a forward pass: name the modules that call it instead, or one "
+                f"of its calls, such as '{layer}#1'"
             )
         seen.add(layer)
         sink(layer, output)
 
     with taps(model, layers, once), torch.inference_mode():
         result = model(batch)
-    missing = [layer for layer in layers if layer not in seen]
+    missing = [layer for layer, _ in map(_tapped, layers) if layer not in seen]
     if missing:
-        raise DissectError(f"layer {shortlist(missing)} did not run in the forward pass")
+        module = taps_at(model, missing[:1])[missing[0]].module
+        why = why_silent(model, module)
+        more = "" if why == SILENT else f": module {module} {why}"
+        raise DissectError(f"layer {shortlist(missing)} did not run in the forward pass{more}")
     return result
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Sets each flag rather than calling model.eval(): models override train(), and modules may have different flags.
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in flags:
-            module.training = False
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Give the model its buffers back after the `with` block, with the values that they had before."""
-    kept = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        with torch.inference_mode():
-            for module, name, buffer, value in kept:
-                setattr(module, name, buffer)
-                buffer.copy_(value)
-
-
-@contextmanager
-def _hooks(model: nn.Module, layers: Sequence[str], on_output: Callable[[str, object], None]) -> Iterator[None]:
-    modules = dict(model.named_modules())
-
-    def hook(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: on_output(layer, output)
-
-    with ExitStack() as stack:
-        for layer in dict.fromkeys(layers):
-            stack.callback(modules[layer].register_forward_hook(hook(layer)).remove)
-        yield
+def _tapped(layer: str | Tapped) -> tuple[str, Layout]:
+    return (layer, PLAIN) if isinstance(layer, str) else (layer.layer, layer.layout)
 
 
 def _names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules() if name]
 
 
-def _classified(names: Sequence[str], outputs: Sequence[tuple[str, object]]) -> Layers:
-    """Layers and other modules, from the name of each module called and the shape or description of its output."""
+def _classified(
+    names: Sequence[str], calls: Sequence[Call], batch: int
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]:
+    """Layers and other modules, from what each module called returned."""
     maps: dict[str, tuple[int, int, int]] = {}
-    others = dict.fromkeys(names, "is not called in a forward pass")
-    calls = Counter(layer for layer, _ in outputs)
-    for layer, output in outputs:
-        if calls[layer] > 1:
-            others[layer] = f"is called {calls[layer]} times in one forward pass"
-        elif isinstance(output, tuple):
-            maps[layer] = output
-            del others[layer]
+    others = dict.fromkeys(names, SILENT)
+    counts = Counter(call.module for call in calls)
+    for call in calls:
+        shape = _map_shape(call.outputs[0][1], batch) if call.is_tensor else None
+        if counts[call.module] > 1:
+            others[call.module] = f"is called {counts[call.module]} times in one forward pass"
+        elif shape is not None:
+            maps[call.module] = shape
+            del others[call.module]
         else:
-            others[layer] = f"returns {output}"
-    return Layers(maps, others)
+            others[call.module] = f"returns {call.returned}"
+    return maps, others
 
 
-def _map_shape(output: object, batch: int) -> tuple[int, int, int] | None:
-    """(units, height, width) if the output is a tensor of activation maps, else None."""
-    if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+def _map_shape(seen: Seen, batch: int) -> tuple[int, int, int] | None:
+    """(units, height, width) if a tensor may be activation maps, else None."""
+    if len(seen.shape) != 4 or not seen.is_floating or seen.shape[0] != batch or 0 in seen.shape:
         return None
-    if len(output) != batch or output.numel() == 0:
-        return None
-    units, height, width = output.shape[1:]
+    units, height, width = seen.shape[1:]
     return units, height, width
 
 
-def _description(output: object) -> str:
-    if isinstance(output, Tensor):
-        kind = str(output.dtype).removeprefix("torch.")
-        return f"a {'x'.join(map(str, output.shape)) or 'scalar'} {kind} tensor"
-    if isinstance(output, (tuple, list, dict)):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"
-
-
-def _nothing_selected(available: Layers, pattern: str) -> str:
+def nothing_selected(available: Layers, pattern: str) -> str:
+    """Why a pattern selects no layer, with those that there are."""
     reason = available.others.get(pattern)
     layers = f"The layers are {_shapes(available.maps)}"
     if reason is not None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from dissect_xr.cli.commands import stages, stores
 from dissect_xr.cli.commands.check import check
+from dissect_xr.cli.commands.layers import layers
 from dissect_xr.cli.commands.survey import survey
 from dissect_xr.cli.console import errors
 from dissect_xr.errors import BlocksFailed, DissectError
@@ -36,6 +37,7 @@ for command in (
     stores.report,
     survey,
     check,
+    layers,
 ):
     app.command()(command)
 

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from dissect_xr.cli.fields.coco import CocoFamily
 from dissect_xr.cli.fields.derived import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
+from dissect_xr.cli.fields.layers import LayerPart
 from dissect_xr.cli.fields.preprocess import PreprocessPart
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
 from dissect_xr.cli.fields.probe import Part as _Part
@@ -42,7 +43,7 @@ def _listed(value: Any) -> Any:
 
 
 def _layers(value: Any) -> Any:
-    return value if value == "all" else _listed(value)
+    return value if value == "all" else [value] if isinstance(value, dict) else _listed(value)
 
 
 class BrodenProbe(_FolderProbe):
@@ -192,7 +193,7 @@ class Recipe(_Part):
     """a folder that other texts may name as ${data}"""
     probe: Probe
     model: ModelPart
-    layers: Annotated[Literal["all"] | list[str], BeforeValidator(_layers)] = "all"
+    layers: Annotated[Literal["all"] | list[str | LayerPart], BeforeValidator(_layers)] = "all"
     activations: ActivationsPart = ActivationsPart()
     skip_bad_images: bool = False
     """whether images that cannot be read are removed and recorded, rather than ending the run"""

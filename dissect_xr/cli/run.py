@@ -14,6 +14,7 @@ from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
+from dissect_xr.cli.fields.layers import choices
 from dissect_xr.cli.label_sets import Stage, label_set
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import MergedProbe, Recipe
@@ -68,10 +69,10 @@ class Run:
     @cached_property
     def recording(self) -> Recording:
         """How activations are recorded."""
-        part, model, layers = self.recipe.activations, self.recipe.model, self.recipe.layers
+        part, model = self.recipe.activations, self.recipe.model
         return Recording(
             Preprocess(size=model.input_size, **model.preprocess.model_dump()),
-            ("all",) if layers == "all" else tuple(layers),
+            choices(self.recipe.layers),
             **part.model_dump(),
         )
 

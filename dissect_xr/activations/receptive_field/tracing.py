@@ -6,8 +6,9 @@ Does not know: how a function changes positions (`rules`), or what a caller does
 """
 
 import copy
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from dissect_xr.activations.receptive_field.geometry import PIXELS, Geometry, NoGeometryError
 from dissect_xr.activations.receptive_field.rules import RULES, Call, Position, tensors
-from dissect_xr.activations.taps import check_layers
+from dissect_xr.activations.tapping.name import Tap
+from dissect_xr.activations.tapping.values import arguments, tensors_in
+from dissect_xr.activations.taps import check_layers, taps_at
 
 
 def trace_geometry(
@@ -34,7 +37,7 @@ def trace_geometry(
     model
         On any device.
     layers
-        Module names.
+        Module names, or names of taps (`tapping.name`).
     input_size
         (H, W) of the input.
     channels
@@ -54,7 +57,8 @@ def trace_geometry(
     ----------
     Bau et al. 2017, "Network Dissection", section 2.2: activation maps are anchored at receptive-field centres.
     """
-    check_layers(model, layers)
+    where = taps_at(model, layers)
+    check_layers(model, [tap.module for tap in where.values()])
     reached: dict[str, Position] = {}
     reason = "it is not called in a forward pass"
     try:
@@ -63,7 +67,7 @@ def trace_geometry(
         # A model's forward() may raise any error: it becomes the reason. Its first line names the operation.
         first_line = (str(error).splitlines() or [""])[0]
         reason = f"the forward pass cannot be followed without data: {type(error).__name__}: {first_line}"
-    found = {layer: reached.get(layer, reason) for layer in layers}
+    found = {layer: reached.get(str(tap), reason) for layer, tap in where.items()}
     return {layer: _NO_POSITION if position is None else position for layer, position in found.items()}
 
 
@@ -79,30 +83,53 @@ def _follow(model: nn.Module, shape: tuple[int, ...], reached: dict[str, Positio
     image = torch.empty(shape, dtype=_input_dtype(parameters), device="meta")
     calls.put(image, Geometry(PIXELS, PIXELS))
 
-    def leave(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: object, output: object) -> None:
-            calls.inside.pop()
-            reached[layer] = _CALLED_TWICE if layer in reached else _layer_position(calls, output)
+    reach = _Reach(calls, reached)
+    for name, module in twin.named_modules():
+        module.register_forward_pre_hook(reach.enter(name), with_kwargs=True)
+        module.register_forward_hook(reach.leave(name))
+    with torch.no_grad(), calls:
+        twin(image)
+
+
+class _Reach:
+    """Notes the position at every tap as it is reached."""
+
+    def __init__(self, calls: "_Calls", reached: dict[str, Position]) -> None:
+        self.calls, self.reached = calls, reached
+        self.numbers: Counter[str] = Counter()
+
+    def enter(self, layer: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            self.calls.inside.append(layer)
+            given = arguments(args, kwargs)
+            first = next(iter(given), None)
+            for path, tensor in tensors_in(given):
+                path = () if path == (first,) else path
+                self._note(Tap(layer, None, "input", path), self.numbers[layer] + 1, tensor)
 
         return hook
 
-    def enter(layer: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, args: calls.inside.append(layer)
+    def leave(self, layer: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            self.calls.inside.pop()
+            self.numbers[layer] += 1
+            for path, tensor in tensors_in(output):
+                self._note(Tap(layer, None, "output", path), self.numbers[layer], tensor)
+            if not isinstance(output, Tensor):
+                self.reached[layer] = _CALLED_TWICE if layer in self.reached else _NO_MAPS
 
-    for name, module in twin.named_modules():
-        module.register_forward_pre_hook(enter(name))
-        module.register_forward_hook(leave(name))
-    with torch.no_grad(), calls:
-        twin(image)
+        return hook
+
+    def _note(self, tap: Tap, number: int, tensor: Tensor) -> None:
+        position = self.calls.position(tensor) if tensor.ndim == 4 else _NO_MAPS
+        self.reached[str(replace(tap, call=number))] = position
+        self.reached[str(tap)] = position if number == 1 else _CALLED_TWICE
 
 
 _CALLED_TWICE = "it is called more than once in a forward pass"
 
 
-def _layer_position(calls: "_Calls", output: object) -> Position:
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        return "its output is not one (batch, unit, y, x) tensor"
-    return calls.position(output)
+_NO_MAPS = "its output is not one (batch, unit, y, x) tensor"
 
 
 class _Calls(TorchFunctionMode):

@@ -25,6 +25,7 @@ from dissect_xr.activations.request import Preprocess
 from dissect_xr.activations.sources import cached, cached_model
 from dissect_xr.activations.taps import taps
 from dissect_xr.errors import DissectError
+from dissect_xr.experiments.replay.maps import check_maps
 from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.replay.replays import Rest, Whole, tapped, why_whole
 from dissect_xr.probe.folder import Folder
@@ -108,6 +109,7 @@ def look(task: LookTask) -> Looked:
         batch = batch_of(task.network, task.root, task.images)
         found, units = tapped(model, task.layer, batch, lambda output: output.shape[1])
         check_scores(found, len(batch), task.classes)
+        check_maps(model, task.layer, task.network.recording.preprocess, batch)
         whole = why_whole(model, task.layer, batch)
     return Looked(units, cached(task.network.spec, device_of(task.network)).sha256, whole)
 
