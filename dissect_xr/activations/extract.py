@@ -19,7 +19,7 @@ from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import cached, check_pool, device_of, seeded
 from dissect_xr.activations.store import (
     LayerShape,
     check_layer_names,
@@ -68,7 +68,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
         If the model cannot be loaded, fails, has no such layer, or has one that does not repeat (`repeats`).
     """
     spec, recording = task
-    device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(spec, recording.device)
     loaded = cached(spec, device)
     with seeded(0, device):
         maps, geometry = _described(loaded.model, recording, device)
@@ -235,6 +235,7 @@ def prepare_extraction(
         )
     images = tuple(store.read(probe, "image")[:].tolist())
     if described is None:
+        check_pool(spec, pool or Threads())
         ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
     extraction = Extraction(url, probe, snapshot, spec, recording, described, images)
     extraction.check_budget()
@@ -251,6 +252,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         size, or all activations of a layer are too small for the dtype.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
+    check_pool(extraction.spec, pool)
     url, fingerprint = extraction.url, extraction.fingerprint
     check_same(extraction)
     create_root(url, extraction.images)

@@ -21,7 +21,7 @@ from dissect_xr import store
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.request import ModelSpec, Preprocess
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import cached, device_of, seeded
 from dissect_xr.activations.store import LayerShape, check_finite, smallest_normal
 from dissect_xr.activations.taps import forward
 from dissect_xr.errors import DissectError
@@ -90,7 +90,7 @@ def extract_block(task: ExtractTask) -> None:
     """
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
-    device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(task.spec, task.device)
     with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         loaded = cached(task.spec, device)
         if loaded.sha256 != task.weights:
@@ -205,7 +205,8 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
     def decode(name: str) -> NDArray[np.uint8]:
         path, orientation = task.folder.path(name), task.folder.orientation(name)
-        return read_image(path, task.preprocess.size, crop=task.preprocess.crop, orientation=orientation)
+        how = task.preprocess
+        return read_image(path, how.size, crop=how.crop, orientation=orientation, interpolation=how.interpolation)
 
     with ThreadPoolExecutor(DECODERS) as executor:
         waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]

@@ -1,7 +1,8 @@
-"""Builds a model from a small description: a factory, its arguments, and a weights file or a seed.
+"""Builds a model from a small description: a factory or a library's name, its arguments, and weights or a seed.
 
 Knows: how a model is built, and how the last two are cached in this process.
-Does not know: what a weights file holds (`weights`), which layers are recorded, where activations are stored.
+Does not know: what a weights file holds (`checkpoints`), how a library makes a model (`models`), where weights lie
+while a model runs (`placement`), which layers are recorded.
 """
 
 import functools
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +23,12 @@ from dissect_xr.activations.checkpoints import files
 from dissect_xr.activations.checkpoints.read import detail
 from dissect_xr.activations.checkpoints.weights import fit_weights, read_weights, tensors_sha256
 from dissect_xr.activations.closed import check_open
+from dissect_xr.activations.models.live import ONLY_HERE, check_device
+from dissect_xr.activations.models.names import LibraryModel
 from dissect_xr.activations.references import imports_of, resolve, source_sha256
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Pool, Threads
 
 # Code of users draws from the random generators of the process: two at once would disturb each other's numbers.
 _DRAWING = threading.RLock()
@@ -55,22 +61,31 @@ def load_model(spec: ModelSpec) -> nn.Module:
 
 
 def load(spec: ModelSpec) -> Loaded:
-    """The model of a spec, as `load_model` gives it, and what is known of its weights."""
-    model = _built(spec)
+    """The model of a spec, as `load_model` gives it, and what is known of its weights.
+
+    A live module is returned as it is, in whatever mode it is.
+    """
+    if spec.live is not None:
+        return Loaded(spec.live.module, spec.live.weights_sha256, ())
+    model = built(spec)
     said: tuple[str, ...] = ()
     if spec.weights is not None:
         said = fit_weights(model, read_weights(spec.weights, key=spec.key))
+    return Loaded(evaluating(spec, model), weights_sha256(spec, model), said)
+
+
+def evaluating(spec: ModelSpec, model: nn.Module) -> nn.Module:
+    """The model of a spec, put into eval mode."""
     try:
-        model = model.eval()
+        return model.eval()
     except Exception as error:
         raise DissectError(f"{spec.factory}: the model cannot be put into eval mode: {detail(error)}") from error
-    return Loaded(model, weights_sha256(spec, model), said)
 
 
-def _built(spec: ModelSpec) -> nn.Module:
-    """What the factory returns."""
-    factory, seed = resolve(spec.factory), spec.seed or 0
-    kwargs = json.loads(spec.kwargs)
+def built(spec: ModelSpec) -> nn.Module:
+    """What the factory or the library returns, with random weights or those that the library has."""
+    seed, kwargs = spec.seed or 0, json.loads(spec.kwargs)
+    factory = resolve(spec.factory) if spec.library is None else partial(_of_library, spec.library, spec.named)
     if not -(2**63) <= seed < 2**64:
         raise DissectError(f"seed {seed}: expected a whole number that fits 64 bits")
     with seeded(seed), imports_of(spec.factory):
@@ -84,6 +99,37 @@ def _built(spec: ModelSpec) -> nn.Module:
     return check_open(model, spec.factory)
 
 
+def _of_library(model: LibraryModel, named: str | None, **kwargs: Any) -> nn.Module:
+    from dissect_xr.activations.models.build import build
+
+    return build(model, kwargs, named)
+
+
+def device_of(spec: ModelSpec, device: str | None) -> str:
+    """The device that a model runs on; None takes a GPU if there is one, and the one that a live module lies on.
+
+    Raises
+    ------
+    DissectError
+        If a live module lies on another device.
+    """
+    if spec.live is not None:
+        return check_device(spec.live, device)
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_pool(spec: ModelSpec, pool: Pool) -> None:
+    """Raise if a model is a live module and the pool runs its tasks in other processes.
+
+    Raises
+    ------
+    DissectError
+        Saying what to do instead.
+    """
+    if spec.live is not None and not isinstance(pool, Threads):
+        raise DissectError(f"{spec.factory}: {ONLY_HERE}")
+
+
 def cached_model(spec: ModelSpec, device: str) -> nn.Module:
     """The model of a spec on a device, from a cache of this process that keeps the two models used last.
 
@@ -94,14 +140,22 @@ def cached_model(spec: ModelSpec, device: str) -> nn.Module:
 
 
 def cached(spec: ModelSpec, device: str) -> Loaded:
-    """The model that `cached_model` returns, and what was known of its weights when it was loaded."""
-    stamp = () if spec.weights is None else files.stamp(spec.weights)
+    """The model that `cached_model` returns, and what was known of its weights when it was loaded.
+
+    A live module is not kept, since its weights may change at any time.
+    """
+    if spec.live is not None:
+        check_device(spec.live, device)
+        return load(spec)
+    stamp: tuple[object, ...] = () if spec.weights is None else files.stamp(spec.weights)
+    if spec.library is not None:
+        stamp += tuple(spec.library.inputs(spec.named).values())
     with _DRAWING:
         return _model_on(spec, device, (source_sha256(spec.factory), *stamp))
 
 
 def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
-    """Hex sha256 of the weights file, or of all tensors of a randomly initialised model."""
+    """Hex sha256 of the weights file, or of all saved tensors of a model that has its weights from elsewhere."""
     return tensors_sha256(model.state_dict()) if spec.weights is None else files.weights_sha256(spec.weights)
 
 

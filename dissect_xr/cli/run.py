@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dissect_xr import store
-from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.derived.stage import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.label_sets import label_set
@@ -70,9 +70,9 @@ class Run:
         """How activations are recorded."""
         part, model, layers = self.recipe.activations, self.recipe.model, self.recipe.layers
         return Recording(
-            Preprocess(size=model.input_size, **model.preprocess.model_dump()),
+            model.preprocessing(),
             ("all",) if layers == "all" else tuple(layers),
-            **part.model_dump(),
+            **part.model_dump(exclude={"placement"}),
         )
 
     @cached_property
@@ -82,10 +82,11 @@ class Run:
         names = [part.name for part in model.snapshots]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise DissectError(f"model.snapshots: the names {repeated} occur more than once. Rename the snapshots.")
+        specs = model.specs(self.recipe.activations.placement.placement())
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
-                ModelSpec.of(model.factory, model.kwargs, part.weights, part.seed, part.key),
+                specs[part.name],
             )
             for part in model.snapshots
         ]

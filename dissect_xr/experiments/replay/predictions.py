@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dissect_xr import store
+from dissect_xr.activations import sources
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.record import DECODERS, autocast, torch_threads
 from dissect_xr.activations.request import Preprocess
@@ -32,7 +33,7 @@ from dissect_xr.probe.folder import Folder
 
 def device_of(network: Network) -> str:
     """The device that this process runs a network on."""
-    return network.recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return sources.device_of(network.spec, network.recording.device)
 
 
 @contextmanager
@@ -63,7 +64,13 @@ def pixels_of(root: Folder, images: Sequence[str], preprocess: Preprocess) -> ND
     """Pixels (image, row, col, 3) of image files in the folder `root`."""
 
     def decode(name: str) -> NDArray[np.uint8]:
-        return read_image(root.path(name), preprocess.size, crop=preprocess.crop, orientation=root.orientation(name))
+        return read_image(
+            root.path(name),
+            preprocess.size,
+            crop=preprocess.crop,
+            orientation=root.orientation(name),
+            interpolation=preprocess.interpolation,
+        )
 
     with ThreadPoolExecutor(DECODERS) as executor:
         return np.stack(list(executor.map(decode, images)))
