@@ -14,6 +14,7 @@ import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
+from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
 from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
@@ -70,15 +71,16 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     spec, recording = task
     device = device_of(spec, recording.device)
     loaded = cached(spec, device)
+    twin = empty_model(spec, "the geometry of its layers") if loaded.placed else loaded.model
     with seeded(0, device):
-        maps, geometry = _described(loaded.model, recording, device)
+        maps, geometry = _described(loaded.model, twin, recording, device)
     return Described(maps, geometry, loaded.sha256, loaded.said)
 
 
 def _described(
-    model: torch.nn.Module, recording: Recording, device: str
+    model: torch.nn.Module, twin: torch.nn.Module, recording: Recording, device: str
 ) -> tuple[dict[str, tuple[int, int, int]], dict[str, Any]]:
-    """The maps of the layers, and the attributes of their geometry."""
+    """The maps of the layers, and the attributes of their geometry, traced on a twin that may have no weights."""
     size = recording.preprocess.size
     inputs = partial(to_input, recording.preprocess, device=device)
     example = inputs(np.zeros((1, *size, 3), np.uint8))
@@ -89,7 +91,7 @@ def _described(
     if not recording.allow_nondeterministic:
         with autocast(device, recording.autocast):
             check_repeats(model, inputs, size, maps, batch=recording.batch)
-    traced = trace_geometry(model, names, size, channels=example.shape[1])
+    traced = trace_geometry(twin, names, size, channels=example.shape[1])
     return maps, {name: found if isinstance(found, str) else found.to_attrs() for name, found in traced.items()}
 
 

@@ -11,9 +11,9 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,10 +25,14 @@ from dissect_xr.activations.checkpoints.weights import fit_weights, read_weights
 from dissect_xr.activations.closed import check_open
 from dissect_xr.activations.models.live import ONLY_HERE, check_device
 from dissect_xr.activations.models.names import LibraryModel
+from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import imports_of, resolve, source_sha256
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads
+
+if TYPE_CHECKING:
+    from dissect_xr.activations.placement.sequential import Trunk
 
 # Code of users draws from the random generators of the process: two at once would disturb each other's numbers.
 _DRAWING = threading.RLock()
@@ -43,6 +47,10 @@ class Loaded:
     """of the file of weights, or of all tensors of a randomly initialised model"""
     said: tuple[str, ...]
     """how the weights were found in their file, where that is to be said"""
+    trunk: "Trunk | None" = None
+    """the blocks that get their weights one after another, where they do"""
+    placed: bool = False
+    """whether its weights come and go, or lie on several devices"""
 
 
 def load_model(spec: ModelSpec) -> nn.Module:
@@ -151,7 +159,10 @@ def cached(spec: ModelSpec, device: str) -> Loaded:
     if spec.library is not None:
         stamp += tuple(spec.library.inputs(spec.named).values())
     with _DRAWING:
-        return _model_on(spec, device, (source_sha256(spec.factory), *stamp))
+        stamp = source_sha256(spec.factory), *stamp
+        if spec.placement is not None and not spec.placement.keeps_whole:
+            return _placed_on(spec, spec.placement, device, stamp)
+        return _model_on(spec, device, stamp)
 
 
 def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
@@ -162,13 +173,40 @@ def weights_sha256(spec: ModelSpec, model: nn.Module) -> str:
 @functools.lru_cache(maxsize=2)
 def _model_on(spec: ModelSpec, device: str, stamp: tuple[object, ...]) -> Loaded:
     loaded = load(spec)
+    if spec.placement is not None:
+        from dissect_xr.activations.placement.place import cast_inputs
+
+        cast_inputs(loaded.model, spec.placement.dtype)
     try:
-        # Fails for a missing device, which moving a model without weights would not.
-        if torch.empty(0, device=device).is_meta:
-            raise DissectError(f"device {device!r}: computes no values. Choose cpu or cuda.")
-        return Loaded(loaded.model.to(device), loaded.sha256, loaded.said)
+        _check_device(device)
+        return replace(loaded, model=loaded.model.to(device))
     except (RuntimeError, AssertionError) as error:
         raise DissectError(f"the model cannot be moved to device {device!r}: {detail(error)}") from error
+
+
+_PLACED: list[tuple[object, Loaded]] = []
+"""The model that was placed last, and what it was asked for by: a second one would take what memory there is."""
+
+
+def _placed_on(spec: ModelSpec, placement: Placement, device: str, stamp: tuple[object, ...]) -> Loaded:
+    from dissect_xr.activations.placement.place import placed
+
+    asked = spec, device, stamp
+    if not _PLACED or _PLACED[0][0] != asked:
+        _PLACED.clear()
+        _model_on.cache_clear()
+        try:
+            _check_device(device)
+        except (RuntimeError, AssertionError) as error:
+            raise DissectError(f"the model cannot run on device {device!r}: {detail(error)}") from error
+        _PLACED.append((asked, placed(spec, placement, device)))
+    return _PLACED[0][1]
+
+
+def _check_device(device: str) -> None:
+    """Fails for a missing device, which moving a model without weights would not."""
+    if torch.empty(0, device=device).is_meta:
+        raise DissectError(f"device {device!r}: computes no values. Choose cpu or cuda.")
 
 
 @contextmanager

@@ -103,6 +103,10 @@ class Looked:
     """why the whole network runs for each set of units; None where only what follows the layer does"""
 
 
+_PLACED = "its weights come and go, or lie on several devices, and only the whole network brings them"
+"""Why a network runs whole."""
+
+
 def look(task: LookTask) -> Looked:
     """The layer's units, the weights, and how to replay; runs on a worker that can run the model.
 
@@ -115,7 +119,8 @@ def look(task: LookTask) -> Looked:
         batch = batch_of(task.network, task.root, task.images)
         found, units = tapped(model, task.layer, batch, lambda output: output.shape[1])
         check_scores(found, len(batch), task.classes)
-        whole = why_whole(model, task.layer, batch)
+        placed = cached(task.network.spec, device_of(task.network)).placed
+        whole = _PLACED if placed else why_whole(model, task.layer, batch)
     return Looked(units, cached(task.network.spec, device_of(task.network)).sha256, whole)
 
 
