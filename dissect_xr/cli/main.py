@@ -91,7 +91,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan and check whether it fits.")] = False,
 ) -> None:
     """Run all stages for every snapshot, continuing after finished blocks; then print tables and draw figures."""
-    from dissect_xr.cli.dry_run import check_fits, plan_run
+    from dissect_xr.cli.dry_run import check_fits, plan_run, show_model
     from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
     from dissect_xr.cli.outcome import results
     from dissect_xr.store.repair import mended
@@ -100,6 +100,8 @@ def run(
     safety = None if dry_run else Safety(verify, break_lock)
     with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
         check_experiments(started)
+        if dry_run:
+            _show(show_model(started))
         plans = plan_run(started)
         _say(started)
         if dry_run:

@@ -1,0 +1,1 @@
+"""What is said about a recipe's model before it runs."""
