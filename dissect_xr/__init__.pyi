@@ -1,5 +1,6 @@
 from .activations.extract import extract as extract
 from .activations.extract import prepare_extraction as prepare_extraction
+from .activations.placement.asked import Placement as Placement
 from .activations.request import ModelSpec as ModelSpec
 from .activations.request import Preprocess as Preprocess
 from .activations.request import Recording as Recording

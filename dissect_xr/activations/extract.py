@@ -238,7 +238,7 @@ def prepare_extraction(
     images = tuple(store.read(probe, "image")[:].tolist())
     if described is None:
         check_pool(spec, pool or Threads())
-        ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
+        ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=spec.gpus)
     extraction = Extraction(url, probe, snapshot, spec, recording, described, images)
     extraction.check_budget()
     return extraction
@@ -270,7 +270,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         store.mark(url, f"{name}/created", fingerprint=fingerprint, written=written)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
-        for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
+        for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
             bar.advance(len(task.images))
     noted = ((store.marker(url, task.key) or {"note": {}})["note"] for task in tasks)
     check_levels((note.get("faint", {}) for note in noted), extraction.recording.dtype)

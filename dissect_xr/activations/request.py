@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 DTYPES = ("float16", "float32")
 """The dtypes that activations may be stored as."""
 
-
 AUTOCASTS = ("bfloat16", "float16")
 """The dtypes that torch.autocast may compute in."""
 
@@ -85,6 +84,11 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.key is not None and self.weights is None:
             raise DissectError(f"key {self.key!r}: says where in a file weights lie. Name the file (weights), too.")
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs of one worker the model runs on, where there are GPUs."""
+        return 1 if self.placement is None else self.placement.gpus_per_worker
 
     @property
     def library(self) -> LibraryModel | None:
@@ -195,9 +199,8 @@ class Preprocess:
         resize: Any = self.resize
         object.__setattr__(self, "resize", tuple(resize) if isinstance(resize, list) else resize)
         if self.interpolation not in get_args(Interpolation):
-            raise DissectError(
-                f"interpolation {self.interpolation!r}: expected one of {', '.join(get_args(Interpolation))}."
-            )
+            known = ", ".join(get_args(Interpolation))
+            raise DissectError(f"interpolation {self.interpolation!r}: expected one of {known}.")
         for name in ("mean", "std"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) * 3 if isinstance(given, (int, float)) else tuple(given))

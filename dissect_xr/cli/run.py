@@ -129,7 +129,8 @@ class Run:
 
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self.described]
         tasks = [(spec, self.recording) for spec in missing]
-        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
+        gpus = max((spec.gpus for spec in missing), default=1)
+        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=gpus)})
         return self.described
 
     @cached_property

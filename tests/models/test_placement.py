@@ -26,8 +26,12 @@ from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, Sna
 from dissect_xr.activations.sources import cached, load_model
 from dissect_xr.activations.store import open_activations
 from dissect_xr.errors import DissectError
+from dissect_xr.experiments.replay.network import Network
+from dissect_xr.experiments.replay.predictions import LookTask, batch_of, look, running
+from dissect_xr.experiments.replay.replays import Whole
 from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import Concept, LabelSet, Row
+from dissect_xr.probe.root import image_folder
 
 torchvision, timm, accelerate = library("torchvision"), library("timm"), library("accelerate")
 
@@ -399,3 +403,25 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
         by_hand = np.einsum("ou,nuyx->noyx", last[:, :, 0, 0].numpy(), before.astype(np.float32))
         np.testing.assert_allclose(after, by_hand, rtol=0.01, atol=0.002)
         assert np.abs(after).max() > 0.1
+
+
+def test_an_experiment_runs_a_placed_network_whole_and_gets_the_same_scores(resnet: Path, probe: str):
+    images = tuple(f"{number}.png" for number in range(4))
+    folder = image_folder(probe)
+    looked = {}
+    for mode in (None, "offload", "sequential"):
+        spec = resnet_spec(resnet, None if mode is None else Placement.of(mode))
+        network = Network(spec, RECORDING)
+        found = look(LookTask(network, "layer4", folder.of(images), images, 5))
+        ablated = np.arange(512) % 3 == 0
+        with running(network) as model:
+            batch = batch_of(network, folder.of(images), images)
+            (scores,) = Whole(model, "layer4").scores(batch, [ablated], torch.zeros(512))
+        looked[mode] = (found, scores)
+    plain_one, *others = looked.values()
+    assert plain_one[0].whole is None
+    for found, scores in others:
+        assert found.whole is not None
+        assert found.whole.startswith("its weights come and go")
+        assert (found.units, found.weights) == (plain_one[0].units, plain_one[0].weights)
+        assert torch.equal(scores, plain_one[1])

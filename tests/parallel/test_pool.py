@@ -198,7 +198,7 @@ class Shuffled:
         self.most = 0
         self.cancelled = False
 
-    def stream(self, *, gpu: bool = False) -> "Shuffled":
+    def stream(self, *, gpu: int = 0) -> "Shuffled":
         return self
 
     def add(self, tag, function, *args) -> None:
