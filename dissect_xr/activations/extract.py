@@ -161,9 +161,15 @@ class Extraction:
                 ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
                 ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
                 ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
+                ("images of a block", block * height * width * (3 + 12) if self._runs_together else 0),
                 ("largest maps of a batch", 3 * self.recording.batch * max(la.image_bytes for la in self.layers) * 2),
             )
         )
+
+    @property
+    def _runs_together(self) -> bool:
+        """Whether all batches of an image block are in memory together."""
+        return self.spec.placement is not None and self.spec.placement.mode == "sequential"
 
     @property
     def inputs(self) -> dict[str, Any]:

@@ -405,6 +405,33 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
         assert np.abs(after).max() > 0.1
 
 
+class Borrowing(nn.Module):
+    """Uses the weights of a module inside it without calling that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.conv.weight)
+
+
+def borrower() -> nn.Module:
+    return nn.Sequential(Borrowing(), nn.Conv2d(8, 4, 3))
+
+
+@pytest.mark.parametrize("mode", ["offload", "sequential"])
+def test_weights_that_are_used_elsewhere_are_asked_to_be_kept_together(mode: Any, probe: str, tmp_path: Path):
+    def prepared(no_split: tuple[str, ...]) -> Any:
+        spec = ModelSpec.of(f"{Path(__file__)}:borrower", placement=Placement.of(mode, no_split=no_split))
+        look = Recording(Preprocess(8), ("1",), device="cpu")
+        return prepare_extraction(str(tmp_path / "a.zarr"), probe, SnapshotInfo("s"), spec, look)
+
+    with pytest.raises(DissectError, match=r"needs weights that are not there.*Name the class of that one in no_split"):
+        prepared(())
+    assert prepared(("Borrowing",)).described.maps == {"1": (4, 4, 4)}
+
+
 def test_an_experiment_runs_a_placed_network_whole_and_gets_the_same_scores(resnet: Path, probe: str):
     images = tuple(f"{number}.png" for number in range(4))
     folder = image_folder(probe)

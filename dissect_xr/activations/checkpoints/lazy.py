@@ -73,6 +73,9 @@ class LazyWeights(Mapping[str, Tensor]):
             raise DissectError(f"weights {where.file}: ends within {name}. Download or copy it again.")
         return tensor
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
 

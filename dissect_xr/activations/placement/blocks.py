@@ -31,8 +31,12 @@ def blocks_of(model: nn.Module, no_split: Collection[str] = ()) -> list[str]:
     limit = nbytes(model.parameters()) / SHARE
     whole = {*WHOLE, *no_split}
     found: list[str] = []
+    seen: set[nn.Module] = set()
 
     def descend(name: str, module: nn.Module) -> None:
+        if module in seen:  # under another name
+            return
+        seen.add(module)
         size = nbytes(module.parameters())
         inside = [(child, part) for child, part in module.named_children() if nbytes(part.parameters())]
         stays = type(module).__name__ in whole or size <= limit or not inside

@@ -23,6 +23,7 @@ from dissect_xr.activations.checkpoints.lazy import is_lazy, lazy_weights
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.placement.blocks import WHOLE, assigned, blocks_of, sizes_of
 from dissect_xr.activations.placement.empty import accelerate, empty_buffers, empty_model
+from dissect_xr.activations.placement.guard import guard
 from dissect_xr.activations.placement.sequential import Trunk
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.activations.sources import Loaded, load
@@ -59,6 +60,7 @@ def placed(spec: ModelSpec, placement: Placement, device: str) -> Loaded:
     budgets = _gpus(placement) if placement.mode == "split" else {}
     source = _source(spec, placement, what)
     cast_inputs(source.model, placement.dtype)
+    guard(source.model, placement.mode)
     blocks = blocks_of(source.model, placement.no_split)
     if placement.mode == "sequential":
         place = _placing(library, torch.device(device))
