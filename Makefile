@@ -40,14 +40,16 @@ test-storage: .venv-storage/installed
 .venv-storage/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-storage
 	.venv-storage/bin/python -m pip install --quiet -c constraints.txt \
-		$$(.venv-storage/bin/python pipelines/requirements.py --without torch)
+		$$(.venv-storage/bin/python pipelines/requirements.py --without torch accelerate timm torchvision transformers)
 	.venv-storage/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-# torch first and by itself: it is pinned, and a build that is installed already satisfies the rest.
+# torch first and by itself: it is pinned, and a build that is installed already satisfies the rest. torchvision without
+# what it depends on, which would be another build of torch.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchvision
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 

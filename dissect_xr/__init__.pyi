@@ -1,6 +1,7 @@
 from .activations.extract import extract as extract
 from .activations.extract import prepare_extraction as prepare_extraction
 from .activations.layouts.layout import Layout as Layout
+from .activations.placement.asked import Placement as Placement
 from .activations.request import LayerChoice as LayerChoice
 from .activations.request import ModelSpec as ModelSpec
 from .activations.request import Preprocess as Preprocess

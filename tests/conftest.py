@@ -17,10 +17,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 _TORCH = importlib.util.find_spec("torch") is not None
 _HERE = Path(__file__).parent
+_SIGNS = {"import torch", "import camvid", "import networks", "from vision import library"}
 _NEED_TORCH = sorted(
     path.relative_to(_HERE).as_posix()
     for path in _HERE.rglob("test_*.py")
-    if {"import torch", "import camvid", "import networks"} & set(path.read_text("utf-8").splitlines())
+    if {"import torch", "import camvid", "import networks", "from vision import library"}
+    & set(path.read_text("utf-8").splitlines())
 )
 collect_ignore = [] if _TORCH else _NEED_TORCH
 

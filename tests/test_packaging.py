@@ -38,6 +38,14 @@ def test_every_dependency_is_pinned_at_or_above_its_bound() -> None:
             assert [*map(int, re.findall(r"\d+", version))] >= [*map(int, bound.split("."))], name
 
 
+def test_the_libraries_of_models_are_tested_and_torchvision_never_brings_another_torch() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert [split(item)[0] for item in extras["models"]] == ["accelerate", "timm", "torchvision", "transformers"]
+    assert set(extras["models"]) <= set(extras["dev"])
+    install = (ROOT / "Makefile").read_text().partition("$(INSTALLED): pyproject.toml")[2]
+    assert install.index(" torch\n") < install.index("--no-deps torchvision\n") < install.index("'.[dev]'")
+
+
 def test_ci_calls_what_the_readme_names() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     for command in ("make lint", "make test", "make demo"):

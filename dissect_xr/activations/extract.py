@@ -15,11 +15,12 @@ from dissect_xr import store
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.layouts.find import Finder, grid_geometry
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
+from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
-from dissect_xr.activations.sources import Loaded, cached, seeded
+from dissect_xr.activations.sources import Loaded, cached, check_pool, device_of, seeded
 from dissect_xr.activations.store import (
     LayerShape,
     check_layer_names,
@@ -71,16 +72,17 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
         If the model cannot be loaded, fails, has no such layer, or has one that does not repeat (`repeats`).
     """
     spec, recording = task
-    device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(spec, recording.device)
     loaded = cached(spec, device)
+    twin = empty_model(spec, "the geometry of its layers") if loaded.placed else loaded.model
     with seeded(0, device):
-        return _described(loaded, recording, device)
+        return _described(loaded, twin, recording, device)
 
 
-def _described(loaded: Loaded, recording: Recording, device: str) -> Described:
-    """The layers, their maps, and the attributes of their geometry."""
+def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, device: str) -> Described:
+    """The layers, their maps, and the attributes of their geometry, traced on a twin that may have no weights."""
     size, model = recording.preprocess.size, loaded.model
-    finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch)
+    finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch, twin)
     known = finder.known()
     found = finder.find(known, recording.layers)
     check_layer_names(found)
@@ -164,9 +166,15 @@ class Extraction:
                 ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
                 ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
                 ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
+                ("images of a block", block * height * width * (3 + 12) if self._runs_together else 0),
                 ("largest maps of a batch", 3 * self.recording.batch * max(la.image_bytes for la in self.layers) * 2),
             )
         )
+
+    @property
+    def _runs_together(self) -> bool:
+        """Whether all batches of an image block are in memory together."""
+        return self.spec.placement is not None and self.spec.placement.mode == "sequential"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -242,7 +250,8 @@ def prepare_extraction(
         )
     images = tuple(store.read(probe, "image")[:].tolist())
     if described is None:
-        ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=True)
+        check_pool(spec, pool or Threads())
+        ((_, described),) = run_tasks(pool or Threads(), describe, [(spec, recording)], gpu=spec.gpus)
     extraction = Extraction(url, probe, snapshot, spec, recording, described, images)
     extraction.check_budget()
     return extraction
@@ -258,6 +267,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         size, or all activations of a layer are too small for the dtype.
     """
     pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
+    check_pool(extraction.spec, pool)
     url, fingerprint = extraction.url, extraction.fingerprint
     check_same(extraction)
     create_root(url, extraction.images)
@@ -273,7 +283,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         store.mark(url, f"{name}/created", fingerprint=fingerprint, written=written)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
-        for task, _ in run_blocks(pool, extract_block, missing, gpu=True):
+        for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
             bar.advance(len(task.images))
     noted = ((store.marker(url, task.key) or {"note": {}})["note"] for task in tasks)
     check_levels((note.get("faint", {}) for note in noted), extraction.recording.dtype)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dissect_xr.activations.references import resolve
-from dissect_xr.activations.request import Preprocess
+from dissect_xr.activations.request import Interpolation, Preprocess
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.pixels import MAX_PIXELS, read_rgb
@@ -25,12 +25,13 @@ def read_image(
     *,
     crop: Crop | None = None,
     orientation: int = 1,
+    interpolation: Interpolation = "bilinear",
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Pixels of an image file as RGB, uint8 (H, W, 3); safe to call from threads.
 
     They are decoded by `dissect_xr.probe.pixels.read_rgb`, as those of colour concepts and exemplars are. An image of
-    another size is resized by Pillow's bilinear filter.
+    another size is resized by one of Pillow's filters, which average over a support when they make an image smaller.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def read_image(
         The part of the image to return, of this size; None resizes the whole image.
     orientation
         The EXIF orientation that the stored pixels are turned by, as the probe says (`Folder.orientation`).
+    interpolation
+        The filter.
     max_pixels
         An image that declares more pixels is refused before it is decoded.
 
@@ -51,10 +54,22 @@ def read_image(
         If the file is missing, damaged, truncated or too large, or its 32-bit pixels have no fixed range.
     """
     rgb = read_rgb(Path(path), orientation=orientation, max_pixels=max_pixels)
+    return _resized(rgb, size, crop, interpolation, f"image {path}")
+
+
+def pixels_of(picture: Image.Image, preprocess: Preprocess, of: str) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of a decoded RGB picture as a preprocessing gives them to the model; `of` names it."""
+    return _resized(picture, preprocess.size, preprocess.crop, preprocess.interpolation, of)
+
+
+def _resized(
+    rgb: Image.Image, size: tuple[int, int], crop: Crop | None, interpolation: Interpolation, of: str
+) -> NDArray[np.uint8]:
+    resample = Image.Resampling[interpolation.upper()]
     if crop is not None:
-        rgb = crop.cut(rgb, f"image {path}")
+        rgb = crop.cut(rgb, of, resample=resample)
     if rgb.size != (size[1], size[0]):
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        rgb = rgb.resize((size[1], size[0]), resample)
     return np.array(rgb, dtype=np.uint8)
 
 

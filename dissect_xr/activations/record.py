@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from dissect_xr import store
 from dissect_xr.activations.images import read_image, to_input
+from dissect_xr.activations.placement.sequential import Trunk
 from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.request import ModelSpec, Preprocess
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import Loaded, cached, device_of, seeded
 from dissect_xr.activations.store import LayerShape, check_finite, smallest_normal
 from dissect_xr.activations.taps import as_tapped, forward
 from dissect_xr.errors import DissectError
@@ -90,7 +92,7 @@ def extract_block(task: ExtractTask) -> None:
     """
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
-    device = task.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(task.spec, task.device)
     with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         loaded = cached(task.spec, device)
         if loaded.sha256 != task.weights:
@@ -102,9 +104,8 @@ def extract_block(task: ExtractTask) -> None:
         random = seeded(task.seed, device) if task.seeded else nullcontext()
         with random, ThreadPoolExecutor(WRITERS) as background:
             written: list[Future[None]] = []
-            for first, pixels in _batches(task):
-                for begin, part in _run_in_parts(loaded.model, task, device, first, pixels, host):
-                    host.check(task, begin, part)
+            for begin, part in _parts(loaded, task, device, host):
+                host.check(task, begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards(task)]
             for future in written:
                 future.result()
@@ -205,7 +206,8 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
     def decode(name: str) -> NDArray[np.uint8]:
         path, orientation = task.folder.path(name), task.folder.orientation(name)
-        return read_image(path, task.preprocess.size, crop=task.preprocess.crop, orientation=orientation)
+        how = task.preprocess
+        return read_image(path, how.size, crop=how.crop, orientation=orientation, interpolation=how.interpolation)
 
     with ThreadPoolExecutor(DECODERS) as executor:
         waiting = [executor.submit(decode, name) for name in task.images[: task.batch]]
@@ -215,33 +217,81 @@ def _batches(task: ExtractTask) -> Iterator[tuple[int, NDArray[np.uint8]]]:
             yield first, np.stack([future.result() for future in ready])
 
 
+def _parts(loaded: Loaded, task: ExtractTask, device: str, host: HostMaps) -> Iterator[tuple[int, int]]:
+    """Run all batches, in parts that fit the device; yields (index of the first image, number of images) of each."""
+    if loaded.trunk is not None:
+        yield from _block_by_block(loaded, loaded.trunk, task, device, host)
+        return
+    for first, pixels in _batches(task):
+        yield from _run_in_parts(loaded.model, task, device, first, pixels, host)
+
+
+def _block_by_block(
+    loaded: Loaded, trunk: Trunk, task: ExtractTask, device: str, host: HostMaps
+) -> Iterator[tuple[int, int]]:
+    """Run all batches together, each block of the model for all of them before the next block gets its weights."""
+    if task.seeded:
+        raise DissectError(
+            "placement sequential: batches run together, so a model that draws random numbers would draw them in "
+            "another order. Use placement offload, or leave out allow_nondeterministic."
+        )
+    batches = list(_batches(task))
+    while True:
+        parts = [
+            (first + n, pixels[n : n + host.batch])
+            for first, pixels in batches
+            for n in range(0, len(pixels), host.batch)
+        ]
+        try:
+            trunk.run([partial(_run_part, loaded.model, task, device, *part, host) for part in parts])
+            host.settle(device)
+            break
+        except torch.OutOfMemoryError:
+            _halve(task, device, host, max(len(pixels) for _, pixels in parts))
+    for first, pixels in parts:
+        yield first, len(pixels)
+
+
+def _run_part(
+    model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
+) -> None:
+    """One forward pass, whose maps are copied to the host; `first` is the index of its first image."""
+    names = [as_tapped(layer.name, layer.layout) for layer in task.layers]
+    batch = to_input(task.preprocess, pixels, device=device)
+    with autocast(device, task.autocast):
+        forward(model, batch, names, lambda *taken: host.take(first, len(pixels), *taken))
+
+
 def _run_in_parts(
     model: torch.nn.Module, task: ExtractTask, device: str, first: int, pixels: NDArray[np.uint8], host: HostMaps
 ) -> Iterator[tuple[int, int]]:
     """Run a batch in parts that fit the device; yields (index of the first image, number of images) of each part."""
-    done, names = 0, [as_tapped(layer.name, layer.layout) for layer in task.layers]
+    done = 0
     while done < len(pixels):
         part = pixels[done : done + host.batch]
         try:
-            batch = to_input(task.preprocess, part, device=device)
-            with autocast(device, task.autocast):
-                forward(model, batch, names, lambda *taken: host.take(first + done, len(part), *taken))  # noqa: B023
+            _run_part(model, task, device, first + done, part, host)
             host.settle(device)
         except torch.OutOfMemoryError:
-            host.drop()
-            if task.seeded and host.batch > 1:
-                raise DissectError(
-                    f"a batch of {len(part)} images does not fit into the memory of {device}, and a smaller one would "
-                    "give other numbers, since the model may depend on the batch. Choose a smaller batch."
-                ) from None
-            if host.batch == 1:
-                raise
-            host.batch = (host.batch + 1) // 2
-            if device.startswith("cuda"):
-                torch.cuda.empty_cache()
+            _halve(task, device, host, len(part))
             continue
         yield first + done, len(part)
         done += len(part)
+
+
+def _halve(task: ExtractTask, device: str, host: HostMaps, images: int) -> None:
+    """Halve the batch after one of so many images did not fit; raises what is being handled if that cannot be."""
+    host.drop()
+    if task.seeded and host.batch > 1:
+        raise DissectError(
+            f"a batch of {images} images does not fit into the memory of {device}, and a smaller one would "
+            "give other numbers, since the model may depend on the batch. Choose a smaller batch."
+        ) from None
+    if host.batch == 1:
+        raise  # called while an error is handled
+    host.batch = (host.batch + 1) // 2
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def autocast(device: str, dtype: str | None) -> AbstractContextManager[Any]:

@@ -6,26 +6,36 @@ compares fingerprints and loads no model.
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from dissect_xr import store
 from dissect_xr.activations.checkpoints.files import weights_sha256
 from dissect_xr.activations.layouts.layout import Layout
+from dissect_xr.activations.models.names import LibraryModel, library_model, named_weights
+from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import reference_to, source_sha256
 from dissect_xr.errors import DissectError
-from dissect_xr.probe.crop import Crop
+from dissect_xr.probe.crop import Centre, Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
 from dissect_xr.schema import RESULT, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dissect_xr.activations.models.live import LiveModule
 
 DTYPES = ("float16", "float32")
 """The dtypes that activations may be stored as."""
 
-
 AUTOCASTS = ("bfloat16", "float16")
 """The dtypes that torch.autocast may compute in."""
+
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
+"""Pillow's filters by which an image is resized."""
 
 
 @dataclass(frozen=True)
@@ -65,45 +75,98 @@ class ModelSpec:
     """Seed of the random weights; None means 0."""
     key: str | None = None
     """Where the state dict lies in the file, such as ``ema.module``; None finds the one that fits the model."""
+    named: str | None = None
+    """Weights that a library has for its model: ``pretrained``, or a name of torchvision's; None asks for none."""
+    live: "LiveModule | None" = None
+    """A module of this process that is the model itself; then nothing else decides its weights."""
+    placement: Placement | None = None
+    """Where the weights lie while the model runs; None: all of them on the device."""
 
     def __post_init__(self) -> None:
         if self.key is not None and self.weights is None:
             raise DissectError(f"key {self.key!r}: says where in a file weights lie. Name the file (weights), too.")
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs of one worker the model runs on, where there are GPUs."""
+        return 1 if self.placement is None else self.placement.gpus_per_worker
+
+    @property
+    def library(self) -> LibraryModel | None:
+        """The model of a library that the factory names, None for a function or a module."""
+        return None if self.live is not None else library_model(self.factory)
+
     @classmethod
     def of(
         cls,
-        factory: str | Callable[..., Any],
+        factory: "str | Callable[..., Any] | nn.Module",
         kwargs: Mapping[str, Any] | None = None,
         weights: str | Path | None = None,
         seed: int | None = None,
         key: str | None = None,
+        placement: Placement | None = None,
     ) -> Self:
-        """Spec from ordinary arguments; `factory` may be a class or function that workers can import by its name.
+        """Spec from ordinary arguments.
+
+        Parameters
+        ----------
+        factory
+            A reference such as ``file.py:make`` or ``timm:vit_tiny_patch16_224``; a class or function that workers can
+            import by its name; or a module of this process, which only threads of it can run.
+        weights
+            A file, or the weights that a library has for its model: ``pretrained``, or a name of torchvision's.
 
         Raises
         ------
         DissectError
-            If the arguments are not plain, or `factory` is something that no worker could import.
+            If the arguments are not plain, `factory` is something that no worker could import, or a module is given
+            together with what it has itself.
 
         Examples
         --------
         >>> ModelSpec.of("networks:resnet", {"width": 8, "depth": 18}).kwargs
         '{"depth": 18, "width": 8}'
         """
+        if _is_module(factory):
+            return cls._of_module(factory, (kwargs, weights, seed, key, placement))
         try:
             text = json.dumps(dict(kwargs or {}), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise DissectError(
                 f"arguments of {factory} must be plain numbers, strings and lists, and finite: {error}"
             ) from error
-        return cls(
-            factory if isinstance(factory, str) else reference_to(factory),
-            text,
-            None if weights is None else str(weights),
-            seed,
-            key,
-        )
+        reference = factory if isinstance(factory, str) else reference_to(factory)
+        named = None if weights is None else named_weights(reference, str(weights))
+        file = None if weights is None or named is not None else str(weights)
+        return cls(reference, text, file, seed, key, named, None, placement)
+
+    @classmethod
+    def _of_module(cls, module: Any, others: tuple[Any, ...]) -> Self:
+        from dissect_xr.activations.models.live import LiveModule
+
+        if any(other is not None for other in others):
+            raise DissectError(
+                f"{LiveModule.name_of(module)}: kwargs, weights, seed, key and placement say how a model is made, and "
+                "this one is made already. Leave them out."
+            )
+        return cls(LiveModule.name_of(module), live=LiveModule(module))
+
+
+def _is_module(found: object) -> bool:
+    """Whether something is a torch module; torch is not imported to tell."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(found, torch.nn.Module)
+
+
+OWN_PROPORTIONS = (
+    "images at their own proportions give maps of other sizes for every image, which are not recorded. Give one size "
+    "for all, such as input_size: 224; with preprocess.resize: 256 the shorter side is resized and the centre cropped, "
+    "so that nothing is distorted."
+)
+"""Why a size that varies is refused, and what to do."""
+
+_NOT_ALWAYS = {"resize": None, "interpolation": "bilinear", "centre": "nearest"}
+"""Fields that are not stored where they have these values, since older fingerprints lack them."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +185,23 @@ class Preprocess:
     """Channel order that the model expects."""
     callable: str | None = None
     """Reference to a function that replaces the arithmetic: uint8 (n, H, W, 3) RGB -> float (n, channel, H, W)."""
-    resize: int | None = None
-    """The shorter side is resized to this, then the central `size` is cropped, as torchvision does."""
+    resize: int | tuple[int, int] | None = None
+    """The shorter side is resized to this, or the whole image to this (H, W); then the central `size` is cropped."""
+    interpolation: Interpolation = "bilinear"
+    """Pillow's filter by which images are resized."""
+    centre: Centre = "nearest"
+    """Where the crop lies if what surrounds it cannot be halved, see `Centre`."""
 
     def __post_init__(self) -> None:
         size: Any = self.size
+        if isinstance(size, Mapping):
+            raise DissectError(f"input size {dict(size)}: {OWN_PROPORTIONS}")
         object.__setattr__(self, "size", (size, size) if isinstance(size, int) else tuple(size))
+        resize: Any = self.resize
+        object.__setattr__(self, "resize", tuple(resize) if isinstance(resize, list) else resize)
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise DissectError(f"interpolation {self.interpolation!r}: expected one of {known}.")
         for name in ("mean", "std"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) * 3 if isinstance(given, (int, float)) else tuple(given))
@@ -146,13 +220,15 @@ class Preprocess:
     @property
     def crop(self) -> Crop | None:
         """The part of an image that the model sees, None for all of it."""
-        return None if self.resize is None else Crop(self.resize, self.size)
+        return None if self.resize is None else Crop(self.resize, self.size, self.centre)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The fields as they are stored with the activations."""
         found = asdict(self) | {"size": list(self.size)}
-        return {name: value for name, value in found.items() if name != "resize" or value is not None}
+        if isinstance(self.resize, tuple):
+            found["resize"] = list(self.resize)
+        return {name: value for name, value in found.items() if name not in _NOT_ALWAYS or value != _NOT_ALWAYS[name]}
 
 
 @dataclass(frozen=True)
@@ -240,6 +316,12 @@ def request_sha256(spec: ModelSpec, recording: Recording, images_sha256: str) ->
 def optional_inputs(spec: ModelSpec, recording: Recording) -> dict[str, Any]:
     """What decides a snapshot's activations beside the inputs that every snapshot has."""
     found: dict[str, Any] = {} if spec.key is None else {"weights_key": spec.key}
+    if spec.library is not None:
+        found["library"] = spec.library.inputs(spec.named)
+    if spec.live is not None:
+        found["live"] = {"weights": spec.live.weights_sha256, "code": spec.live.code_sha256}
+    if spec.placement is not None and spec.placement.dtype is not None:
+        found["weights_dtype"] = spec.placement.dtype
     if recording.allow_nondeterministic:
         found |= {"allow_nondeterministic": True, "batch": recording.batch}
     return found

@@ -15,18 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from dissect_xr.cli.fields.coco import CocoFamily
 from dissect_xr.cli.fields.derived import DerivedPart
 from dissect_xr.cli.fields.experiments import Experiment
 from dissect_xr.cli.fields.layers import LayerPart
-from dissect_xr.cli.fields.preprocess import PreprocessPart
+from dissect_xr.cli.fields.model import ModelPart, PlacementPart
 from dissect_xr.cli.fields.probe import FolderProbe as _FolderProbe
 from dissect_xr.cli.fields.probe import Part as _Part
 from dissect_xr.cli.fields.probe import Probe as _Probe
-from dissect_xr.cli.fields.probe import Size
-from dissect_xr.cli.fields.probe import pair as _pair
 from dissect_xr.cli.fields.scenes import Scenes
 from dissect_xr.cli.fields.segmented import SegmentedPart
 from dissect_xr.errors import DissectError
@@ -44,6 +42,11 @@ def _listed(value: Any) -> Any:
 
 def _layers(value: Any) -> Any:
     return value if value == "all" else [value] if isinstance(value, dict) else _listed(value)
+
+
+def _placement(value: Any) -> Any:
+    """A mode alone stands for a placement of this mode."""
+    return {"mode": value} if isinstance(value, str) else value
 
 
 class BrodenProbe(_FolderProbe):
@@ -122,45 +125,6 @@ class MergedProbe(_Probe):
 Probe = Annotated[SingleProbe | MergedProbe, Field(discriminator="kind")]
 
 
-class SnapshotPart(_Part):
-    """One snapshot: a weights file, or a seed for random weights."""
-
-    name: str
-    step: int = 0
-    weights: str | None = None
-    """safetensors, the index of its shards, or a file that torch.save wrote, whatever its suffix"""
-    key: str | None = None
-    """where the state dict lies in the file, such as `ema.module`; None finds the one that fits the model"""
-    seed: int | None = None
-    kwargs: dict[str, Any] = {}
-    """arguments of the factory for this snapshot, beside or instead of those of the model: networks that differ"""
-    metrics: dict[str, float | None] = {}
-    """null means that it is not known"""
-
-
-class MetricsPart(_Part):
-    """A file of records from which the snapshots' metrics are taken: a JSON list, JSON Lines or CSV."""
-
-    file: str
-    step: str = "step"
-    """the column that holds the step"""
-    columns: dict[str, str] = {"accuracy": "accuracy", "loss": "loss"}
-    """metric -> the column that holds it"""
-
-
-class ModelPart(_Part):
-    """The model and its snapshots."""
-
-    factory: str
-    kwargs: dict[str, Any] = {}
-    input_size: Size
-    preprocess: PreprocessPart = PreprocessPart()
-    snapshots: list[SnapshotPart] = Field(min_length=1)
-    metrics: MetricsPart | None = None
-
-    _square = field_validator("input_size", mode="before")(_pair)
-
-
 class ActivationsPart(_Part):
     """How activations are recorded."""
 
@@ -176,6 +140,8 @@ class ActivationsPart(_Part):
     """dtype of torch.autocast in the forward pass; null: no autocast"""
     allow_nondeterministic: bool = False
     """whether the model may draw random numbers or depend on the batch: every image block is then seeded"""
+    placement: Annotated[PlacementPart, BeforeValidator(_placement)] = PlacementPart()
+    """where the weights lie while the model runs; a mode alone stands for it"""
 
 
 class DissectPart(_Part):

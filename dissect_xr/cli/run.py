@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dissect_xr import store
-from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.layers import choices
@@ -71,9 +71,9 @@ class Run:
         """How activations are recorded."""
         part, model = self.recipe.activations, self.recipe.model
         return Recording(
-            Preprocess(size=model.input_size, **model.preprocess.model_dump()),
+            model.preprocessing(),
             choices(self.recipe.layers),
-            **part.model_dump(),
+            **part.model_dump(exclude={"placement"}),
         )
 
     @cached_property
@@ -83,10 +83,11 @@ class Run:
         names = [part.name for part in model.snapshots]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise DissectError(f"model.snapshots: the names {repeated} occur more than once. Rename the snapshots.")
+        specs = model.specs(self.recipe.activations.placement.placement())
         return [
             (
                 SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
-                ModelSpec.of(model.factory, model.kwargs | part.kwargs, part.weights, part.seed, part.key),
+                specs[part.name],
             )
             for part in model.snapshots
         ]
@@ -134,7 +135,8 @@ class Run:
 
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self.described]
         tasks = [(spec, self.recording) for spec in missing]
-        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=True)})
+        gpus = max((spec.gpus for spec in missing), default=1)
+        self.described.update({spec: found for (spec, _), found in run_tasks(self.pool, describe, tasks, gpu=gpus)})
         return self.described
 
     @cached_property

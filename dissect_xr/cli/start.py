@@ -40,7 +40,9 @@ def open_run(
             command = "dissect-xr " + " ".join(sys.argv[1:])
             stack.enter_context(locked(out, command, break_lock=safety.break_lock))
             keep_recipe(out, read_raw(recipe, overrides))
-        run = Run(loaded, out, stack.enter_context(open_pool(**pool)), show=show)
+        each = loaded.activations.placement.gpus_per_worker
+        gpus = {"gpus_per_worker": each} if pool.get("gpus") and each > 1 else {}
+        run = Run(loaded, out, stack.enter_context(open_pool(**pool | gpus)), show=show)
         yield run, [] if safety is None else run.repair(full=safety.verify)
 
 

@@ -126,7 +126,7 @@ def compute_pass(
     tables: Sequence[tuple[store.ArraySpec, NDArray[Any]]] = (),
     pool: Pool,
     show: bool,
-    gpu: bool = False,
+    gpu: int = 0,
 ) -> None:
     """Compute the blocks of a pass that are not finished. A pass of another content than this one is done anew.
 

@@ -61,10 +61,10 @@ class DaskPool:
         self.gpus = expect_gpus or self._cluster.gpus
         self.hosts: Sequence[Host] | None = None if here else self._cluster.hosts
 
-    def stream(self, *, gpu: bool = False) -> "_DaskStream":
+    def stream(self, *, gpu: int = 0) -> "_DaskStream":
         """See `pool.Pool`."""
-        gpu = gpu and bool(self.gpus or self._cluster.gpus)
-        return _DaskStream(self.client, self._cluster, {"GPU": 1} if gpu else None)
+        there = bool(self.gpus or self._cluster.gpus)
+        return _DaskStream(self.client, self._cluster, {"GPU": int(gpu)} if gpu and there else None)
 
 
 class _Cluster:
@@ -101,7 +101,11 @@ class _Cluster:
     @property
     def gpus(self) -> int:
         """GPU tasks that run at once."""
-        return int(sum(worker["resources"].get("GPU", 0) for worker in self.workers.values()))
+        return self.gpu_tasks(1)
+
+    def gpu_tasks(self, gpus: int) -> int:
+        """Tasks that run at once if each needs so many GPUs of one worker."""
+        return int(sum(worker["resources"].get("GPU", 0) // gpus for worker in self.workers.values()))
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -144,7 +148,7 @@ class _DaskStream:
     @property
     def _room(self) -> int:
         """How many of these tasks can run at once."""
-        return self._cluster.gpus if self._resources else self._cluster.threads
+        return self._cluster.gpu_tasks(self._resources["GPU"]) if self._resources else self._cluster.threads
 
     def add(self, tag: Any, function: Callable[..., Any], *args: Any) -> None:
         self._submit((tag, function, args))
@@ -192,7 +196,14 @@ class _DaskStream:
             elif idle_since is None:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > PATIENCE:
-                raise DissectError(_NO_WORKER.format(seconds=PATIENCE, kind="GPU " if self._resources else ""))
+                raise DissectError(_NO_WORKER.format(seconds=PATIENCE, kind=self._kind))
+
+    @property
+    def _kind(self) -> str:
+        """Which workers are waited for, in messages."""
+        if not self._resources:
+            return ""
+        return "GPU " if self._resources["GPU"] == 1 else f"{self._resources['GPU']}-GPU "
 
     def result(self, handle: Any) -> Any:
         if isinstance(handle, Failed):
@@ -268,7 +279,7 @@ def _environment() -> dict[str, Any]:
 
 
 @contextmanager
-def local(workers: int, gpus: int) -> Iterator[Any]:
+def local(workers: int, gpus: int, gpus_per_worker: int = 1) -> Iterator[Any]:
     """A client of a scheduler and workers in local processes, which accept connections from this machine only."""
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -278,8 +289,9 @@ def local(workers: int, gpus: int) -> Iterator[Any]:
     local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     common = local | {"nthreads": 1, "memory_limit": 0, "silence_logs": 40}
     specs: dict[Any, Any] = {f"cpu{i}": {"cls": Nanny, "options": common} for i in range(workers)}
-    for i in range(gpus):
-        options = common | {"env": {"CUDA_VISIBLE_DEVICES": str(i)}, "resources": {"GPU": 1}}
+    for i in range(0, gpus, gpus_per_worker):
+        mine = ",".join(map(str, range(i, i + gpus_per_worker)))
+        options = common | {"env": {"CUDA_VISIBLE_DEVICES": mine}, "resources": {"GPU": gpus_per_worker}}
         specs[f"gpu{i}"] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
     build: Any = SpecCluster  # untyped in distributed
@@ -293,9 +305,9 @@ def local(workers: int, gpus: int) -> Iterator[Any]:
             cluster = stack.enter_context(build(workers=specs, scheduler=scheduler, silence_logs=40))
         except RuntimeError as error:
             raise DissectError(
-                f"{workers + gpus} worker processes could not be started ({error}). What they printed says why; a "
+                f"{len(specs)} worker processes could not be started ({error}). What they printed says why; a "
                 'script needs `if __name__ == "__main__":` around what it runs.'
             ) from error
         client = stack.enter_context(connect(Client, cluster))
-        client.wait_for_workers(workers + gpus)
+        client.wait_for_workers(len(specs))
         yield client

@@ -52,13 +52,13 @@ class Pool(Protocol):
     hosts: Sequence[Host] | None
     """Workers with a memory limit of their own; None if all tasks share the memory of this machine."""
 
-    def stream(self, *, gpu: bool = False) -> Stream:
-        """A new stream. With `gpu` its tasks run only on workers with the resource {"GPU": 1}, if there are any now or
-        when the pool was opened, or some are expected."""
+    def stream(self, *, gpu: int = 0) -> Stream:
+        """A new stream. With `gpu` its tasks run only on workers with the resource {"GPU": gpu}, if there are any with
+        GPUs now or when the pool was opened, or some are expected. True is 1."""
 
 
 def run_tasks(
-    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
+    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: int = 0
 ) -> Iterator[tuple[Any, Any]]:
     """Run `function(task)` for every task; yields (task, result) as they finish. The first error ends the run."""
     for task, result in _run(pool.stream(gpu=gpu), (contained, function), tasks):
@@ -68,7 +68,7 @@ def run_tasks(
 
 
 def run_blocks(
-    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: bool = False
+    pool: Pool, function: Callable[[Any], Any], tasks: Iterable[Any], *, gpu: int = 0
 ) -> Iterator[tuple[Any, Any]]:
     """Run `function(task)` for every task, up to three times; yields (task, result) of each task that succeeds.
 
@@ -112,7 +112,7 @@ class Threads:
         self.memory = memory
         self.hosts: Sequence[Host] | None = None
 
-    def stream(self, *, gpu: bool = False) -> Stream:
+    def stream(self, *, gpu: int = 0) -> Stream:
         """See `Pool`."""
         return _ThreadStream(1 if gpu else self.workers)
 
@@ -145,6 +145,7 @@ def open_pool(
     *,
     workers: int | None = None,
     gpus: int = 0,
+    gpus_per_worker: int = 1,
     scheduler: str | None = None,
     client: Any = None,
     expect: int | None = None,
@@ -160,6 +161,8 @@ def open_pool(
     gpus
         Number of worker processes with one GPU each: their CUDA_VISIBLE_DEVICES names it, and they have the Dask
         resource {"GPU": 1}.
+    gpus_per_worker
+        GPUs of each of these processes, for models that are split over several: their resource is then {"GPU": 2}.
     scheduler
         Address of a Dask scheduler, such as tcp://host:8786. It may have no workers yet: tasks wait for 60 s.
     client
@@ -194,5 +197,7 @@ def open_pool(
     elif workers is None and not gpus:
         yield Threads(memory=memory)
     else:
-        with local(workers or 0, gpus) as started:
+        if gpus % gpus_per_worker:
+            raise DissectError(f"open_pool: {gpus} GPUs cannot be shared by workers of {gpus_per_worker} GPUs each.")
+        with local(workers or 0, gpus, gpus_per_worker) as started:
             yield DaskPool(started, memory=memory, here=True)

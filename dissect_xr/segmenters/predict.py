@@ -17,7 +17,7 @@ from PIL import Image
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.record import autocast, torch_threads
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import cached, device_of, seeded
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
@@ -77,7 +77,7 @@ def predict(
     missing = [task for task in tasks if task.key not in marked]
     with track("predicted labels", len(images.rows), show=show and bool(missing)) as bar:
         bar.advance(len(images.rows) - sum(len(task.images) for task in missing))
-        for task, _ in run_blocks(pool, predict_block, missing, gpu=True):
+        for task, _ in run_blocks(pool, predict_block, missing, gpu=segmenter.spec.gpus):
             bar.advance(len(task.images))
     store.mark(url, "done", fingerprint=fingerprint, written={}, depends_on=["created", *(task.key for task in tasks)])
 
@@ -99,7 +99,7 @@ def predict_block(task: PredictTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     segmenter = task.segmenter
-    device = segmenter.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(segmenter.spec, segmenter.device)
     digest = hashlib.sha256()
     with (
         torch_threads(segmenter.threads),

@@ -109,7 +109,8 @@ def test_a_class_is_a_model_and_an_object_is_told_what_to_give() -> None:
     nn = pytest.importorskip("torch").nn
     assert ModelSpec.of(nn.Identity).factory == "torch.nn.modules.linear:Identity"
     with pytest.raises(DissectError, match="Give the class or a function"):
-        ModelSpec.of(nn.Identity())
+        ModelSpec.of(object())
+    assert ModelSpec.of(nn.Identity()).factory == "live Identity"  # a module is the model itself, in this process
     with pytest.raises(DissectError, match="defined inside a function"):
         ModelSpec.of(lambda: nn.Identity())
 

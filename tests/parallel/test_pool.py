@@ -25,7 +25,7 @@ from strategies import ProbeCase
 
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.errors import BlocksFailed, DissectError
-from dissect_xr.parallel import retry
+from dissect_xr.parallel import dask_pool, retry
 from dissect_xr.parallel.dask_pool import DaskPool
 from dissect_xr.parallel.fold import TREE, Fold
 from dissect_xr.parallel.pool import Threads, open_pool, run_blocks, run_tasks
@@ -165,6 +165,24 @@ def test_each_local_gpu_process_sees_its_own_gpu():
         assert {seen for _, seen in run_tasks(pool, visible_gpus, range(20), gpu=True)} == {"0", "1"}
 
 
+def test_tasks_of_two_gpus_run_on_processes_that_own_two():
+    with open_pool(workers=1, gpus=2, gpus_per_worker=2) as pool:
+        assert (pool.workers, pool.gpus) == (2, 2)
+        assert pool.stream(gpu=2).window == 2
+        assert {seen for _, seen in run_tasks(pool, visible_gpus, range(6), gpu=2)} == {"0,1"}
+    with (
+        pytest.raises(DissectError, match="3 GPUs cannot be shared by workers of 2 GPUs each"),
+        open_pool(gpus=3, gpus_per_worker=2),
+    ):
+        pass
+
+
+def test_tasks_of_more_gpus_than_any_worker_has_end_after_a_wait(cluster_pool, monkeypatch):
+    monkeypatch.setattr(dask_pool, "PATIENCE", 1.0)
+    with pytest.raises(DissectError, match=r"^there has been no 2-GPU worker for 1 s"):
+        list(run_tasks(cluster_pool, abs, range(4), gpu=2))
+
+
 def overlap(task) -> int:
     """How many of these ran at once, at most, while this one did."""
     counts, lock = task
@@ -198,7 +216,7 @@ class Shuffled:
         self.most = 0
         self.cancelled = False
 
-    def stream(self, *, gpu: bool = False) -> "Shuffled":
+    def stream(self, *, gpu: int = 0) -> "Shuffled":
         return self
 
     def add(self, tag, function, *args) -> None:

@@ -73,6 +73,14 @@ def fit_weights(model: nn.Module, weights: Weights) -> tuple[str, ...]:
         If names, shapes or kinds of numbers differ, with the number of differences and the first few; or if several
         state dicts fit that hold different numbers.
     """
+    tensors, said = fitting_tensors(model, weights)
+    # Not strict: num_batches_tracked may be missing.
+    model.load_state_dict(tensors, strict=False)
+    return said
+
+
+def fitting_tensors(model: nn.Module, weights: Weights) -> tuple[StateDict, tuple[str, ...]]:
+    """Name in the model -> tensor of the state dict that fits it, and what is to be said; see `fit_weights`."""
     own = model.state_dict()
     fits = {key: _Fit.of(own, given) for key, given in weights.dicts.items()}
     fitting = [key for key, fit in fits.items() if not fit.faults]
@@ -84,9 +92,7 @@ def fit_weights(model: nn.Module, weights: Weights) -> tuple[str, ...]:
             f"weights {weights.source}: {len(fitting)} state dicts fit the model and hold different numbers: "
             f"{shortlist([repr(other) for other in fitting], 6)}. Say which one: `key: {fitting[0]}` beside `weights`."
         )
-    # Not strict: num_batches_tracked may be missing.
-    model.load_state_dict(fits[key].tensors, strict=False)
-    return _said(weights, key, fits[key].names)
+    return fits[key].tensors, _said(weights, key, fits[key].names)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

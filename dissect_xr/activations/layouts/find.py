@@ -75,6 +75,8 @@ class Finder:
     size: tuple[int, int]
     batch: int
     """images of a forward pass"""
+    twin: nn.Module | None = None
+    """the same model without weights, where those of `model` come and go: geometry is traced on it"""
     _verdicts: dict[tuple[str, Layout], Verdict] = field(default_factory=dict)
 
     def known(self) -> Known:
@@ -83,7 +85,7 @@ class Finder:
         example = self.inputs(blank)
         available = map_layers(self.model, example)
         four = [name for name, seen in available.taps.items() if len(seen.shape) == 4]
-        traced = trace_geometry(self.model, four, self.size, channels=example.shape[1])
+        traced = trace_geometry(self.twin or self.model, four, self.size, channels=example.shape[1])
         once = Recogniser(self.model, 1, {}, traced)
         unclear = [
             name
@@ -112,6 +114,11 @@ class Finder:
         wanted = choose(known.available, known.guesses, choices, known.recogniser)
         self.test(known, list(wanted.values()))
         return {name: self.settled(known, one) for name, one in wanted.items()}
+
+    def untested(self, known: Known, choices: Sequence[Choice]) -> dict[str, Found]:
+        """As `find`, for a model without values: the likeliest layout of each layer."""
+        wanted = choose(known.available, known.guesses, choices, known.recogniser)
+        return {name: Found(one, one.layouts[0], None) for name, one in wanted.items()}
 
     def test(self, known: Known, wanted: Sequence[Wanted]) -> None:
         """Test these layers, and where that says nothing the first ones of the model with the same layout."""

@@ -77,13 +77,15 @@ def run(
     """Run all stages for every snapshot, continuing after finished blocks; then print tables and draw figures."""
     from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
     from dissect_xr.cli.outcome import results
-    from dissect_xr.cli.plan.dry_run import check_fits, plan_run
+    from dissect_xr.cli.plan.dry_run import check_fits, plan_run, show_model
     from dissect_xr.store.repair import mended
 
     pool = _pool(workers, gpus, scheduler, memory)
     safety = None if dry_run else Safety(verify, break_lock)
     with _start(recipe, out, overrides, pool, quiet=quiet, safety=safety) as started:
         check_experiments(started)
+        if dry_run:
+            show(show_model(started))
         plans = plan_run(started)
         _say(started)
         if dry_run:

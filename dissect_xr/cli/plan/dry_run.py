@@ -25,6 +25,8 @@ from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.label_set import LabelSet
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from dissect_xr.activations.extract import Extraction
     from dissect_xr.activations.store import LayerShape
 
@@ -43,6 +45,42 @@ def plan_run(run: Run) -> list[StagePlan]:
     """
     probe = run.label_set().check()
     return [*drawing_stages(run), _probe_stage(run, probe), *_snapshot_stages(run, probe)]
+
+
+def show_model(run: Run) -> Iterator["RenderableType"]:
+    """What the model turns out to be before any weights are read: its size, what fits, and every tap.
+
+    The plan of a model whose weights would have to be fetched, or do not lie in memory together, is made from this.
+
+    Raises
+    ------
+    DissectError
+        If all weights have to lie in the memory of one process, and there is less.
+    """
+    finished = run.finished_snapshots()
+    unfinished = [spec for snapshot, spec in run.snapshots if snapshot.name not in finished]
+    if not unfinished:
+        return
+    from dissect_xr.activations.extract import Described
+    from dissect_xr.activations.placement.outline import outline
+    from dissect_xr.cli.plan.model import check_room, model_lines, tap_table
+
+    spec = unfinished[0]
+    try:
+        found = outline(spec, run.recording)
+    except DissectError as error:
+        yield f"model {spec.factory}: nothing is known of it before its weights are read: {error}"
+        return
+    yield from model_lines(spec, run.recording, found)
+    yield tap_table(found, run.recording.dtype)
+    check_room(spec, found)
+    run.described.update(
+        {
+            one: Described(found.maps, found.geometry, "")
+            for one in unfinished
+            if one.named is not None or (one.placement is not None and not one.placement.keeps_whole)
+        }
+    )
 
 
 def said_of_weights(run: Run) -> list[str]:

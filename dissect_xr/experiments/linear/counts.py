@@ -93,7 +93,7 @@ class ClassWork:
         tables: Sequence[tuple[store.ArraySpec, NDArray[Any]]],
         *,
         chunk: int,
-        gpu: bool = False,
+        gpu: int = 0,
     ) -> None:
         """Compute the pass `weights`."""
         self.result.begin()

@@ -79,7 +79,7 @@ class Passes:
         compute_pass(
             self.result, name, {"sets": _sha256(sets), "levels": _sha256(levels)}, make, predict_block,
             arrays=[store.ArraySpec("prediction", ("image", "set"), shape, "int32", chunk)], tables=tables,
-            pool=self.pool, show=self.show, gpu=True,
+            pool=self.pool, show=self.show, gpu=self.network.spec.gpus,
         )  # fmt: skip
         predictions = store.read(self.result.url, f"{name}/prediction")
         for start, images in self._batches(labelled):
@@ -104,7 +104,7 @@ class Passes:
         compute_pass(
             self.result, name, {}, make, mean_block,
             arrays=[store.ArraySpec("mean", ("image", "unit"), shape, "float64", chunk)],
-            pool=self.pool, show=self.show, gpu=True,
+            pool=self.pool, show=self.show, gpu=self.network.spec.gpus,
         )  # fmt: skip
         total, means = np.zeros(shape[1]), store.read(self.result.url, f"{name}/mean")
         for start, images in self._batches(labelled):
@@ -120,7 +120,7 @@ def looked_at(network: Network, layer: str, labelled: Labelled, *, pool: Pool) -
     """What a first look at the network and the layer finds, with the first batch of these images."""
     images = labelled.images[: network.recording.batch]
     task = LookTask(network, layer, labelled.root.of(images), images, len(labelled.classes))
-    ((_, looked),) = run_tasks(pool, look, [task], gpu=True)
+    ((_, looked),) = run_tasks(pool, look, [task], gpu=network.spec.gpus)
     found: Looked = looked
     return found
 

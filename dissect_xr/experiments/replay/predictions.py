@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dissect_xr import store
+from dissect_xr.activations import sources
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.record import DECODERS, autocast, torch_threads
 from dissect_xr.activations.request import Preprocess
@@ -33,7 +34,7 @@ from dissect_xr.probe.folder import Folder
 
 def device_of(network: Network) -> str:
     """The device that this process runs a network on."""
-    return network.recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return sources.device_of(network.spec, network.recording.device)
 
 
 @contextmanager
@@ -64,7 +65,13 @@ def pixels_of(root: Folder, images: Sequence[str], preprocess: Preprocess) -> ND
     """Pixels (image, row, col, 3) of image files in the folder `root`."""
 
     def decode(name: str) -> NDArray[np.uint8]:
-        return read_image(root.path(name), preprocess.size, crop=preprocess.crop, orientation=root.orientation(name))
+        return read_image(
+            root.path(name),
+            preprocess.size,
+            crop=preprocess.crop,
+            orientation=root.orientation(name),
+            interpolation=preprocess.interpolation,
+        )
 
     with ThreadPoolExecutor(DECODERS) as executor:
         return np.stack(list(executor.map(decode, images)))
@@ -97,6 +104,10 @@ class Looked:
     """why the whole network runs for each set of units; None where only what follows the layer does"""
 
 
+_PLACED = "its weights come and go, or lie on several devices, and only the whole network brings them"
+"""Why a network runs whole."""
+
+
 def look(task: LookTask) -> Looked:
     """The layer's units, the weights, and how to replay; runs on a worker that can run the model.
 
@@ -110,7 +121,8 @@ def look(task: LookTask) -> Looked:
         found, units = tapped(model, task.layer, batch, lambda output: output.shape[1])
         check_scores(found, len(batch), task.classes)
         check_maps(model, task.layer, task.network.recording.preprocess, batch)
-        whole = why_whole(model, task.layer, batch)
+        placed = cached(task.network.spec, device_of(task.network)).placed
+        whole = _PLACED if placed else why_whole(model, task.layer, batch)
     return Looked(units, cached(task.network.spec, device_of(task.network)).sha256, whole)
 
 

@@ -1,0 +1,1 @@
+"""Where a model's weights lie while it runs: on one device, on several, in host memory, on disk."""
