@@ -200,7 +200,7 @@ def _check(raw: Mapping[str, Any], out: str) -> None:
 def _number(value: Any) -> float | None:
     """A metric as a number of Python; None where it is NaN or infinite."""
     try:
-        number = float(value)
+        number = float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError) as error:
         raise DissectError(f"metric: expected a number, got a {type(value).__name__}.") from error
     return number if math.isfinite(number) else None

@@ -45,7 +45,7 @@ def test_snapshots_are_written_when_they_are_due_and_the_recipe_names_them(tmp_p
     with dx.SnapshotWriter(out, recipe) as snapshot:
         taken = []
         for step in range(12):
-            if snapshot(step, model, loss=torch.tensor(1.0 / (step + 1)), accuracy=float("nan")):
+            if snapshot(step, model, loss=torch.tensor(1.0 / (step + 1), requires_grad=True), accuracy=float("nan")):
                 taken.append(step)
             changed(model)
         assert snapshot(12, model, last=True)
