@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from dissect_xr.activations.models.names import library_model
 from dissect_xr.activations.request import ModelSpec, Preprocess
 from dissect_xr.cli.fields.preprocess import PreprocessPart
 from dissect_xr.cli.fields.probe import Part, Probe, Size, pair
+from dissect_xr.errors import DissectError
 from dissect_xr.probe.orientation import Orientation
 from dissect_xr.probe.readers.concepts import read_concepts
 from dissect_xr.segmenters.segmenter import Segmenter, numbered
@@ -21,11 +23,14 @@ class SegmenterPart(Part):
     """The network, what it sees, and what its classes mean."""
 
     factory: str
+    """`file.py:make`, `package.module:make`, or a model of torchvision, timm or transformers by its name"""
     kwargs: dict[str, Any] = {}
     weights: str | None = None
+    """a file; of a library's model also `pretrained`, or a name of torchvision's weights"""
     key: str | None = None
     seed: int | None = None
-    input_size: Size
+    input_size: Size | None = None
+    """(rows, columns) of the input, or one number for both; None takes what the library has for its model"""
     preprocess: PreprocessPart = PreprocessPart()
     classes: str | dict[int, Any]
     """class -> name, or a mapping with name and category; or a file that holds this, as for masks"""
@@ -48,9 +53,10 @@ class SegmenterPart(Part):
             classes = read_concepts(Path(self.classes), offset=1)[0]
         else:
             classes = numbered(self.classes)
+        spec = ModelSpec.of(self.factory, self.kwargs, self.weights, self.seed, self.key)
         return Segmenter(
-            spec=ModelSpec.of(self.factory, self.kwargs, self.weights, self.seed, self.key),
-            preprocess=Preprocess(size=self.input_size, **self.preprocess.model_dump()),
+            spec=spec,
+            preprocess=self._preprocess(spec),
             classes=classes,
             nothing=tuple(self.nothing),
             confidence=self.confidence,
@@ -60,6 +66,19 @@ class SegmenterPart(Part):
             threads=self.threads,
             autocast=self.autocast,
         )
+
+    def _preprocess(self, spec: ModelSpec) -> Preprocess:
+        """What the recipe says, and for the rest what the library has; whole images in any case."""
+        given = {name: getattr(self.preprocess, name) for name in self.preprocess.model_fields_set}
+        given |= {} if self.input_size is None else {"size": self.input_size}
+        library = library_model(self.factory)
+        if library is not None:
+            from dissect_xr.activations.models.preprocessing import library_preprocess
+
+            return library_preprocess(library, self.kwargs, spec.named, {"resize": None} | given)
+        if self.input_size is None:
+            raise DissectError("segmenter.input_size: is missing: the rows and columns of the network's input.")
+        return Preprocess(**given)
 
 
 class SegmentedPart(Probe):
