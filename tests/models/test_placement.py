@@ -351,20 +351,29 @@ def test_what_does_not_go_together_is_refused(mode: Any, given: dict[str, Any], 
 
 
 LARGE = """
+import torch
 from torch import nn
+
+class Shift(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, width))
+
+    def forward(self, x):
+        return x + self.weight.diagonal()[:, None, None]
 
 class Wide(nn.Module):
     def __init__(self, width, depth):
         super().__init__()
         self.first = nn.Conv2d(3, width, 1)
-        self.trunk = nn.Sequential(*[nn.Conv2d(width, width, 1, bias=False) for _ in range(depth)])
+        self.trunk = nn.Sequential(*[Shift(width) for _ in range(depth)])
 
     def forward(self, x):
         return self.trunk(self.first(x).relu())
 """
 
 WIDTH, DEPTH, PART = 4096, 32, 64 * 2**20
-"""32 convolutions of 4,096 x 4,096 weights: 2 GiB in float32."""
+"""32 modules of 4,096 x 4,096 weights, 2 GiB in float32, of which little is computed, so that the test is quick."""
 
 MEASURED = """
 import re, sys
@@ -393,7 +402,7 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
     first = {"first.weight": torch.rand(WIDTH, 3, 1, 1, generator=generator), "first.bias": torch.zeros(WIDTH)}
     safetensors.torch.save_file(first, tmp_path / "first.safetensors")
     index |= dict.fromkeys(first, "first.safetensors")
-    last = torch.randn(WIDTH, WIDTH, 1, 1, generator=generator) / WIDTH**0.5
+    last = torch.randn(WIDTH, WIDTH, generator=generator)
     for n in range(DEPTH):
         last = last.roll(n + 1, 0)
         safetensors.torch.save_file({f"trunk.{n}.weight": last}, tmp_path / f"{n}.safetensors")
@@ -407,9 +416,9 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) < 1200 * 10**6 < DEPTH * PART
         before, after = (open_activations(url)[f"s/trunk.{n}"]["activation"].values for n in (DEPTH - 2, DEPTH - 1))
-        by_hand = np.einsum("ou,nuyx->noyx", last[:, :, 0, 0].numpy(), before.astype(np.float32))
-        np.testing.assert_allclose(after, by_hand, rtol=0.01, atol=0.002)
-        assert np.abs(after).max() > 0.1
+        by_hand = before.astype(np.float32) + last.diagonal().numpy()[:, None, None]
+        np.testing.assert_allclose(after, by_hand, rtol=0, atol=0.04)  # float16 of numbers up to 32
+        assert np.abs(after).max() > 10
 
 
 class Borrowing(nn.Module):
