@@ -72,6 +72,8 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
         If the model cannot be loaded, fails, has no such layer, or has one that does not repeat (`repeats`).
     """
     spec, recording = task
+    if recording.allow_nondeterministic and spec.placement is not None:
+        spec.placement.check_draws()
     device = device_of(spec, recording.device)
     loaded = cached(spec, device)
     twin = empty_model(spec, "the geometry of its layers") if loaded.placed else loaded.model

@@ -135,6 +135,7 @@ class HostMaps:
         self._small: list[tuple[Tensor, Tensor]] = []
         self._largest = dict.fromkeys(self.maps, 0.0)
         self._sizes: list[tuple[str, Tensor]] = []
+        self._devices: set[torch.device] = set()
         self._normal = smallest_normal(task.layers[0].dtype)
         self.filled = 0
         self._images_written = dict.fromkeys(self.maps, 0)
@@ -155,6 +156,7 @@ class HostMaps:
             torch.amax(maps, (2, 3), out=peak)
             mean.copy_(torch.from_numpy(means(maps.numpy())))
             return
+        self._devices.add(output.device)
         stored = output.detach().to(self.dtype)
         maps.copy_(stored, non_blocking=True)
         self._small.append((peak, stored.amax((2, 3))))
@@ -168,7 +170,8 @@ class HostMaps:
             self._largest[layer] = max(self._largest[layer], float(size))
         self.drop()
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            for one in self._devices:  # several, where the model is split
+                torch.cuda.synchronize(one)
 
     def drop(self) -> None:
         """Discard what is small of a batch: it did not fit into the device's memory, or is on the host."""
@@ -230,11 +233,6 @@ def _block_by_block(
     loaded: Loaded, trunk: Trunk, task: ExtractTask, device: str, host: HostMaps
 ) -> Iterator[tuple[int, int]]:
     """Run all batches together, each block of the model for all of them before the next block gets its weights."""
-    if task.seeded:
-        raise DissectError(
-            "placement sequential: batches run together, so a model that draws random numbers would draw them in "
-            "another order. Use placement offload, or leave out allow_nondeterministic."
-        )
     batches = list(_batches(task))
     while True:
         parts = [

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(resnet: Path, tmp_path:
     file.write_bytes(resnet.read_bytes())
     model = cached(resnet_spec(file, Placement.of("offload")), "cpu").model
     safetensors.torch.save_file(load_model(ModelSpec.of(*NETS["resnet18"], seed=5)).state_dict(), file)
-    with pytest.raises(DissectError, match="the file changed while it was read"):
+    with pytest.raises(DissectError, match="the file changed, or went away, while it was read"):
+        model(torch.rand(1, 3, 32, 32))
+    file.unlink()
+    with pytest.raises(DissectError, match="the file changed, or went away, while it was read"):
         model(torch.rand(1, 3, 32, 32))
 
 
@@ -347,23 +351,33 @@ def test_what_does_not_go_together_is_refused(mode: Any, given: dict[str, Any], 
 
 
 LARGE = """
+import torch
 from torch import nn
+
+class Shift(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, width))
+
+    def forward(self, x):
+        return x + self.weight.diagonal()[:, None, None]
 
 class Wide(nn.Module):
     def __init__(self, width, depth):
         super().__init__()
         self.first = nn.Conv2d(3, width, 1)
-        self.trunk = nn.Sequential(*[nn.Conv2d(width, width, 1, bias=False) for _ in range(depth)])
+        self.trunk = nn.Sequential(*[Shift(width) for _ in range(depth)])
 
     def forward(self, x):
         return self.trunk(self.first(x).relu())
 """
 
 WIDTH, DEPTH, PART = 4096, 32, 64 * 2**20
-"""32 convolutions of 4,096 x 4,096 weights: 2 GiB in float32."""
+"""32 modules of 4,096 x 4,096 weights, 2 GiB in float32, of which little is computed, so that the test is quick."""
 
 MEASURED = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from dissect_xr.activations import record
 from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.placement.asked import Placement
@@ -371,14 +385,16 @@ from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, Sna
 
 mode, factory, weights, probe, url = sys.argv[1:]
 spec = ModelSpec.of(factory, {"width": 4096, "depth": 32}, weights, placement=Placement.of(mode))
-batch = 1 if mode == "sequential" else 10  # which reads all weights once for all batches, or once for the only one
+batch = 5 if mode == "sequential" else 10  # which reads all weights once for both batches, or once for the only one
 look = Recording(Preprocess(2), ("trunk.3?",), batch=batch, device="cpu", allow_nondeterministic=mode == "offload")
 extract(prepare_extraction(url, probe, SnapshotInfo("s"), spec, look), show=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss, which begins with the memory of the process that started this one.
+print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="NOT RUN: no /proc tells a process's peak memory")
 def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
     (tmp_path / "wide.py").write_text(LARGE)
     generator = torch.Generator().manual_seed(0)
@@ -386,7 +402,7 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
     first = {"first.weight": torch.rand(WIDTH, 3, 1, 1, generator=generator), "first.bias": torch.zeros(WIDTH)}
     safetensors.torch.save_file(first, tmp_path / "first.safetensors")
     index |= dict.fromkeys(first, "first.safetensors")
-    last = torch.randn(WIDTH, WIDTH, 1, 1, generator=generator) / WIDTH**0.5
+    last = torch.randn(WIDTH, WIDTH, generator=generator)
     for n in range(DEPTH):
         last = last.roll(n + 1, 0)
         safetensors.torch.save_file({f"trunk.{n}.weight": last}, tmp_path / f"{n}.safetensors")
@@ -400,9 +416,9 @@ def test_a_model_of_2_gib_runs_in_1200_mb(probe: str, tmp_path: Path):
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) < 1200 * 10**6 < DEPTH * PART
         before, after = (open_activations(url)[f"s/trunk.{n}"]["activation"].values for n in (DEPTH - 2, DEPTH - 1))
-        by_hand = np.einsum("ou,nuyx->noyx", last[:, :, 0, 0].numpy(), before.astype(np.float32))
-        np.testing.assert_allclose(after, by_hand, rtol=0.01, atol=0.002)
-        assert np.abs(after).max() > 0.1
+        by_hand = before.astype(np.float32) + last.diagonal().numpy()[:, None, None]
+        np.testing.assert_allclose(after, by_hand, rtol=0, atol=0.04)  # float16 of numbers up to 32
+        assert np.abs(after).max() > 10
 
 
 class Borrowing(nn.Module):
@@ -430,6 +446,15 @@ def test_weights_that_are_used_elsewhere_are_asked_to_be_kept_together(mode: Any
     with pytest.raises(DissectError, match=r"needs weights that are not there.*Name the class of that one in no_split"):
         prepared(())
     assert prepared(("Borrowing",)).described.maps == {"1": (4, 4, 4)}
+
+
+@pytest.mark.parametrize("mode", ["split", "sequential"])
+def test_random_numbers_are_refused_where_their_order_would_change(mode: Any, probe: str, resnet: Path, tmp_path: Path):
+    look = replace(RECORDING, allow_nondeterministic=True)
+    with pytest.raises(DissectError, match="Use placement single or offload, or leave out allow_nondeterministic"):
+        prepare_extraction(
+            str(tmp_path / "a.zarr"), probe, SnapshotInfo("s"), resnet_spec(resnet, Placement.of(mode)), look
+        )
 
 
 def test_an_experiment_runs_a_placed_network_whole_and_gets_the_same_scores(resnet: Path, probe: str):

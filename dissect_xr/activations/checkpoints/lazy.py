@@ -57,10 +57,10 @@ class LazyWeights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         where = self._where[name]
-        if _stamp(where.file) != where.stamp:
+        if not where.file.is_file() or _stamp(where.file) != where.stamp:
             raise DissectError(
-                f"weights {where.file}: the file changed while it was read. Keep each snapshot's weights in a file of "
-                "its own, and run again under another name."
+                f"weights {where.file}: the file changed, or went away, while it was read. Keep each snapshot's "
+                "weights in a file of its own, and run again under another name."
             )
         # Read rather than mapped: what is mapped is aligned in another way, which may round sums in another way.
         with torch.inference_mode(mode=False):

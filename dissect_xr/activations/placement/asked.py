@@ -75,6 +75,20 @@ class Placement:
             raise DissectError(f"max_memory: {wrong[0]!r}: expected the number of a GPU, or cpu.")
         return cls(mode, dtype, gpus_per_worker, memory, offload_dir, tuple(no_split))
 
+    def check_draws(self) -> None:
+        """Raise if a model that draws random numbers would not draw the same ones every time.
+
+        Raises
+        ------
+        DissectError
+            Naming the placements that seed what is drawn.
+        """
+        if self.mode in ("split", "sequential"):
+            raise DissectError(
+                f"placement {self.mode}: random numbers would be drawn on several GPUs, or in another order than batch "
+                "by batch. Use placement single or offload, or leave out allow_nondeterministic."
+            )
+
     @property
     def keeps_whole(self) -> bool:
         """Whether all weights lie on one device, as they do without any placement."""
