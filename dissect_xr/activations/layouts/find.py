@@ -75,6 +75,8 @@ class Finder:
     size: tuple[int, int]
     batch: int
     """images of a forward pass"""
+    twin: nn.Module | None = None
+    """a model of the same modules, perhaps without weights, that cells are traced through; None: the model itself"""
     _verdicts: dict[tuple[str, Layout], Verdict] = field(default_factory=dict)
 
     def known(self) -> Known:
@@ -83,7 +85,7 @@ class Finder:
         example = self.inputs(blank)
         available = map_layers(self.model, example)
         four = [name for name, seen in available.taps.items() if len(seen.shape) == 4]
-        traced = trace_geometry(self.model, four, self.size, channels=example.shape[1])
+        traced = trace_geometry(self.twin or self.model, four, self.size, channels=example.shape[1])
         once = Recogniser(self.model, 1, {}, traced)
         unclear = [
             name
