@@ -74,7 +74,7 @@ def choose(
     if not found:
         select_layers(plain, [])  # raises with the layers there are
     order = {name: n for n, name in enumerate(available.taps)}
-    return dict(sorted(found.items(), key=lambda item: (order[_without_token(item[1].tap)], item[0])))
+    return dict(sorted(found.items(), key=lambda item: (order[without_token(item[1].tap)], item[0])))
 
 
 def plain_layers(available: Layers, guesses: Mapping[str, Guess]) -> Layers:
@@ -142,7 +142,7 @@ def _that_fit(available: Layers, chosen: Mapping[str, Tap], layout: Layout, reco
     found, refused = {}, []
     for name, tap in chosen.items():
         try:
-            recogniser.filled(name, layout, available.taps[_without_token(tap)])
+            recogniser.filled(name, layout, available.taps[without_token(tap)])
             found[name] = tap
         except DissectError as error:
             refused.append(error)
@@ -177,7 +177,7 @@ def _wanted(
     layout: Layout | None,
     recogniser: Recogniser,
 ) -> Wanted:
-    seen, guess = available.taps[_without_token(tap)], guesses[_without_token(tap)]
+    seen, guess = available.taps[without_token(tap)], guesses[without_token(tap)]
     if tap.token is not None:
         if layout is not None:
             raise DissectError(f"layer {name}: a token alone has no other layout. Leave out `layout`.")
@@ -194,18 +194,19 @@ def _one_token(name: str, tap: Tap, seen: Seen, guess: Guess) -> Wanted:
     assert tap.token is not None
     tokens = [layout for layout in guess.layouts if layout.kind in ("tokens", "heads")]
     if not tokens:
-        raise DissectError(f"layer {name}: {_without_token(tap)} has no tokens, it was taken for {guess.why}.")
+        raise DissectError(f"layer {name}: {without_token(tap)} has no tokens, it was taken for {guess.why}.")
     first = tokens[0]
     if tap.token >= first.prefix:
         raise DissectError(
-            f"layer {name}: {first.prefix} tokens stand before the grid of {_without_token(tap)}, none with the index "
+            f"layer {name}: {first.prefix} tokens stand before the grid of {without_token(tap)}, none with the index "
             f"{tap.token}. The others are cells of its map."
         )
     layout = Layout("token", axes=first.axes, index=tap.token)
     return Wanted(name, tap, (layout,), False, said(layout), seen)
 
 
-def _without_token(tap: Tap) -> str:
+def without_token(tap: Tap) -> str:
+    """The name of the tap that a token is taken of."""
     return str(replace(tap, token=None))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dissect_xr.activations.layouts.choose import Choice, Wanted, choose, shape_of
+from dissect_xr.activations.layouts.choose import Choice, Wanted, choose, shape_of, without_token
 from dissect_xr.activations.layouts.impulse import Asked, Inputs, Verdict, impulse_test
-from dissect_xr.activations.layouts.layout import GRIDDED, Layout
+from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.layouts.recognise import Guess, Recogniser
 from dissect_xr.activations.receptive_field.geometry import Geometry
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
@@ -76,7 +76,7 @@ class Finder:
     batch: int
     """images of a forward pass"""
     twin: nn.Module | None = None
-    """the same model without weights, where those of `model` come and go: geometry is traced on it"""
+    """a model of the same modules, perhaps without weights, that cells are traced through; None: the model itself"""
     _verdicts: dict[tuple[str, Layout], Verdict] = field(default_factory=dict)
 
     def known(self) -> Known:
@@ -212,22 +212,21 @@ def _is_tested(one: Wanted) -> bool:
 
 
 def _alike(known: Known, one: Wanted, layout: Layout) -> list[str]:
-    """Taps that a layout of a layer would be right for, too, if it is right: in order of execution, outputs alone.
+    """Taps for which a layout of a layer is right, too, if it is right there: in order of execution, outputs alone.
 
-    They were taken for this layout, or have the same axes with as many tokens, or have the same shape.
+    They were taken for this layout. Where a recipe gives another one than the layer was taken for, they were taken for
+    the same as the layer; where it was taken for nothing, their tensors have its shape.
     """
+    taps = known.available.taps
+    own = known.guesses[without_token(one.tap)].layouts
+    meant = layout if layout in own or not own else own[0]
 
     def is_alike(name: str, guess: Guess) -> bool:
-        if guess.is_sure or known.available.taps[name].tap.side == "input":
+        if guess.is_sure or taps[name].tap.side == "input" or name == one.name:
             return False
-        if layout.kind in GRIDDED:
-            tokens = [other for other in guess.layouts if other.kind in GRIDDED and other.axes == layout.axes]
-            if layout.kind == "windows":  # the next block cuts its windows elsewhere
-                tokens = [other for other in tokens if name.startswith(f"{one.tap.module.rpartition('.')[0]}.")]
-            return any(other == layout or other.tokens == layout.tokens for other in tokens)
-        return layout in guess.layouts or known.available.taps[name].shape == one.seen.shape
+        return meant in guess.layouts if own else taps[name].shape == one.seen.shape
 
-    return [name for name, guess in known.guesses.items() if name != one.name and is_alike(name, guess)]
+    return [name for name, guess in known.guesses.items() if is_alike(name, guess)]
 
 
 def grid_geometry(known: Known, found: Found, size: tuple[int, int]) -> Any:

@@ -257,8 +257,8 @@ class Recogniser:
 
 
 def _is_attention(modules: Mapping[str, nn.Module], seen: Seen) -> bool:
-    name = seen.tap.module.rpartition(".")[2]
-    weights = isinstance(modules[seen.tap.module], nn.Softmax) or "attn_drop" in name
+    module, name = modules[seen.tap.module], seen.tap.module.rpartition(".")[2]
+    weights = (isinstance(module, nn.Softmax) and module.dim in (-1, 3)) or "attn_drop" in name
     return weights and len(seen.shape) == 4 and seen.shape[2] == seen.shape[3]
 
 
