@@ -29,6 +29,7 @@ from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.readers.masks import read_masks
 from dissect_xr.probe.skip import without_bad_images
+from dissect_xr.probe.sources.rare import without_rare_concepts
 from dissect_xr.report.write import write_report
 from dissect_xr.store.repair import repair
 from dissect_xr.store.verify import expected, read_all, verify
@@ -39,6 +40,7 @@ BESIDE = {"dissect_xr.parallel.progress.track", "dissect_xr.cli.start.open_run",
 INNER = {
     f"dissect_xr.{name}"
     for name in (
+        "cli.commands.check.export_probe", "cli.label_sets.Stage",
         "experiments.linear.counts.ClassWork", "experiments.replay.passes.Passes", "experiments.results.compute_pass",
         "probe.check.survey.survey_probe", "probe.root.follow_images", "survey.page.write_page",
         "survey.write.write_planned",
@@ -51,7 +53,9 @@ ELSEWHERE = {
     for name in (
         "bases.derive.derive", "experiments.ablation.ablation", "experiments.classes.fitted_classes",
         "experiments.classes.head_classes", "experiments.explanation.explanation",
-        "plot.experiments.classes.class_units", "probe.check.findings.check_probe",
+        "io.broden.write_broden", "plot.experiments.classes.class_units",
+        "segmenters.agreement.with_agreement", "segmenters.predict.predict",
+        "probe.check.findings.check_probe",
         "probe.readers.unpacked.arrays.probe_from_arrays", "report.check_page.write_check", "survey.write.write_survey",
     )
 }  # fmt: skip
@@ -89,6 +93,7 @@ def last(run: Path) -> Any:
 CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
     write_digits: lambda run, to, **show: write_digits(to / "digits", images=2, size=64, **show),
     write_probe: lambda run, to, **show: write_probe(label_set(run), str(to / "p.zarr"), **show),
+    without_rare_concepts: lambda run, to, **show: without_rare_concepts(label_set(run), 1, **show),
     without_bad_images: lambda run, to, **show: without_bad_images(label_set(run), str(to / "p.zarr"), **show),
     extract: extracted,
     write_activations: lambda run, to, **show: write_activations(
