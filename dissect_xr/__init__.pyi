@@ -33,6 +33,9 @@ from .experiments.ablation import Ablation as Ablation
 from .experiments.ablation import ablation as ablation
 from .experiments.ablation import important_classes as important_classes
 from .experiments.ablation import open_ablation as open_ablation
+from .experiments.cam import Cam as Cam
+from .experiments.cam import cam as cam
+from .experiments.cam import open_cam as open_cam
 from .experiments.class_labels import category_classes as category_classes
 from .experiments.class_labels import class_table as class_table
 from .experiments.classes import Head as Head
@@ -44,6 +47,7 @@ from .experiments.classes import open_classes as open_classes
 from .experiments.explanation import Explanation as Explanation
 from .experiments.explanation import explanation as explanation
 from .experiments.explanation import open_explanation as open_explanation
+from .experiments.localisation.scores import cam_failures as cam_failures
 from .experiments.replay.network import Network as Network
 from .experiments.unit_concepts import RunStores as RunStores
 from .io.broden import write_broden as write_broden

@@ -29,7 +29,7 @@ ONLY_IN = {
     "torch": {"activations", "experiments", "segmenters", "training"},
     "safetensors": {"activations", "bases/matrix_file", "training"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
-    "scipy": {"bases/matrices", "probe/readers/scenes/matlab"},
+    "scipy": {"bases/matrices", "experiments/localisation/boxes", "probe/readers/scenes/matlab"},
     "threadpoolctl": {"bases"},
     "pyarrow": {"probe/readers/unpacked", "io"},
     "PIL": {"probe", "activations", "segmenters", "exemplars", "report"},
