@@ -44,9 +44,12 @@ DRAWN: dict[str, tuple[str, Box, Box | None]] = {
 
 
 def write_drawn(
-    folder: Path, drawn: Mapping[str, tuple[str, Box, Box | None]] = DRAWN, *, chunk: int = 4
+    folder: Path, drawn: Mapping[str, tuple[str, Box, Box | None]] = DRAWN, *, chunk: int = 4, size: int = 8
 ) -> tuple[RunStores, Path]:
-    """A dissected run of these images, of which the planted head is measured in `<folder>/classes.zarr`."""
+    """A dissected run of these images, of which the planted head is measured in `<folder>/classes.zarr`.
+
+    The network sees images of `size`, with so many cells along a side of its maps.
+    """
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows = ["image,class,split"]
@@ -60,7 +63,7 @@ def write_drawn(
         rows.append(f"{name}.png,{kind},val")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "concepts.yaml").write_text("\n".join(f"{n}: {name}" for n, name in enumerate(CLASSES, 1)))
-    run, net = RunStores.of(folder), network(batch=chunk)
+    run, net = RunStores.of(folder), network(batch=chunk, size=size)
     probe = read_masks(images=folder / "images", masks=folder / "masks", concepts=folder / "concepts.yaml")
     write_probe(probe, run.probe, pool=Threads(1), show=False)
     extraction = prepare_extraction(

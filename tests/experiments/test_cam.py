@@ -13,11 +13,15 @@ from planted import CLASSES
 from dissect_xr.errors import BlocksFailed, DissectError
 from dissect_xr.experiments import cam as module
 from dissect_xr.experiments.cam import Cam, cam, open_cam
+from dissect_xr.experiments.class_labels import class_table
+from dissect_xr.experiments.classes import Machines, fitted_classes
 from dissect_xr.experiments.localisation import maps
 from dissect_xr.experiments.localisation.class_concepts import concepts_of_classes
 from dissect_xr.experiments.localisation.scores import OUTCOMES, cam_failures, outcomes
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.parallel.pool import Pool, Threads
+from dissect_xr.store.repair import repair
+from dissect_xr.store.verify import verify
 
 Stored = tuple[RunStores, Path]
 
@@ -50,6 +54,24 @@ def test_a_score_is_the_mean_of_the_map_and_the_intercept(found: xr.Dataset) -> 
     wanted = {"red-corner": 16 / 64 * 0.5, "blue-corner": 16 / 64 * 0.5 + 0.1, "green-small": 4 / 64 * 0.5}
     for name, score in wanted.items():
         assert float(of(found, name)["score"]) == pytest.approx(score, rel=1e-6)
+
+
+def test_fitted_weights_are_of_scaled_features(stored: Stored, tmp_path: Path) -> None:
+    splits = {name: "train" if name.endswith("corner") else "val" for name in DRAWN}
+    rows = [f"{name}.png,{kind},{splits[name]}" for name, (kind, _, _) in DRAWN.items()]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,class,split", *rows]))
+    labelled = class_table(tmp_path / "labels.csv", probe=stored[0].probe)
+    asked = Machines("relu", "s", c=10.0, scaling="std")
+    weights = fitted_classes(tmp_path / "m.zarr", stored[0], labelled, asked, show=False).load()
+    ds = cam(tmp_path / "c.zarr", stored[0], tmp_path / "m.zarr", show=False).load()
+    assert ds["image"].values.tolist() == ["green-small.png", "red-elsewhere.png", "red-unlabelled.png"]
+    assert (weights["scale"] < 0.1).all(), "means of 0 and 1/8 for each color: none is left as it is"
+    seen = {"green-small": [0, 1 / 32, 0, 0], "red-elsewhere": [1 / 8, 0, 0, 1 / 8]}
+    for name, means in seen.items():
+        mine = weights.sel({"class": DRAWN[name][0]})
+        score = float((mine["weight"] / mine["scale"] * np.array(means)).sum() + mine["intercept"])
+        # 128 of 256 is 0.5, as float16 holds it: these means are exact, and sums differ by their order alone.
+        assert float(of(ds, name)["score"]) == pytest.approx(score, rel=1e-12)
 
 
 def test_boxes_are_those_of_the_drawing(found: xr.Dataset) -> None:
@@ -173,3 +195,27 @@ def test_images_without_any_object_are_refused(stored: Stored, tmp_path: Path) -
         cam(tmp_path / "c.zarr", *stored, asked, show=False)
     with pytest.raises(DissectError, match=r"share of the map's maximum in \[0, 1\), got 1"):
         Cam(share=1)
+
+
+def test_a_damaged_map_is_named_and_made_again(stored: Stored, found: xr.Dataset, tmp_path: Path) -> None:
+    url = tmp_path / "c.zarr"
+    cam(url, *stored, show=False)
+    assert verify(str(url), show=False)[0] == []
+    damaged = url / "maps" / "map" / "c.0.0.0"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    assert [damage.where for damage in repair(str(url), full=True, show=False)] == [str(damaged)]
+    with pytest.raises(DissectError, match="expected a finished experiment, found none"):
+        open_cam(url)
+    xr.testing.assert_identical(cam(url, *stored, show=False).load(), found)
+
+
+def test_a_layer_without_places_is_refused(tmp_path: Path) -> None:
+    run, classes = write_drawn(tmp_path / "run", size=1)
+    with pytest.raises(DissectError, match=r"cam of s/relu: its maps have one cell each.*before the pooling"):
+        cam(tmp_path / "c.zarr", run, classes, show=False)
+
+
+def test_another_concept_is_another_input(stored: Stored, tmp_path: Path) -> None:
+    cam(tmp_path / "c.zarr", *stored, show=False)
+    with pytest.raises(DissectError, match=r"concepts.red was 1, is 2"):
+        cam(tmp_path / "c.zarr", *stored, Cam({"red": "green"}), show=False)
