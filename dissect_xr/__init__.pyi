@@ -37,6 +37,9 @@ from .experiments.ablation import ablation as ablation
 from .experiments.ablation import important_classes as important_classes
 from .experiments.ablation import open_ablation as open_ablation
 from .experiments.artefacts import artefact_share as artefact_share
+from .experiments.cam import Cam as Cam
+from .experiments.cam import cam as cam
+from .experiments.cam import open_cam as open_cam
 from .experiments.class_labels import category_classes as category_classes
 from .experiments.class_labels import class_table as class_table
 from .experiments.classes import Head as Head
@@ -48,6 +51,7 @@ from .experiments.classes import open_classes as open_classes
 from .experiments.explanation import Explanation as Explanation
 from .experiments.explanation import explanation as explanation
 from .experiments.explanation import open_explanation as open_explanation
+from .experiments.localisation.scores import cam_failures as cam_failures
 from .experiments.replay.network import Network as Network
 from .experiments.resemblance import concept_resemblance as concept_resemblance
 from .experiments.resemblance import switched_resemblance as switched_resemblance

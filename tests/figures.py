@@ -14,7 +14,7 @@ from checkout import TESTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictured import pictured
-from questions import ablated, classified, explained
+from questions import ablated, classified, explained, found_at
 from rotated import rotated
 from trained import CUTOFF, dissection
 
@@ -22,6 +22,7 @@ from dissect_xr.analysis.detectors import best_concept
 from dissect_xr.analysis.networks import compare_networks
 from dissect_xr.plot import bases, compare, concepts, networks, units
 from dissect_xr.plot.experiments.ablation import ablation_curves, importance_and_iou
+from dissect_xr.plot.experiments.cam import located_images
 from dissect_xr.plot.experiments.classes import class_units
 from dissect_xr.plot.experiments.explanation import explained_images
 from dissect_xr.probe.ingest import open_probe
@@ -68,6 +69,13 @@ def _explained_images() -> Axes:
         return explained_images(result, stores.probe, size=72)
 
 
+def _located_images() -> Axes:
+    with pictured() as (_, stores):
+        probe = open_probe(stores.probe)
+        result = found_at(probe["image"].values[:10].tolist(), (probe.sizes["row"], probe.sizes["col"]))
+        return located_images(result, stores.probe, most=3, size=72)
+
+
 def _several() -> xr.Dataset:
     """Four networks: the snapshots of one, the last of which has a layer less."""
     ds = dissection(units=40)
@@ -94,6 +102,7 @@ FIGURES: dict[str, Callable[[], Axes]] = {
     "importance_and_iou": lambda: importance_and_iou(ablated()),
     "class_units": _class_units,
     "explained_images": _explained_images,
+    "located_images": _located_images,
     "rotation_curve": lambda: bases.rotation_curve(rotated()),
     "rotation_curve_categories": lambda: bases.rotation_curve(rotated(), per="category", count="by_category"),
 }

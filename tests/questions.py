@@ -1,11 +1,13 @@
 """Results of experiments from a seed, for tests of their figures: laid out as the package opens them.
 
-Knows: the layout of what `open_ablation`, `open_classes` and `open_explanation` give.
+Knows: the layout of what `open_ablation`, `open_classes`, `open_explanation` and `open_cam` give.
 Does not know: how experiments are done.
 """
 
 import numpy as np
 import xarray as xr
+
+from dissect_xr.experiments.localisation.scores import located
 
 CLASSES = ["kitchen", "ski resort", "a street at night", "beach", "hotel room", "forest path"]
 
@@ -92,3 +94,33 @@ def explained(images: list[str], grid: tuple[int, int], seed: int = 0) -> xr.Dat
         },
         {"image": images},
     )
+
+
+def found_at(images: list[str], grid: tuple[int, int], seed: int = 0) -> xr.Dataset:
+    """Maps of one hill each: in turn on the object, beside it, on it with the wrong class, and without an object."""
+    random = np.random.default_rng(seed)
+    count, (rows, cols) = len(images), grid
+    size = rows // 3
+    corners = np.stack([random.integers(0, rows - 2 * size, count), random.integers(0, cols - 2 * size, count)], axis=1)
+    beside = np.array([[0, 0], [size, size], [1, 1], [0, 0]])[np.arange(count) % 4]
+    object_box = np.concatenate([corners, corners + size], axis=1)
+    object_box[3::4] = -1
+    box = np.concatenate([corners + beside, corners + beside + size], axis=1)
+    y, x = np.arange(rows)[:, None] + 0.5, np.arange(cols) + 0.5
+    middle = (box[:, :2] + box[:, 2:]) / 2
+    maps = [1.5 * np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / (size / 2) ** 2) - 0.1 for at in middle]
+    label = np.arange(count) % 3
+    ds = xr.Dataset(
+        {
+            "label": ("image", label),
+            "prediction": ("image", np.where(np.arange(count) % 4 == 2, (label + 1) % 3, label)),
+            "score": ("image", np.array([one.mean() for one in maps])),
+            "box": (("image", "side"), box),
+            "object_box": (("image", "side"), object_box),
+            "object_pixels": ("image", np.where(object_box[:, 0] < 0, 0, size * size)),
+            "pointed": ("image", np.arange(count) % 4 != 1),
+            "map": (("image", "row", "col"), np.stack(maps).astype(np.float32)),
+        },
+        {"image": images, "class": CLASSES[:3]},
+    )
+    return ds.assign(located(ds).data_vars)

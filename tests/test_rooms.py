@@ -33,7 +33,7 @@ ONLY_IN = {
     "accelerate": {"activations/placement"},
     "safetensors": {"activations", "bases/matrix_file", "training"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
-    "scipy": {"bases/matrices", "probe/readers/scenes/matlab"},
+    "scipy": {"bases/matrices", "experiments/localisation/boxes", "probe/readers/scenes/matlab"},
     "threadpoolctl": {"bases"},
     "pyarrow": {"probe/readers/unpacked", "io"},
     "PIL": {"probe", "activations", "segmenters", "exemplars", "report"},

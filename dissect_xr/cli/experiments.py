@@ -12,10 +12,18 @@ from typing import TypedDict
 from rich.markup import escape
 
 from dissect_xr import store
-from dissect_xr.cli.fields.experiments import AblationPart, ClassesPart, Experiment, ExplanationPart, LabelsPart
+from dissect_xr.cli.fields.experiments import (
+    AblationPart,
+    CamPart,
+    ClassesPart,
+    Experiment,
+    ExplanationPart,
+    LabelsPart,
+)
 from dissect_xr.cli.run import Run
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.ablation import Ablation, ablation
+from dissect_xr.experiments.cam import Cam, cam
 from dissect_xr.experiments.class_labels import Labelled, category_classes, class_table, outputs_of
 from dissect_xr.experiments.classes import Head, Machines, fitted_classes, head_classes
 from dissect_xr.experiments.explanation import Explanation, explanation
@@ -57,12 +65,14 @@ def check_experiments(run: Run) -> None:
                 f"{where}: needs the stored activations, which keep_activations: none removes. Use keep_activations: "
                 "all."
             )
-        if isinstance(part, ExplanationPart):
+        if isinstance(part, ExplanationPart | CamPart):
             if part.classes not in [one.called for one in parts[:n] if one.kind == "classes"]:
                 raise DissectError(
                     f"{where}: expected an experiment of the kind classes, called '{part.classes}', before it in the "
                     "list. Add one, or correct `classes`."
                 )
+            if isinstance(part, CamPart) and isinstance(part.concepts, str) and not Path(part.concepts).is_file():
+                raise DissectError(f"{where}: expected concepts at {part.concepts}, found no file. Correct the path.")
             _question(run, part)
             continue
         if part.snapshot is not None and part.snapshot not in snapshots:
@@ -105,7 +115,7 @@ def run_experiments(run: Run, only: Sequence[str] = ()) -> list[Finished]:
 
 def _check_dissected(run: Run, part: Experiment) -> None:
     """Raise unless the snapshot is dissected: a result without what its units detect could not be completed later."""
-    if isinstance(part, ExplanationPart):
+    if isinstance(part, ExplanationPart | CamPart):
         return  # its experiment of classes was checked
     snapshot = _snapshot(run, part)
     if store.marker(run.dissection_url, f"{snapshot}/done") is None:
@@ -115,7 +125,7 @@ def _check_dissected(run: Run, part: Experiment) -> None:
         )
 
 
-def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explanation:
+def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explanation | Cam:
     """What the part asks; raises where that makes no sense."""
     match part:
         case AblationPart():
@@ -133,6 +143,8 @@ def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explan
         case ExplanationPart():
             images = None if part.images is None else tuple(part.images)
             return Explanation(part.right, part.wrong, images, part.units, part.fraction)
+        case CamPart():
+            return Cam(part.concepts, part.share)
 
 
 def _do(run: Run, part: Experiment, url: str) -> None:
@@ -142,6 +154,10 @@ def _do(run: Run, part: Experiment, url: str) -> None:
     if isinstance(part, ExplanationPart):
         assert isinstance(asked, Explanation)
         explanation(url, stores, experiment_url(run.out, part.classes), asked, **how)
+        return
+    if isinstance(part, CamPart):
+        assert isinstance(asked, Cam)
+        cam(url, stores, experiment_url(run.out, part.classes), asked, **how)
         return
     labelled = _labels(run, part.labels)
     match asked:

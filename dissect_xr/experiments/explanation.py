@@ -118,14 +118,8 @@ def explanation(
         If the weights are of other activations, or the store holds a result from others.
     """
     url, question, pool = store.as_url(url), question or Explanation(), pool or Threads()
-    weights = open_classes(classes)
+    weights, view = weights_and_view(classes, run, question.fraction)
     snapshot, layer = weights.attrs["snapshot"], weights.attrs["layer"]
-    view = _view(run, snapshot, layer, question.fraction)
-    if view.layer.fingerprint != weights.attrs["activations_sha256"]:
-        raise DissectError(
-            f"{store.as_url(classes)}: its weights are of other activations of {snapshot}/{layer} than "
-            f"{run.activations} holds. Do the experiment of classes again, under another name."
-        )
     asked = {
         "right": question.right,
         "wrong": question.wrong,
@@ -185,6 +179,25 @@ def _in_turn(images: NDArray[np.intp], label: NDArray[np.int64], margin: NDArray
         turn[n] = seen[one]
         seen[one] += 1
     return images[np.argsort(turn, kind="stable")]
+
+
+def weights_and_view(classes: store.Url, run: RunStores, fraction: float | None) -> tuple[xr.Dataset, View]:
+    """A finished experiment of classes, and its layer with the thresholds of a fraction.
+
+    Raises
+    ------
+    DissectError
+        If the layer is not dissected, or the weights are of other activations than the run's.
+    """
+    weights = open_classes(classes)
+    snapshot, layer = weights.attrs["snapshot"], weights.attrs["layer"]
+    view = _view(run, snapshot, layer, fraction)
+    if view.layer.fingerprint != weights.attrs["activations_sha256"]:
+        raise DissectError(
+            f"{store.as_url(classes)}: its weights are of other activations of {snapshot}/{layer} than "
+            f"{run.activations} holds. Do the experiment of classes again, under another name."
+        )
+    return weights, view
 
 
 def _view(run: RunStores, snapshot: str, layer: str, fraction: float | None) -> View:

@@ -15,9 +15,11 @@ import xarray as xr
 
 from dissect_xr.errors import DamagedError, DissectError
 from dissect_xr.experiments.ablation import open_ablation
+from dissect_xr.experiments.cam import open_cam
 from dissect_xr.experiments.classes import class_specific, open_classes
 from dissect_xr.experiments.explained_pictures import explained_pictures
 from dissect_xr.experiments.explanation import open_explanation
+from dissect_xr.experiments.localisation.scores import cam_failures
 from dissect_xr.experiments.results import experiment_url
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.plot.experiments.figures import save_figure
@@ -29,6 +31,9 @@ IMAGES = "images/experiments"
 
 UNITS = 4
 """Units that a row of an ablation names, at most."""
+
+FAILURES = 20
+"""Images that a section of class activation maps names at most, of those not recognised and of those not found."""
 
 
 def experiment_sections(source: Source, folder: Path) -> list[dict[str, Any]]:
@@ -172,10 +177,73 @@ def _explanation(source: Source, folder: Path, name: str, url: str) -> dict[str,
     }  # fmt: skip
 
 
+def _cam(source: Source, folder: Path, name: str, url: str) -> dict[str, Any]:
+    ds = open_cam(url)
+    ds = ds.drop_vars("map").load().assign(map=ds["map"])
+    path, note = f"{IMAGES}/{name}.png", ""
+    try:
+        save_figure(url, "cam", RunStores(source.probe, source.activations, source.dissection), folder / path)
+    except DamagedError:
+        raise
+    except DissectError as error:
+        path, note = "", str(error).rstrip(".")
+    shares = ("localisation_accuracy", "known_localisation", "pointing")
+    there = ds["object_pixels"].values > 0
+    hits = ds["localised"].values, ds["pointed"].values, (ds["label"] == ds["prediction"]).values
+    found, pointed, right = (values[there] for values in hits)
+    return {
+        "title": "Where is the class?",
+        "facts": [
+            ("layer", f"{ds.attrs['layer']} of {ds.attrs['snapshot']}"),
+            ("boxes", f"{ds.attrs['rule']}, above {ds.attrs['share']:.0%} of the maximum"),
+            ("images", f"{there.sum()} of {there.size} show an object of their class"),
+            ("right class and place", f"{(found & right).mean():.3f}"),
+            ("right place, class known", f"{found.mean():.3f}"),
+            ("maximum inside the object", f"{pointed.mean():.3f}"),
+        ],
+        "figure": path,
+        "note": note,
+        "alt": "Images with their class activation maps and boxes, by whether class and place are right.",
+        "rows": [
+            {
+                "class": str(one["class"].values),
+                "concept": str(one["concept_name"].values),
+                "images": int(one["object_images"]),
+                "scores": [_number(float(one[share])) for share in shares],
+            }
+            for one in (ds.isel({"class": n}) for n in np.flatnonzero(ds["object_images"].values).tolist())
+        ],
+        "failures": _failures(ds),
+    }
+
+
+def _failures(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """The images that failed in one way, the first of each way, with how many there are."""
+    failed, names = cam_failures(ds), ds["class"].values
+    kinds = failed["outcome"].values
+    return [
+        {
+            "kind": kind,
+            "count": int((kinds == kind).sum()),
+            "images": [
+                {
+                    "image": str(one["image"].values),
+                    "label": str(names[int(one["label"])]),
+                    "prediction": str(names[int(one["prediction"])]),
+                    "iou": _number(float(one["box_iou"])),
+                }
+                for one in (failed.isel(image=n) for n in np.flatnonzero(kinds == kind)[:FAILURES].tolist())
+            ],
+        }
+        for kind in dict.fromkeys(kinds.tolist())
+    ]
+
+
 SECTIONS: dict[str, Callable[[Source, Path, str, str], dict[str, Any]]] = {
     "ablation": _ablation,
     "classes": _classes,
     "explanation": _explanation,
+    "cam": _cam,
 }
 """Kind of experiment -> what makes the values of its section."""
 

@@ -16,9 +16,12 @@ from runs import call
 from dissect_xr.activations.images import read_image, to_input
 from dissect_xr.activations.request import ModelSpec, Preprocess
 from dissect_xr.activations.sources import load_model
+from dissect_xr.dissection.layers import open_layer
 from dissect_xr.experiments.ablation import open_ablation
+from dissect_xr.experiments.cam import open_cam
 from dissect_xr.experiments.classes import open_classes
 from dissect_xr.experiments.explanation import open_explanation
+from dissect_xr.experiments.linear.features import Features
 from dissect_xr.probe.digits.write import CONCEPTS, write_digits
 from dissect_xr.probe.ingest import open_probe
 
@@ -30,6 +33,7 @@ EXPERIMENTS = [
     {"kind": "ablation", "name": "causal", "layer": "layer4", "labels": SCENES, "sizes": [1, 3]},
     {"kind": "classes", "layer": "layer5", "labels": SCENES, "head": "heads.scene"},
     {"kind": "explanation", "right": 1, "wrong": 2, "units": 2},
+    {"kind": "cam", "concepts": dict.fromkeys(CONCEPTS["scene"], "loop"), "share": 0.25},
 ]
 
 RECIPE = {
@@ -67,7 +71,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 
 
 def results(out: Path) -> dict[str, xr.Dataset]:
-    opened = {"causal": open_ablation, "classes": open_classes, "explanation": open_explanation}
+    opened = {"causal": open_ablation, "classes": open_classes, "explanation": open_explanation, "cam": open_cam}
     return {name: function(out / "experiments" / f"{name}.zarr").load() for name, function in opened.items()}
 
 
@@ -76,6 +80,12 @@ def test_a_run_leaves_results_and_figures(finished: Path, digits: Path, capsys: 
     assert found["causal"].sizes["unit"] == 5
     assert found["classes"].sizes["unit"] == 6
     assert set(found["explanation"]["unit"].values.ravel()) <= set(found["classes"]["unit"].values)
+    assert found["cam"].attrs["share"] == 0.25
+    assert set(found["cam"]["concept_name"].values) == {"loop"}
+    label, uses = found["cam"]["label"].values, found["classes"]
+    features = Features(open_layer(str(finished / "activations.zarr"), "random", "layer5"))
+    parts = features.of(found["cam"]["image_index"].values) * uses["weight"].values[label]
+    np.testing.assert_allclose(found["cam"]["score"], parts.sum(axis=1) + uses["intercept"].values[label], atol=1e-5)
     for name in found:
         assert (finished / "figures" / f"experiment-{name}.png").stat().st_size > 5_000
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != "lock"}
@@ -183,6 +193,9 @@ def test_damage_is_verified_and_mended(
         ([EXPERIMENTS[0], EXPERIMENTS[0]], "experiments.1 (causal): another experiment has this name"),
         ([EXPERIMENTS[0] | {"snapshot": "last"}], "no snapshot 'last' in the recipe; there are ['random']"),
         ([EXPERIMENTS[2]], "expected an experiment of the kind classes, called 'classes', before it"),
+        ([EXPERIMENTS[3]], "(cam): expected an experiment of the kind classes, called 'classes', before it"),
+        ([EXPERIMENTS[1], EXPERIMENTS[3] | {"concepts": "no.csv"}], "expected concepts at no.csv, found no file"),
+        ([EXPERIMENTS[1], EXPERIMENTS[3] | {"share": 1}], "experiments.1.cam.share"),
         ([EXPERIMENTS[0] | {"labels": {"category": "scene"}}], "which class is which score of the network"),
         ([EXPERIMENTS[0] | {"labels": {"table": "no.csv", "outputs": 3}}], "expected labels at no.csv, found nothing"),
         ([EXPERIMENTS[0] | {"labels": {"outputs": 3}}], "expected either `table` or `category`"),
@@ -220,5 +233,5 @@ def test_an_unknown_name_lists_those_there_are(
     given = arguments(finished.parent, digits)
     assert call("experiment", *given, "--only", "casual") == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "--only casual: the recipe has no such experiment; there are causal, classes, explanation" in error
+    assert "--only casual: the recipe has no such experiment; there are causal, classes, explanation, cam" in error
     assert json.loads((finished / "summary.json").read_text())

@@ -51,11 +51,10 @@ INNER = {
 ELSEWHERE = {
     f"dissect_xr.{name}"
     for name in (
-        "bases.derive.derive", "experiments.ablation.ablation", "experiments.classes.fitted_classes",
-        "experiments.classes.head_classes", "experiments.explanation.explanation",
-        "io.broden.write_broden", "plot.experiments.classes.class_units",
+        "bases.derive.derive", "experiments.ablation.ablation", "experiments.cam.cam",
+        "experiments.classes.fitted_classes", "experiments.classes.head_classes", "experiments.explanation.explanation",
+        "io.broden.write_broden", "plot.experiments.classes.class_units", "probe.check.findings.check_probe",
         "segmenters.agreement.with_agreement", "segmenters.predict.predict",
-        "probe.check.findings.check_probe",
         "probe.readers.unpacked.arrays.probe_from_arrays", "report.check_page.write_check", "survey.write.write_survey",
     )
 }  # fmt: skip

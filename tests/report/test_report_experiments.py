@@ -14,6 +14,7 @@ from test_report import Page
 from test_report_browser import MISSING, Reader, chromium  # noqa: F401  a fixture
 
 from dissect_xr.experiments.ablation import Ablation, ablation
+from dissect_xr.experiments.cam import Cam, cam
 from dissect_xr.experiments.class_labels import class_table
 from dissect_xr.experiments.classes import Head, head_classes
 from dissect_xr.experiments.explanation import Explanation, explanation
@@ -34,10 +35,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = text.replace(f",{plain},", f",{name},")
     table.write_text(text)
     labelled = class_table(table, probe=run.probe, outputs=CLASSES)
-    urls = {name: experiment_url(str(folder), name) for name in ("causal", "uses", "why")}
+    urls = {name: experiment_url(str(folder), name) for name in ("causal", "uses", "where", "why")}
     ablation(urls["causal"], run, labelled, network(), Ablation("relu", "s", sizes=(1, 2)), show=False)
     head_classes(urls["uses"], run, labelled, network(), Head("head", "relu", "s"), show=False)
     explanation(urls["why"], run, urls["uses"], Explanation(right=2, wrong=1, units=2), show=False)
+    concepts = dict(zip(CLASSES, planted.CLASSES, strict=True))
+    cam(urls["where"], run, urls["uses"], Cam(concepts), show=False)
     return folder
 
 
@@ -62,6 +65,11 @@ def test_numbers_are_those_of_the_results(report: Path) -> None:
     assert "Wrongly predicted blue, predicted as gr & een score 0.500 · val-green-1.png" in text
     assert "relu/1 green +0.500" in text
     assert "what follows the layer" in text
+    # Maps and objects cover whole images, but the green one that is labelled blue shows no object of its class.
+    assert "8 of 9 show an object of their class" in text
+    assert "gr & eengreen2 1.000 1.000 1.000" in text
+    assert "blueblue2 1.000 1.000 1.000" in text
+    assert "right class and place1.000" in text
 
 
 def test_names_never_become_tags(report: Path) -> None:
@@ -78,6 +86,7 @@ def test_units_lead_to_their_pages_and_pictures_are_there(report: Path) -> None:
         assert link == "#main" or (report / link.split("#")[0]).is_file()
     images = [str(image["src"]) for image in page.named("img")]
     assert "images/experiments/causal.png" in images
+    assert "images/experiments/where.png" in images
     assert "images/s--relu/0.jpg" in images, "the strip that the unit's page shows"
     assert [image for image in images if "why-" in image] == [f"images/experiments/why-{n}.jpg" for n in range(3)]
     for image in images:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dissect_xr.experiments.cam import SHARE
 from dissect_xr.experiments.unit_orders import SIZES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=80)]
@@ -95,4 +96,15 @@ class ExplanationPart(_Experiment):
     fraction: float | None = None
 
 
-Experiment = Annotated[AblationPart | ClassesPart | ExplanationPart, Field(discriminator="kind")]
+class CamPart(_Experiment):
+    """Where is the class?"""
+
+    kind: Literal["cam"]
+    classes: str = "classes"
+    """name of the experiment of classes whose weights are used"""
+    concepts: dict[str, str | int] | str | None = None
+    """class -> name or number of its concept, or a CSV file with the columns class and concept"""
+    share: float = Field(default=SHARE, ge=0, lt=1)
+
+
+Experiment = Annotated[AblationPart | ClassesPart | ExplanationPart | CamPart, Field(discriminator="kind")]

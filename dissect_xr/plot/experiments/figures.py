@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.exemplars.masks import Stores
 from dissect_xr.experiments.ablation import open_ablation
+from dissect_xr.experiments.cam import open_cam
 from dissect_xr.experiments.classes import open_classes
 from dissect_xr.experiments.explanation import open_explanation
 from dissect_xr.experiments.unit_concepts import RunStores
 from dissect_xr.plot.experiments.ablation import ablation_curves, importance_and_iou
+from dissect_xr.plot.experiments.cam import located_images
 from dissect_xr.plot.experiments.classes import class_units
 from dissect_xr.plot.experiments.explanation import explained_images
 
@@ -59,9 +61,14 @@ def _explanation(url: str, run: RunStores) -> Axes:
     return explained_images(open_explanation(url), run.probe)
 
 
+def _cam(url: str, run: RunStores) -> Axes:
+    return located_images(open_cam(url), run.probe)
+
+
 FIGURES: dict[str, Callable[[str, RunStores], Axes]] = {
     "ablation": _ablation,
     "classes": _classes,
     "explanation": _explanation,
+    "cam": _cam,
 }
 """Kind of experiment -> what draws its figure."""

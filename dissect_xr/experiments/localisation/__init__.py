@@ -1,0 +1,1 @@
+"""Where a class is seen: class activation maps, boxes drawn from them, and how they lie to objects that people drew."""
