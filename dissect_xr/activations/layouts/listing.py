@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.layouts.choose import Wanted
 from dissect_xr.activations.layouts.families import offered
 from dissect_xr.activations.layouts.find import Finder, Known, reasons
+from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.request import ModelSpec, Recording
-from dissect_xr.activations.sources import cached, seeded
+from dissect_xr.activations.sources import cached, device_of, seeded
 from dissect_xr.errors import DissectError
 
 
@@ -58,11 +58,13 @@ def list_layers(spec: ModelSpec, recording: Recording, *, inputs: bool = False) 
     inputs
         Whether what modules are given is listed, too, which is as a rule what another module returned.
     """
-    device = recording.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = cached(spec, device).model
+    device = device_of(spec, recording.device)
+    loaded = cached(spec, device)
+    model = loaded.model
+    twin = empty_model(spec, "the geometry of its layers") if loaded.placed else model
     with seeded(0, device):
         preprocess = recording.preprocess
-        finder = Finder(model, partial(to_input, preprocess, device=device), preprocess.size, recording.batch)
+        finder = Finder(model, partial(to_input, preprocess, device=device), preprocess.size, recording.batch, twin)
         known = finder.known()
         short = offered(known.guesses, [name for name, _ in model.named_modules()])
         wanted = _wanted(known, {name for names in short.values() for name in names}, inputs=inputs)
