@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import runs
 from checkout import TESTS
-from dissect_xr.cli.model import plan
 from vision import library
 
 from dissect_xr.activations.checkpoints import files
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.placement.outline import outline
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
+from dissect_xr.cli.plan import model as plan
 from dissect_xr.errors import DissectError
 
 torchvision, timm = library("torchvision"), library("timm")
