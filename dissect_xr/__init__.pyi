@@ -19,6 +19,7 @@ from .analysis.results import open_dissection as open_dissection
 from .analysis.scores import iou as iou
 from .bases.basis import IdentityBasis as IdentityBasis
 from .bases.basis import MatrixBasis as MatrixBasis
+from .bases.basis import NegativeBasis as NegativeBasis
 from .bases.basis import PcaBasis as PcaBasis
 from .bases.basis import RandomBasis as RandomBasis
 from .bases.basis import Rotation2017Basis as Rotation2017Basis

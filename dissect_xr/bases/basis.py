@@ -102,6 +102,17 @@ class IdentityBasis(Basis):
 
 
 @dataclass(frozen=True)
+class NegativeBasis(Basis):
+    """Every unit times -1: the other tail of units that go both ways, as those of residual streams and GELUs do."""
+
+    kind: ClassVar[str] = "negative"
+
+    def linear(self, units: int) -> Linear:
+        """See `Basis.linear`."""
+        return unbiased(-np.eye(units))
+
+
+@dataclass(frozen=True)
 class _Turned(Basis):
     """A rotation of the units, and how much of it."""
 

@@ -14,7 +14,7 @@ from dissect_xr.activations.store import LayerShape, open_activations
 from dissect_xr.activations.write import write_activations
 from dissect_xr.analysis.bases import derived_layers
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.bases.basis import IdentityBasis, MatrixBasis, RandomBasis, RotationBasis
+from dissect_xr.bases.basis import IdentityBasis, MatrixBasis, NegativeBasis, RandomBasis, RotationBasis
 from dissect_xr.bases.derive import derive, layer_maps
 from dissect_xr.dissection import cut, layers
 from dissect_xr.dissection.derived import maps as module
@@ -151,6 +151,20 @@ def test_identity_gives_the_recorded_layers_counts(data):
         recorded = stores.stored(out, "s/conv")
         for name in ("conv@identity", "conv@rotation-0-s1"):
             stores.assert_same(stores.stored(out, f"s/{name}"), recorded)
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_the_other_tail_has_the_counts_of_a_layer_with_all_signs_changed(data):
+    case = data.draw(strategies.probes(max_images=6))
+    acts, cut = data.draw(strategies.activations(len(case.annotation))).activation, data.draw(CUTS)
+    with stores.scratch() as folder, stores.tiny_chunks(**cut):
+        probe = stores.write_probe_case(case, folder)
+        activations = stores.write_layers(folder, probe, {"conv": acts, "flipped": -acts})
+        assert derive(activations, "conv", NegativeBasis(), show=False) == ["conv@negative"]
+        out = str(folder / "out.zarr")
+        dissect(activations, probe, out, method=stores.method([0.1, 0.3]), pool=Threads(2), show=False)
+        stores.assert_same(stores.stored(out, "s/conv@negative"), stores.stored(out, "s/flipped"))
 
 
 # --- what else reads maps ---

@@ -23,6 +23,7 @@ from dissect_xr.bases.basis import (
     Basis,
     IdentityBasis,
     MatrixBasis,
+    NegativeBasis,
     PcaBasis,
     RandomBasis,
     Rotation2017Basis,
@@ -71,6 +72,17 @@ class IdentityPart(_DerivedPart):
     def bases(self) -> list[Basis]:
         """See `_DerivedPart.bases`."""
         return [IdentityBasis(dtype=self.dtype)]
+
+
+class NegativePart(_DerivedPart):
+    """The other tail: every unit times -1."""
+
+    basis: Literal["negative"]
+
+    @property
+    def bases(self) -> list[Basis]:
+        """See `_DerivedPart.bases`."""
+        return [NegativeBasis(dtype=self.dtype)]
 
 
 class RotationPart(_DerivedPart):
@@ -136,7 +148,9 @@ class MatrixPart(_DerivedPart):
         ]  # fmt: skip
 
 
-DerivedPart = Annotated[IdentityPart | RotationPart | RandomPart | PcaPart | MatrixPart, Field(discriminator="basis")]
+DerivedPart = Annotated[
+    IdentityPart | NegativePart | RotationPart | RandomPart | PcaPart | MatrixPart, Field(discriminator="basis")
+]
 
 
 @dataclass(frozen=True)
