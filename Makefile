@@ -40,7 +40,7 @@ test-storage: .venv-storage/installed
 .venv-storage/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-storage
 	.venv-storage/bin/python -m pip install --quiet -c constraints.txt \
-		$$(.venv-storage/bin/python pipelines/requirements.py --without torch accelerate timm torchvision transformers)
+		$$(.venv-storage/bin/python pipelines/requirements.py --without torch accelerate captum timm torchvision transformers)
 	.venv-storage/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 

@@ -52,6 +52,8 @@ from .experiments.classes import open_classes as open_classes
 from .experiments.explanation import Explanation as Explanation
 from .experiments.explanation import explanation as explanation
 from .experiments.explanation import open_explanation as open_explanation
+from .experiments.localisation.grad_cam import GradCam as GradCam
+from .experiments.localisation.grad_cam import grad_cam as grad_cam
 from .experiments.localisation.scores import cam_failures as cam_failures
 from .experiments.replay.network import Network as Network
 from .experiments.resemblance import concept_resemblance as concept_resemblance

@@ -31,6 +31,7 @@ ONLY_IN = {
     "timm": {"activations/models"},
     "transformers": {"activations/models"},
     "accelerate": {"activations/placement"},
+    "captum": {"experiments/localisation"},
     "safetensors": {"activations", "bases/matrix_file", "training"},
     "sklearn": {"probe/digits", "bases/linear_probe", "experiments"},
     "scipy": {"bases/matrices", "experiments/localisation/boxes", "probe/readers/scenes/matlab"},

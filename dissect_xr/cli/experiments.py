@@ -18,6 +18,7 @@ from dissect_xr.cli.fields.experiments import (
     ClassesPart,
     Experiment,
     ExplanationPart,
+    GradCamPart,
     LabelsPart,
 )
 from dissect_xr.cli.run import Run
@@ -27,6 +28,7 @@ from dissect_xr.experiments.cam import Cam, cam
 from dissect_xr.experiments.class_labels import Labelled, category_classes, class_table, outputs_of
 from dissect_xr.experiments.classes import Head, Machines, fitted_classes, head_classes
 from dissect_xr.experiments.explanation import Explanation, explanation
+from dissect_xr.experiments.localisation.grad_cam import GradCam, grad_cam
 from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.results import experiment_url
 from dissect_xr.experiments.unit_concepts import RunStores
@@ -60,7 +62,7 @@ def check_experiments(run: Run) -> None:
         where = f"experiments.{n} ({part.called})"
         if part.called in names[:n]:
             raise DissectError(f"{where}: another experiment has this name. Give each a `name` of its own.")
-        if part.kind != "ablation" and run.recipe.keep_activations == "none":
+        if part.kind not in ("ablation", "grad_cam") and run.recipe.keep_activations == "none":
             raise DissectError(
                 f"{where}: needs the stored activations, which keep_activations: none removes. Use keep_activations: "
                 "all."
@@ -77,7 +79,10 @@ def check_experiments(run: Run) -> None:
             continue
         if part.snapshot is not None and part.snapshot not in snapshots:
             raise DissectError(f"{where}: no snapshot '{part.snapshot}' in the recipe; there are {snapshots}.")
-        if (part.kind == "ablation" or part.head is not None) and part.labels.outputs is None:
+        if isinstance(part, GradCamPart) and isinstance(part.concepts, str) and not Path(part.concepts).is_file():
+            raise DissectError(f"{where}: expected concepts at {part.concepts}, found no file. Correct the path.")
+        needs_order = not isinstance(part, ClassesPart) or part.head is not None
+        if needs_order and part.labels.outputs is None:
             raise DissectError(
                 f"{where}: which class is which score of the network is not known. Give labels.outputs: the names of "
                 "the classes in the order of the network's scores."
@@ -125,7 +130,7 @@ def _check_dissected(run: Run, part: Experiment) -> None:
         )
 
 
-def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explanation | Cam:
+def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explanation | Cam | GradCam:
     """What the part asks; raises where that makes no sense."""
     match part:
         case AblationPart():
@@ -145,6 +150,8 @@ def _question(run: Run, part: Experiment) -> Ablation | Machines | Head | Explan
             return Explanation(part.right, part.wrong, images, part.units, part.fraction)
         case CamPart():
             return Cam(part.concepts, part.share)
+        case GradCamPart():
+            return GradCam(part.layer, _snapshot(run, part), part.measured_on, part.concepts, part.share)
 
 
 def _do(run: Run, part: Experiment, url: str) -> None:
@@ -167,6 +174,8 @@ def _do(run: Run, part: Experiment, url: str) -> None:
             fitted_classes(url, stores, labelled, asked, **how)
         case Head():
             head_classes(url, stores, labelled, _network(run, part), asked, **how)
+        case GradCam():
+            grad_cam(url, stores, labelled, _network(run, part), asked, **how)
 
 
 class _How(TypedDict):
@@ -181,11 +190,11 @@ def _labels(run: Run, part: LabelsPart) -> Labelled:
     return class_table(str(part.table), probe=probe, folder=part.folder, outputs=part.outputs)
 
 
-def _snapshot(run: Run, part: AblationPart | ClassesPart) -> str:
+def _snapshot(run: Run, part: AblationPart | ClassesPart | GradCamPart) -> str:
     return part.snapshot or run.snapshots[-1][0].name
 
 
-def _network(run: Run, part: AblationPart | ClassesPart) -> Network:
+def _network(run: Run, part: AblationPart | ClassesPart | GradCamPart) -> Network:
     specs = {snapshot.name: spec for snapshot, spec in run.snapshots}
     return Network(specs[_snapshot(run, part)], run.recording)
 

@@ -57,7 +57,7 @@ VARIABLES = {
         Variable("side", ("side",), "string", "1", "sides of a box, which is half-open"),
         Variable("label", ("image",), "int64", "1", "index of the image's class, whose map it is"),
         Variable("prediction", ("image",), "int64", "1", "index of the class that it is given"),
-        Variable("score", ("image",), "float64", "1", "the score of its class: the map's mean and the intercept"),
+        Variable("score", ("image",), "float64", "1", "the score of its class"),
         Variable("box", ("image", "side"), "int64", "label pixels", "box of the map, -1 where it is nowhere above 0"),
         Variable("object_box", ("image", "side"), "int64", "label pixels", "box of the object, -1 where there is none"),
         Variable("object_pixels", ("image",), "int64", "label pixels", "pixels of the concept of the image's class"),

@@ -191,7 +191,7 @@ def weights_and_view(classes: store.Url, run: RunStores, fraction: float | None)
     """
     weights = open_classes(classes)
     snapshot, layer = weights.attrs["snapshot"], weights.attrs["layer"]
-    view = _view(run, snapshot, layer, fraction)
+    view = view_of(run, snapshot, layer, fraction)
     if view.layer.fingerprint != weights.attrs["activations_sha256"]:
         raise DissectError(
             f"{store.as_url(classes)}: its weights are of other activations of {snapshot}/{layer} than "
@@ -200,8 +200,8 @@ def weights_and_view(classes: store.Url, run: RunStores, fraction: float | None)
     return weights, view
 
 
-def _view(run: RunStores, snapshot: str, layer: str, fraction: float | None) -> View:
-    """The layer with its thresholds."""
+def view_of(run: RunStores, snapshot: str, layer: str, fraction: float | None) -> View:
+    """The layer with its thresholds; raises where it is not dissected."""
     if dissection_fingerprint_of(run, snapshot, layer) is None:
         raise DissectError(
             f"{run.dissection}: has not dissected {snapshot}/{layer}, whose thresholds say where a unit is active. Add "

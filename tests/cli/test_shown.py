@@ -53,6 +53,7 @@ ELSEWHERE = {
     for name in (
         "bases.derive.derive", "experiments.ablation.ablation", "experiments.cam.cam",
         "experiments.classes.fitted_classes", "experiments.classes.head_classes", "experiments.explanation.explanation",
+        "experiments.localisation.grad_cam.grad_cam",
         "io.broden.write_broden", "plot.experiments.classes.class_units", "probe.check.findings.check_probe",
         "segmenters.agreement.with_agreement", "segmenters.predict.predict",
         "probe.readers.unpacked.arrays.probe_from_arrays", "report.check_page.write_check", "survey.write.write_survey",

@@ -107,4 +107,20 @@ class CamPart(_Experiment):
     share: float = Field(default=SHARE, ge=0, lt=1)
 
 
-Experiment = Annotated[AblationPart | ClassesPart | ExplanationPart | CamPart, Field(discriminator="kind")]
+class GradCamPart(_Experiment):
+    """Where is the class, in any network?"""
+
+    kind: Literal["grad_cam"]
+    layer: str
+    snapshot: str | None = None
+    """None: the last of the recipe"""
+    labels: LabelsPart
+    measured_on: str = "val"
+    concepts: dict[str, str | int] | str | None = None
+    """class -> name or number of its concept, or a CSV file with the columns class and concept"""
+    share: float = Field(default=SHARE, ge=0, lt=1)
+
+
+Experiment = Annotated[
+    AblationPart | ClassesPart | ExplanationPart | CamPart | GradCamPart, Field(discriminator="kind")
+]

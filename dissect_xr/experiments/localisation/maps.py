@@ -89,7 +89,7 @@ def map_block(task: MapTask) -> None:
                 f"{task.view.layer.path}: the class activation map of image '{task.images[n]}' is not finite, expected "
                 "numbers that float32 holds. Mend the weights of the classes, or the activations."
             )
-        one = _measured(fine, (planes == task.concept[n]).any(axis=0), task.share)
+        one = measured(fine, (planes == task.concept[n]).any(axis=0), task.share)
         one |= {"map": fine, "score": coarse.mean() + intercept[task.label[n]]}
         for name, value in one.items():
             found[name][n] = value
@@ -106,9 +106,12 @@ def class_map(values: NDArray[np.floating], weight: NDArray[np.float64]) -> NDAr
     return total
 
 
-def map_arrays(images: int, shape: tuple[int, ...]) -> list[store.ArraySpec]:
-    """What the pass fills, for so many images on a label grid of `shape`; a chunk is what one task writes."""
-    block = images_of_task(shape)
+def map_arrays(images: int, shape: tuple[int, ...], block: int | None = None) -> list[store.ArraySpec]:
+    """What the pass fills, for so many images on a label grid of `shape`; a chunk is what one task writes.
+
+    `block` says how many images that are, if not as many as `images_of_task` gives.
+    """
+    block = block or images_of_task(shape)
     grid = {"units": "1", "long_name": "class activation map of the image's class on the label grid"}
 
     def each(name: str, dtype: str) -> store.ArraySpec:
@@ -142,7 +145,7 @@ def memory_of_task(view: View, classes: int) -> Projection:
     )
 
 
-def _measured(values: NDArray[np.float32], mask: NDArray[np.bool_], share: float) -> dict[str, Any]:
+def measured(values: NDArray[np.float32], mask: NDArray[np.bool_], share: float) -> dict[str, Any]:
     """What is measured of one map and the pixels of its object."""
     box: Box = high_box(values, share)
     return {
