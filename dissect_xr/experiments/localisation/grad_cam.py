@@ -18,7 +18,6 @@ from dissect_xr.experiments.explanation import view_of
 from dissect_xr.experiments.localisation.class_concepts import Concepts, concepts_of_classes
 from dissect_xr.experiments.localisation.maps import PATH, SIDES, map_arrays
 from dissect_xr.experiments.replay.network import Network
-from dissect_xr.experiments.replay.passes import looked_at
 from dissect_xr.experiments.results import Result, compute_pass
 from dissect_xr.experiments.unit_concepts import RunStores, dissection_fingerprint_of
 from dissect_xr.parallel.pool import Pool, Threads
@@ -102,6 +101,8 @@ def grad_cam(
     }
     result = Result(url, KIND, inputs)
     if not result.is_finished():
+        from dissect_xr.experiments.replay.passes import looked_at  # with it comes torch
+
         looked = looked_at(network, question.layer, chosen, pool=pool)
         result.begin()
         numbers = [number for number, _ in concepts]
@@ -130,7 +131,11 @@ def _maps(
     show: bool,
 ) -> None:  # fmt: skip
     """Compute the pass."""
-    from dissect_xr.experiments.localisation.gradients import GradientTask, gradient_block, predictions_array
+    from dissect_xr.experiments.localisation.gradients import (  # with it comes torch
+        GradientTask,
+        gradient_block,
+        predictions_array,
+    )
 
     numbers, share, weights = asked
     assert chosen.position is not None
