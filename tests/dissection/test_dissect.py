@@ -34,7 +34,7 @@ from dissect_xr.dissection.method import Method
 from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
-from dissect_xr.schema import COORDINATES
+from dissect_xr.schema import COORDINATES, DRAWN_BY
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -674,7 +674,8 @@ def test_results_open_as_a_plain_datatree(run):
         assert layer["intersection"].dims == ("fraction", "unit", "concept")
         assert layer["concept"].values.tolist() == store.read(probe, "concept")[:].tolist()
         assert layer["intersection"].coords.keys() == {"fraction", "unit", "concept"}, "shared names are inherited"
-        assert tree.coords.keys() == {*COORDINATES} - {"snapshot", "step", "unit", "layer", "channel"}
+        drawn = {*DRAWN_BY, "label_iou"}  # people drew all labels
+        assert tree.coords.keys() == {*COORDINATES} - {"snapshot", "step", "unit", "layer", "channel", *drawn}
         assert (tree["concept_area"].dims, tree["domain_area"].dims) == (("concept",), ("domain",))
 
 
