@@ -67,20 +67,19 @@ def check_experiments(run: Run) -> None:
                 f"{where}: needs the stored activations, which keep_activations: none removes. Use keep_activations: "
                 "all."
             )
+        concepts = part.concepts if isinstance(part, CamPart | GradCamPart) else None
+        if isinstance(concepts, str) and not Path(concepts).is_file():
+            raise DissectError(f"{where}: expected concepts at {concepts}, found no file. Correct the path.")
         if isinstance(part, ExplanationPart | CamPart):
             if part.classes not in [one.called for one in parts[:n] if one.kind == "classes"]:
                 raise DissectError(
                     f"{where}: expected an experiment of the kind classes, called '{part.classes}', before it in the "
                     "list. Add one, or correct `classes`."
                 )
-            if isinstance(part, CamPart) and isinstance(part.concepts, str) and not Path(part.concepts).is_file():
-                raise DissectError(f"{where}: expected concepts at {part.concepts}, found no file. Correct the path.")
             _question(run, part)
             continue
         if part.snapshot is not None and part.snapshot not in snapshots:
             raise DissectError(f"{where}: no snapshot '{part.snapshot}' in the recipe; there are {snapshots}.")
-        if isinstance(part, GradCamPart) and isinstance(part.concepts, str) and not Path(part.concepts).is_file():
-            raise DissectError(f"{where}: expected concepts at {part.concepts}, found no file. Correct the path.")
         needs_order = not isinstance(part, ClassesPart) or part.head is not None
         if needs_order and part.labels.outputs is None:
             raise DissectError(

@@ -11,7 +11,6 @@ An example: of four pixels, people call two a cat, the segmenter three, one of t
 both labels, four have one of the two: the IoU of the labels is 1/4.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,11 +21,10 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
-from dissect_xr.probe.block import Block, image_blocks, read_maps
+from dissect_xr.probe.block import Block, image_blocks
 from dissect_xr.probe.ingest import block_length, label_set_fingerprint
-from dissect_xr.probe.label_set import LabelSet, Row
-from dissect_xr.probe.labels import label_image
-from dissect_xr.probe.sources.concept_table import ConceptTable
+from dissect_xr.probe.label_set import LabelSet
+from dissect_xr.probe.sources.concept_table import ConceptTable, GridLabels, labels_on_grid
 from dissect_xr.probe.sources.synonyms import Synonyms
 
 KEY = "agreement"
@@ -138,48 +136,28 @@ def _counts(predicted: LabelSet, people: LabelSet, pairs: Sequence[tuple[int, in
 def count_agreement(task: AgreementTask) -> list[tuple[int, int]]:
     """(pixels with both labels, pixels with one of the two) of each pair, over the images of a block."""
     total = np.zeros((len(task.pairs), 2), np.int64)
+    drawn_tables = task.predicted_concepts.tables(task.predicted)
+    true_tables = task.people_concepts.tables(task.people)
     for mine, theirs in zip(task.predicted.rows, task.people.rows, strict=True):
-        drawn = _labels(task.predicted, task.predicted_concepts, mine)
-        true = _labels(task.people, task.people_concepts, theirs)
+        drawn = labels_on_grid(task.predicted, mine, drawn_tables)
+        true = labels_on_grid(task.people, theirs, true_tables)
         if drawn.orientation != true.orientation:
             raise DissectError(
                 f"{mine.image}: the segmenter saw it as it is displayed, and people's labels follow it as it is "
                 "stored, or the other way round. Say `orientation: stored` or `displayed` for the segmenter."
             )
-        seen = ~(drawn.ignored | true.ignored)
+        seen = ~(drawn.found.ignored | true.found.ignored)
         for n, (predicted, people) in enumerate(task.pairs):
-            if task.people_concepts.domain[people] not in true.domains:
+            if task.people_concepts.domain[people] not in true.found.domains:
                 continue
-            a, b = drawn.mask(predicted) & seen, true.mask(people) & seen
+            a = _mask(drawn, task.predicted_concepts.numbers[predicted]) & seen
+            b = _mask(true, task.people_concepts.numbers[people]) & seen
             total[n] += int((a & b).sum()), int((a | b).sum())
     return [(int(both), int(either)) for both, either in total]
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """The labels of one image."""
-
-    planes: NDArray[np.uint16]
-    whole: NDArray[np.uint16]
-    numbers: NDArray[np.int64]
-    """(concept,) of the concepts"""
-    ignored: NDArray[np.bool_]
-    domains: frozenset[int]
-    orientation: int
-
-    def mask(self, concept: int) -> NDArray[np.bool_]:
-        """(row, col) the pixels that have the concept of this index."""
-        number = self.numbers[concept]
-        if (self.whole == number).any():
-            return np.ones(self.ignored.shape, np.bool_)
-        return np.asarray((self.planes == number).any(axis=0))
-
-
-def _labels(block: Block, concepts: ConceptTable, row: Row) -> _Labels:
-    maps = read_maps(block, row, hashlib.sha256(), hashlib.sha256())
-    planes = np.zeros((max(1, block.planes), *block.label_size), np.uint16)
-    planes[: len(maps.planes)] = maps.planes
-    whole = np.array(row.whole or (0,), np.uint16)
-    found = label_image(planes, whole, concepts.tables(block), maps.shares)
-    domains = frozenset(found.domains.tolist())
-    return _Labels(planes, whole, concepts.numbers, found.ignored, domains, maps.orientation)
+def _mask(labels: GridLabels, number: int) -> NDArray[np.bool_]:
+    """(row, col) the pixels that have a concept."""
+    if (labels.whole == number).any():
+        return np.ones(labels.found.ignored.shape, np.bool_)
+    return np.asarray((labels.planes == number).any(axis=0))

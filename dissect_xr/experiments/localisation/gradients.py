@@ -23,14 +23,21 @@ from torch import Tensor, nn
 
 from dissect_xr import store
 from dissect_xr.activations.record import autocast, torch_threads
-from dissect_xr.activations.sources import cached
+from dissect_xr.activations.sources import cached_model
 from dissect_xr.activations.taps import taps
 from dissect_xr.dissection.labels import read_labels
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import View, upsampled
 from dissect_xr.experiments.localisation.maps import PATH, map_arrays, measured
 from dissect_xr.experiments.replay.network import Network
-from dissect_xr.experiments.replay.predictions import batch_of, best_class, check_scores, device_of
+from dissect_xr.experiments.replay.predictions import (
+    batch_of,
+    best_class,
+    check_scores,
+    check_weights,
+    device_of,
+    nothing,
+)
 from dissect_xr.probe.folder import Folder
 
 
@@ -72,15 +79,11 @@ def gradient_block(task: GradientTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     shape, network = task.view.labels.shape[2:], task.network
-    loaded = cached(network.spec, device_of(network))
-    if loaded.sha256 != task.weights:
-        raise DissectError(
-            f"{network.spec.weights or network.spec.factory}: the weights changed during the experiment. Keep each "
-            "snapshot's weights in a file of its own, and run again under another name."
-        )
+    model = cached_model(network.spec, device_of(network))
+    check_weights(network, task.weights)
     with torch_threads(network.recording.threads), autocast(device_of(network), network.recording.autocast):
         batch = batch_of(network, task.root, task.images)
-        scores, maps = gradient_maps(loaded.model, task.view.layer.name, batch, task.label, classes=task.classes)
+        scores, maps = gradient_maps(model, task.view.layer.name, batch, task.label, classes=task.classes)
     prediction = best_class(scores, task.images)
     specs = map_arrays(len(task.images), shape, len(task.images))
     found = {spec.name: np.empty(spec.shape, spec.dtype) for spec in specs}
@@ -120,7 +123,7 @@ def gradient_maps(
             "'dissect-xr[attribution]'."
         ) from error
     target = torch.tensor(list(label), device=batch.device)
-    with taps(model, (), _nothing), _nothing_in_place(model):
+    with taps(model, (), nothing), _nothing_in_place(model):
         with torch.no_grad():
             scores = model(batch)
         check_scores(scores, len(batch), classes)
@@ -144,10 +147,6 @@ def _nothing_in_place(model: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             module.inplace = True  # type: ignore[assignment]
-
-
-def _nothing(layer: str, output: Tensor) -> None:
-    """A sink that drops what it is given."""
 
 
 def predictions_array(images: int, block: int) -> store.ArraySpec:

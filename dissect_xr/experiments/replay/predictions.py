@@ -44,14 +44,23 @@ def running(network: Network) -> Iterator[nn.Module]:
     model = cached_model(network.spec, device)
     with (
         torch_threads(recording.threads),
-        taps(model, (), _nothing),  # no tap: the model is in eval mode meanwhile
+        taps(model, (), nothing),  # no tap: the model is in eval mode meanwhile
         torch.inference_mode(),
         autocast(device, recording.autocast),
     ):
         yield model
 
 
-def _nothing(layer: str, output: Tensor) -> None:
+def check_weights(network: Network, sha256: str) -> None:
+    """Raise unless the network has the weights that were looked at."""
+    if cached(network.spec, device_of(network)).sha256 != sha256:
+        raise DissectError(
+            f"{network.spec.weights or network.spec.factory}: the weights changed during the experiment. Keep each "
+            "snapshot's weights in a file of its own, and run again under another name."
+        )
+
+
+def nothing(layer: str, output: Tensor) -> None:
     """A sink that drops what it is given."""
 
 
@@ -194,11 +203,7 @@ def _running(task: "PredictTask | MeanTask") -> Iterator[nn.Module]:
     network = task.network
     try:
         with running(network) as model:
-            if cached(network.spec, device_of(network)).sha256 != task.weights:
-                raise DissectError(
-                    f"{network.spec.weights or network.spec.factory}: the weights changed during the experiment. Keep "
-                    "each snapshot's weights in a file of its own, and run again under another name."
-                )
+            check_weights(network, task.weights)
             yield model
     except torch.OutOfMemoryError as error:
         raise DissectError(

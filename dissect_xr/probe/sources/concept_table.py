@@ -4,15 +4,16 @@ Knows: which index a category and a domain have.
 Does not know: where concepts stand (a store or a label set).
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.probe.block import Block
-from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.labels import Tables
+from dissect_xr.probe.block import Block, read_maps
+from dissect_xr.probe.label_set import LabelSet, Row
+from dissect_xr.probe.labels import ImageLabels, Tables, label_image
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,25 @@ class ConceptTable:
             own=np.array([source.own.mask[self.numbers] for source in block.sources]),
             reach=reach,
         )
+
+
+@dataclass(frozen=True)
+class GridLabels:
+    """The labels of one image on the grid, as a probe would hold them."""
+
+    planes: NDArray[np.uint16]
+    """(plane, row, col)"""
+    whole: NDArray[np.uint16]
+    """(slot,)"""
+    found: ImageLabels
+    orientation: int
+    """the EXIF orientation that the image is turned by"""
+
+
+def labels_on_grid(block: Block, row: Row, tables: Tables) -> GridLabels:
+    """The labels of a row of a block, for those who count before there is a probe; decodes its files."""
+    maps = read_maps(block, row, hashlib.sha256(), hashlib.sha256())
+    planes = np.zeros((max(1, block.planes), *block.label_size), np.uint16)
+    planes[: len(maps.planes)] = maps.planes
+    whole = np.array(row.whole or (0,), np.uint16)
+    return GridLabels(planes, whole, label_image(planes, whole, tables, maps.shares), maps.orientation)

@@ -4,7 +4,6 @@ Knows: how the images of a concept are counted before there is a probe, and wher
 Does not know: how labels are stored (`ingest`). Labels of removed concepts mean no label.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +13,11 @@ from dissect_xr import store
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
-from dissect_xr.probe.block import Block, image_blocks, read_maps
+from dissect_xr.probe.block import Block, image_blocks
 from dissect_xr.probe.ingest import block_length, label_set_fingerprint
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.labels import Tables, label_image
+from dissect_xr.probe.labels import Tables
+from dissect_xr.probe.sources.concept_table import labels_on_grid
 from dissect_xr.probe.sources.numbers import Numbers
 
 KEY = "rare"
@@ -106,10 +106,7 @@ def count_block(task: CountTask) -> list[tuple[int, int]]:
     )
     images = np.zeros(numbers.size, np.int64)
     for row in block.rows:
-        maps = read_maps(block, row, hashlib.sha256(), hashlib.sha256())
-        planes = np.zeros((max(1, block.planes), *block.label_size), np.uint16)
-        planes[: len(maps.planes)] = maps.planes
-        images += label_image(planes, np.array(row.whole or (0,), np.uint16), tables, maps.shares).area > 0
+        images += labels_on_grid(block, row, tables).found.area > 0
     return [(int(numbers[n]), int(images[n])) for n in np.flatnonzero(images)]
 
 
