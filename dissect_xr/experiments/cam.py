@@ -12,6 +12,7 @@ Zhou et al. 2016, Learning deep features for discriminative localization.
 Zhang et al. 2016, Top-down neural attention by excitation backprop: the pointing game.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,18 +199,24 @@ class _Work:
                 f"cam: none of the {ds.sizes['image']} images has a pixel of the concept of its class in "
                 f"{self.view.labels.url}. Name concepts that are drawn in the images in `concepts`."
             )
-        boxes = ("image", "side")
-        return xr.Dataset(
-            {name: (boxes if value.ndim == 2 else "image", value) for name, value in values.items()}
-            | {name: ("image", ds[name].values) for name in ("image_index", "label", "prediction")},
-            {
-                "image": ds["image"].values,
-                "class": ds["class"].values,
-                "concept": ("class", np.array([number for number, _ in concepts], np.int64)),
-                "concept_name": ("class", np.array([name for _, name in concepts], dtype=np.str_)),
-                "side": np.array(SIDES),
-            },
-        )
+        columns = {name: ds[name].values for name in ("image_index", "label", "prediction")}
+        return boxes_of_images(values | columns, ds["image"].values, _names(ds), concepts)
+
+
+def boxes_of_images(
+    values: Mapping[str, Any], images: Any, classes: Sequence[str], concepts: Sequence[tuple[int, str]]
+) -> xr.Dataset:
+    """What a result holds: values of each image, and the classes with the number and name of their concepts."""
+    return xr.Dataset(
+        {name: (("image", "side") if value.ndim == 2 else "image", value) for name, value in values.items()},
+        {
+            "image": np.asarray(images),
+            "class": np.asarray(classes),
+            "concept": ("class", np.array([number for number, _ in concepts], np.int64)),
+            "concept_name": ("class", np.array([name for _, name in concepts], dtype=np.str_)),
+            "side": np.array(SIDES),
+        },
+    )
 
 
 def _measured(weights: xr.Dataset, run: RunStores) -> xr.Dataset:

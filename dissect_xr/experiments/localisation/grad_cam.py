@@ -12,11 +12,11 @@ import xarray as xr
 
 from dissect_xr import store
 from dissect_xr.errors import DissectError
-from dissect_xr.experiments.cam import KIND, RULE, SHARE, VARIABLES, open_cam
+from dissect_xr.experiments.cam import KIND, RULE, SHARE, VARIABLES, boxes_of_images, open_cam
 from dissect_xr.experiments.class_labels import Labelled
 from dissect_xr.experiments.explanation import view_of
 from dissect_xr.experiments.localisation.class_concepts import Concepts, concepts_of_classes
-from dissect_xr.experiments.localisation.maps import PATH, SIDES, map_arrays
+from dissect_xr.experiments.localisation.maps import PATH, map_arrays
 from dissect_xr.experiments.replay.network import Network
 from dissect_xr.experiments.results import Result, compute_pass
 from dissect_xr.experiments.unit_concepts import RunStores, dissection_fingerprint_of
@@ -167,14 +167,5 @@ def _found(result: Result, chosen: Labelled, concepts: list[tuple[int, str]]) ->
             f"grad_cam: none of the {len(chosen.images)} images has a pixel of the concept of its class. Name concepts "
             "that are drawn in the images in `concepts`."
         )
-    return xr.Dataset(
-        {name: (("image", "side") if value.ndim == 2 else "image", value) for name, value in values.items()}
-        | {"image_index": ("image", chosen.position), "label": ("image", chosen.label)},
-        {
-            "image": np.array(chosen.images),
-            "class": np.array(chosen.classes),
-            "concept": ("class", np.array([number for number, _ in concepts], np.int64)),
-            "concept_name": ("class", np.array([name for _, name in concepts], dtype=np.str_)),
-            "side": np.array(SIDES),
-        },
-    )
+    columns = {"image_index": chosen.position, "label": chosen.label}
+    return boxes_of_images(values | columns, chosen.images, chosen.classes, concepts)
