@@ -81,12 +81,31 @@ class Writer:
         DissectError
             If the block covers a shard only in part, other than at the end of the array.
         """
-        array = self._arrays.get(path)
-        if array is None:
-            array = zarr.open_array(self._store, path=path, mode="r+").with_config({"write_empty_chunks": True})
-            self._arrays[path] = array
+        array = self._array(path)
         _check_aligned(path, start, data.shape, array.shape, array.shards or array.chunks)
         array[tuple(slice(s, s + n) for s, n in zip(start, data.shape, strict=True))] = data
+
+    def write_beginning(self, path: str, start: Sequence[int], data: NDArray[Any]) -> None:
+        """Write the first values of a shard, whose other values stay the fill value; the caller alone writes it.
+
+        For rows whose length is known only when they are made: chunks of the shard behind the data take no bytes.
+
+        Raises
+        ------
+        DissectError
+            If the data does not begin with a shard, or is longer.
+        """
+        array = self._array(path)
+        block = array.shards or array.chunks
+        if any(first % step or count > step for first, count, step in zip(start, data.shape, block, strict=True)):
+            raise DissectError(f"{path}: block of {data.shape} at {tuple(start)} does not lie at the start of a shard.")
+        array[tuple(slice(s, s + n) for s, n in zip(start, data.shape, strict=True))] = data
+
+    def _array(self, path: str) -> Any:
+        if path not in self._arrays:
+            array = zarr.open_array(self._store, path=path, mode="r+").with_config({"write_empty_chunks": True})
+            self._arrays[path] = array
+        return self._arrays[path]
 
 
 def _check_aligned(

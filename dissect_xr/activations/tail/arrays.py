@@ -1,0 +1,206 @@
+"""The arrays that hold the tails of layers: how they are laid out, written block by block, and read.
+
+Knows: the arrays of a snapshot, or of a layer that stands alone; which part of them belongs to a layer and its images.
+Does not know: how a bound is chosen, models, or who reads.
+
+All layers that are recorded together share their arrays, so an image block is a few objects however many layers it is
+of. Inside a block the layers follow each other, and the images inside a layer. `tail_range` says where the maps of an
+image and layer lie, so that the maps of some images of one layer are read without the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dissect_xr import store
+from dissect_xr.activations.tail.packed import Packed, joined, span_dtype
+from dissect_xr.schema import TAIL
+
+CHUNK = 1 << 17
+"""Values of a chunk of `tail` and `span`."""
+
+UNIT_CHUNK = 64
+"""Units of a chunk of the arrays that have the dim unit."""
+
+
+@dataclass(frozen=True)
+class TailShape:
+    """The tails of layers that are recorded together."""
+
+    images: int
+    block: int
+    """images of a block"""
+    dtype: str
+    layers: tuple[tuple[int, int], ...]
+    """(units, cells) of each layer; no cells where the layer is kept dense"""
+
+    @property
+    def units(self) -> int:
+        """Units of all layers."""
+        return sum(units for units, _ in self.layers)
+
+    @property
+    def span_dtype(self) -> str:
+        """The dtype of gaps, lengths and numbers of spans."""
+        return span_dtype(max((cells for _, cells in self.layers), default=1))
+
+    def specs(self, dim: str) -> list[store.ArraySpec]:
+        """The arrays but for `bound`, with `dim` as the name of the dim of units."""
+        blocks, deep = -(-self.images // self.block), min(self.block, self.images)
+        values = max(1, sum(deep * units * cells for units, cells in self.layers))
+        spans = max(1, sum(deep * units * (cells // 2 + 1) for units, cells in self.layers if cells))
+        wide = min(self.units, UNIT_CHUNK)
+        whole = -(-self.units // wide) * wide
+        shapes: dict[str, tuple[tuple[int, ...], str, tuple[int, ...], tuple[int, ...]]] = {
+            "tail": ((blocks, values), self.dtype, *_row(values)),
+            "span": ((blocks, 2, spans), self.span_dtype, *_row(spans, 2)),
+            "span_count": ((self.images, self.units), self.span_dtype, (deep, wide), (deep, whole)),
+            "tail_range": ((self.images, len(self.layers), 4), "int64", (deep, 1, 4), (deep, len(self.layers), 4)),
+            "at_bound": ((blocks, self.units), "int64", (1, self.units), (1, self.units)),
+        }
+        return [
+            store.ArraySpec(
+                name,
+                tuple(dim if one == "unit" else one for one in TAIL[name].dims),
+                shape,
+                dtype,
+                chunks,
+                shards if shards != chunks else None,
+                TAIL[name].attrs,
+            )
+            for name, (shape, dtype, chunks, shards) in shapes.items()
+        ]
+
+    def bound(self, values: NDArray[np.float32], dim: str) -> tuple[store.ArraySpec, NDArray[np.float32]]:
+        """The array `bound` with its values."""
+        wide = max(1, values.size)
+        return store.ArraySpec("bound", (dim,), values.shape, "float32", (wide,), attrs=TAIL["bound"].attrs), values
+
+    def write(
+        self,
+        writer: store.Writer,
+        path: str,
+        start: int,
+        parts: Sequence[Sequence[Packed]],
+        equal: NDArray[np.int64],
+    ) -> None:
+        """Write an image block.
+
+        Parameters
+        ----------
+        path
+            The group of the arrays.
+        start
+            The block's first image.
+        parts
+            Of each layer, the tails of its successive images; none where it is kept dense.
+        equal : (unit of all layers,) values of the block that equal the bound
+        """
+        images = min(self.block, self.images - start)
+        found = [joined(mine) if mine else self._nothing(images, n) for n, mine in enumerate(parts)]
+        where = np.zeros((images, len(found), 4), np.int64)
+        first = np.zeros(2, np.int64)
+        for n, mine in enumerate(found):
+            edges = np.concatenate([[first], mine.ends + first])
+            where[:, n] = np.stack([edges[:-1, 0], edges[1:, 0], edges[:-1, 1], edges[1:, 1]], axis=1)
+            first = edges[-1]
+        spans = np.concatenate([mine.spans for mine in found], axis=1)
+        values = np.concatenate([mine.values for mine in found])
+        block = start // self.block
+        writer.write(f"{path}/span_count", (start, 0), np.concatenate([mine.span_count for mine in found], axis=1))
+        writer.write(f"{path}/tail_range", (start, 0, 0), where)
+        writer.write(f"{path}/at_bound", (block, 0), equal[None])
+        writer.write_beginning(f"{path}/span", (block, 0, 0), spans[None])
+        writer.write_beginning(f"{path}/tail", (block, 0), values[None])
+
+    def _nothing(self, images: int, layer: int) -> Packed:
+        units = self.layers[layer][0]
+        return Packed(
+            (0, 0), np.zeros((images, units), self.span_dtype), np.zeros((2, 0), self.span_dtype),
+            np.zeros(0, self.dtype), np.zeros((images, 2), np.int64),
+        )  # fmt: skip
+
+
+def _row(length: int, *before: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunks and shards of rows of so many values at most: a row is a shard, whose chunks are written as needed."""
+    chunk = min(length, CHUNK)
+    ones = [1 for _ in before]
+    return (1, *ones, chunk), (1, *before, -(-length // chunk) * chunk)
+
+
+@dataclass(frozen=True)
+class TailPlace:
+    """Where the tail of one layer lies in a store."""
+
+    url: str
+    path: str
+    """the group of the arrays"""
+    number: int
+    """of the layer among those recorded together"""
+    columns: tuple[int, int]
+    """its units among those of all layers"""
+    block: int
+    """images of a block"""
+    cells: tuple[int, int]
+    """(y, x) of its maps"""
+    fraction: float
+    """the largest fraction that the bounds were chosen for"""
+
+    @classmethod
+    def of(cls, url: str, path: str, attrs: Mapping[str, Any], units: int) -> "TailPlace | None":
+        """The tail of the layer whose group has these attributes, None if it has none."""
+        found = attrs.get("tail")
+        if found is None:
+            return None
+        first, stop = attrs["columns"] or (0, units)
+        group = path if attrs["columns"] is None else path.rpartition("/")[0]
+        return cls(
+            url, group, found["number"], (first, stop), found["block"], tuple(found["cells"]), found["fraction"]
+        )
+
+
+class StoredTail:
+    """The tail of one layer, read image range by image range."""
+
+    def __init__(self, place: TailPlace) -> None:
+        self.place = place
+        self._arrays: dict[str, store.StoredArray] = {}
+
+    def _array(self, name: str) -> store.StoredArray:
+        if name not in self._arrays:
+            self._arrays[name] = store.read(self.place.url, f"{self.place.path}/{name}")
+        return self._arrays[name]
+
+    @cached_property
+    def bound(self) -> NDArray[np.float32]:
+        """(unit,) the bounds."""
+        return np.asarray(self._array("bound")[slice(*self.place.columns)])
+
+    @cached_property
+    def equal(self) -> NDArray[np.int64]:
+        """(unit,) how many values equal the bound."""
+        return np.asarray(self._array("at_bound")[:, slice(*self.place.columns)].sum(axis=0))
+
+    def __call__(self, images: tuple[int, int]) -> Packed:
+        """The tails of a half-open range of images."""
+        first, stop = images
+        step = self.place.block
+        edges = [first, *range((first // step + 1) * step, stop, step), stop]
+        return joined([self._of_block((a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+
+    def _of_block(self, images: tuple[int, int]) -> Packed:
+        """The tails of images that lie in one block."""
+        place, block = self.place, images[0] // self.place.block
+        where = self._array("tail_range")[slice(*images), place.number]
+        spans, values = (int(where[0, 0]), int(where[-1, 1])), (int(where[0, 2]), int(where[-1, 3]))
+        return Packed(
+            place.cells,
+            self._array("span_count")[slice(*images), slice(*place.columns)],
+            self._array("span")[block, :, slice(*spans)],
+            self._array("tail")[block, slice(*values)],
+            where[:, 1::2] - [spans[0], values[0]],
+        )
