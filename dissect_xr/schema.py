@@ -69,9 +69,9 @@ ACTIVATIONS = _table(
 
 TAIL = _table(
     Variable("bound", ("unit",), "float32", "1", "cells above it belong to the unit's tail, with their neighbours"),
-    Variable("at_bound", ("image_block", "unit"), "int64", "activations", "activations of the block equal to the bound"),
+    Variable("at_bound", ("image_block", "unit"), "int64", "activations", "values of the block equal to the bound"),
     Variable("span_count", ("image", "unit"), "uint16", "1", "spans of cells that the tail of the map has"),
-    Variable("tail_range", ("image", "layer", "end"), "int64", "1", "first and last (excluded) in `span` and in `tail`"),
+    Variable("tail_range", ("image", "layer", "end"), "int64", "1", "first and last (excluded) in `span`, in `tail`"),
     Variable("span", ("image_block", "part", "n_span"), "uint16", "cells", "gap before a span in its map, and length"),
     Variable("tail", ("image_block", "n_value"), "float16", "1", "the cells of the spans, one after the other"),
 )

@@ -16,7 +16,9 @@ from dissect_xr.activations.images import to_input
 from dissect_xr.activations.layouts.find import Finder, grid_geometry
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.placement.empty import empty_model
-from dissect_xr.activations.record import ExtractTask, autocast, extract_block
+from dissect_xr.activations.recording.block import extract_block
+from dissect_xr.activations.recording.task import ExtractTask
+from dissect_xr.activations.recording.threads import autocast
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256

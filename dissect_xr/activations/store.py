@@ -6,7 +6,7 @@ Does not know: models or torch: `extract` and `record` fill this layout from a m
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.tail.arrays import TailShape
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path, to_json
 
@@ -28,7 +29,10 @@ SHARD = 128 * 2**20
 """Largest size of a shard in raw bytes."""
 
 
-TAKEN = ("peak", "mean", "zarr.json")
+TAILS = "tails"
+"""Group of a snapshot that holds the tails of its layers."""
+
+TAKEN = ("peak", "mean", TAILS, "zarr.json")
 """Names that no layer can have: those of what lies beside the layers of a snapshot."""
 
 LONGEST_NAME = 240
@@ -52,6 +56,8 @@ class LayerShape:
     """its units among those of all layers of the snapshot; None where it stands alone"""
     layout: Layout = PLAIN
     """what the axes of the model's own tensor are; what is stored is (image, unit, y, x) in any case"""
+    kept: Literal["dense", "tail"] = "dense"
+    """whether all cells are stored, or the tail"""
 
     @property
     def image_bytes(self) -> int:
@@ -74,6 +80,14 @@ class LayerShape:
         # A shard of one chunk would be an index beside it, and twice the calls to read or write it.
         sharded = shards if shards != chunks else None
         return store.ArraySpec("activation", variable.dims, self.shape, self.dtype, chunks, sharded, variable.attrs)
+
+
+def tail_shape(layers: Sequence[LayerShape]) -> TailShape:
+    """The arrays of the tails of layers that are recorded together."""
+    cells = [layer.shape[2] * layer.shape[3] if layer.kept == "tail" else 0 for layer in layers]
+    units = [layer.shape[1] for layer in layers]
+    first = layers[0]
+    return TailShape(first.shape[0], first.block, first.dtype, tuple(zip(units, cells, strict=True)))
 
 
 def power_of_two(wanted: int, most: int) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.record import autocast, torch_threads
+from dissect_xr.activations.recording.threads import autocast, torch_threads
 from dissect_xr.activations.sources import cached, device_of, seeded
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks

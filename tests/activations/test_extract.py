@@ -18,9 +18,10 @@ from strategies import SEEDS, activations
 from torch import nn
 
 from dissect_xr import schema, store
-from dissect_xr.activations import record
 from dissect_xr.activations.extract import extract, prepare_extraction
-from dissect_xr.activations.record import extract_block
+from dissect_xr.activations.recording import batches, block
+from dissect_xr.activations.recording.block import extract_block
+from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
 from dissect_xr.activations.sources import load_model
 from dissect_xr.activations.store import open_activations
@@ -126,13 +127,13 @@ def by_torch(probe, model=None):
 
 def forwards():
     """Counts forward passes of recordings: the images of each."""
-    counts, original = [], record.forward
+    counts, original = [], batches.forward
 
     def counted(model, batch, *rest):
         counts.append(len(batch))
         return original(model, batch, *rest)
 
-    return counts, patch.object(record, "forward", counted)
+    return counts, patch.object(batches, "forward", counted)
 
 
 def recorded(url, layer, snapshot="s", name="activation"):
@@ -263,7 +264,7 @@ def test_recording_on_processes_gives_the_same_bits(url, probe, processes, tmp_p
 
 
 def test_the_model_and_torch_are_left_as_they_were(url, probe):
-    model, threads = record.cached(SPEC, "cpu").model, torch.get_num_threads()
+    model, threads = block.cached(SPEC, "cpu").model, torch.get_num_threads()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run(url, probe)
     assert all((model.state_dict()[name] == tensor).all() for name, tensor in state.items())
@@ -276,7 +277,7 @@ def test_tasks_that_overlap_leave_the_number_of_torch_threads_as_it_was(leaves_l
     """Torch keeps a number per thread, and one for threads to come."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    tasks = [record.torch_threads(1), record.torch_threads(2)]
+    tasks = [torch_threads(1), torch_threads(2)]
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as new:
         threads = [one, other]
         for thread, task in zip(threads, tasks, strict=True):
@@ -296,7 +297,7 @@ def test_a_task_without_a_number_of_torch_threads_takes_the_one_before_all_tasks
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with ThreadPoolExecutor(1) as other:
-        first, second = record.torch_threads(1), record.torch_threads(None)
+        first, second = torch_threads(1), torch_threads(None)
         other.submit(first.__enter__).result()
         with second:
             here = torch.get_num_threads()
@@ -369,7 +370,7 @@ class Small:
     """A device that holds `most` images at once: larger batches run out of memory."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.asked, self.forward = most, [], record.forward
+        self.most, self.asked, self.forward = most, [], batches.forward
 
     def __call__(self, model, batch, layers, sink):
         self.asked.append(len(batch))
@@ -382,7 +383,7 @@ class Small:
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
 def test_batches_that_do_not_fit_are_halved(url, probe, most):
     device = Small(most)
-    with patch.object(record, "forward", device):
+    with patch.object(batches, "forward", device):
         run(url, probe)
     assert_recorded(url, by_torch(probe))
     fitting = next(n for n in (8, 4, 2, 1) if n <= most)
@@ -393,7 +394,7 @@ def test_batches_that_do_not_fit_are_halved(url, probe, most):
 
 def test_an_image_that_does_not_fit_alone_is_an_error_and_leaves_no_marker(url, probe):
     with (
-        patch.object(record, "forward", Small(0)),
+        patch.object(batches, "forward", Small(0)),
         pytest.raises(DissectError, match=r"(?s)memory.*(0\.png|batch|image)"),
     ):
         run(url, probe)

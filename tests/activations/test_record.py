@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dissect_xr import store
-from dissect_xr.activations import record
+from dissect_xr.activations.recording import batches
 from dissect_xr.activations.request import ModelSpec
 from dissect_xr.activations.store import check_levels
 from dissect_xr.errors import BlocksFailed, DissectError
@@ -172,7 +172,7 @@ def test_the_batch_belongs_to_what_was_drawn(url, probe):
 
 def test_a_smaller_batch_is_not_chosen_where_it_would_change_the_numbers(url, probe):
     with (
-        patch.object(record, "forward", Small(4)),
+        patch.object(batches, "forward", Small(4)),
         pytest.raises(DissectError, match=r"a batch of 8 images does not fit into the memory of cpu.*smaller batch"),
     ):
         run(url, probe, spec=red(kind="noisy"), recording=ALLOWED)

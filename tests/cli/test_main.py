@@ -15,7 +15,7 @@ from checkout import ROOT
 from runs import NETWORK, SIZES, call, layers_are, urls
 
 from dissect_xr import store
-from dissect_xr.activations.record import ExtractTask
+from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.cli.commands.options import parse_bytes
 from dissect_xr.cli.commands.stages import _pool
 from dissect_xr.dissection.layers import Layer

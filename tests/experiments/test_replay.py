@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dissect_xr.activations.record import torch_threads
+from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.taps import map_layers
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.replay import replays

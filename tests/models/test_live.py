@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.models.live import LiveModule
-from dissect_xr.activations.record import extract_block
+from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.activations.sources import device_of
 from dissect_xr.activations.store import open_activations

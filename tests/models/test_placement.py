@@ -18,11 +18,11 @@ from stores import read_npy
 from torch import Tensor, nn
 from vision import library
 
-from dissect_xr.activations import record
 from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.placement import place
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.placement.blocks import blocks_of
+from dissect_xr.activations.recording import batches
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256
 from dissect_xr.activations.sources import cached, load_model
 from dissect_xr.activations.store import open_activations
@@ -193,7 +193,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_all(
     probe: str, resnet: Path, plainly: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[int] = []
-    original = record.forward
+    original = batches.forward
 
     def tight(model: nn.Module, batch: Tensor, *others: Any) -> Any:
         seen.append(len(batch))
@@ -203,7 +203,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_all(
 
     spec = resnet_spec(resnet, Placement.of("sequential"))
     extraction = prepare_extraction(str(tmp_path / "a.zarr"), probe, SnapshotInfo("s"), spec, RECORDING)
-    monkeypatch.setattr(record, "forward", tight)
+    monkeypatch.setattr(batches, "forward", tight)
     extract(extraction, show=False)
     assert seen == [3, 2, 1, 2, 1, 2, 1, 1]
     found = open_activations(str(tmp_path / "a.zarr"))["s/layer4"]["activation"].values
@@ -378,7 +378,6 @@ WIDTH, DEPTH, PART = 4096, 32, 64 * 2**20
 MEASURED = """
 import re, sys
 from pathlib import Path
-from dissect_xr.activations import record
 from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo, request_sha256

@@ -11,6 +11,7 @@ image and layer lie, so that the maps of some images of one layer are read witho
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -158,9 +159,7 @@ class TailPlace:
             return None
         first, stop = attrs["columns"] or (0, units)
         group = path if attrs["columns"] is None else path.rpartition("/")[0]
-        return cls(
-            url, group, found["number"], (first, stop), found["block"], tuple(found["cells"]), found["fraction"]
-        )
+        return cls(url, group, found["number"], (first, stop), found["block"], tuple(found["cells"]), found["fraction"])
 
 
 class StoredTail:
@@ -190,7 +189,7 @@ class StoredTail:
         first, stop = images
         step = self.place.block
         edges = [first, *range((first // step + 1) * step, stop, step), stop]
-        return joined([self._of_block((a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+        return joined([self._of_block((a, b)) for a, b in pairwise(edges)])
 
     def _of_block(self, images: tuple[int, int]) -> Packed:
         """The tails of images that lie in one block."""

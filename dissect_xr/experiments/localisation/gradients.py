@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dissect_xr import store
-from dissect_xr.activations.record import autocast, torch_threads
+from dissect_xr.activations.recording.threads import autocast, torch_threads
 from dissect_xr.activations.sources import cached_model
 from dissect_xr.activations.taps import taps
 from dissect_xr.dissection.labels import read_labels

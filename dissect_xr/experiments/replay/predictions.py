@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from dissect_xr import store
 from dissect_xr.activations import sources
 from dissect_xr.activations.images import read_image, to_input
-from dissect_xr.activations.record import DECODERS, autocast, torch_threads
+from dissect_xr.activations.recording.batches import DECODERS
+from dissect_xr.activations.recording.threads import autocast, torch_threads
 from dissect_xr.activations.request import Preprocess
 from dissect_xr.activations.sources import cached, cached_model
 from dissect_xr.activations.taps import taps

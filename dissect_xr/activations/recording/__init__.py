@@ -1,0 +1,1 @@
+"""One task of an extraction: the activations of all layers for some images."""
