@@ -4,7 +4,7 @@ Knows: that a message says what was expected, what came, and how to mend it.
 Does not know: who shows it. The command line exits with 2, or with 3 for `BlocksFailed`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -14,6 +14,24 @@ class DissectError(ValueError):
 
 class WriteError(DissectError):
     """An object could not be written: the disk is full, or rights are missing. No further task is started."""
+
+
+class BoundTooHighError(DissectError):
+    """The tails of some layers do not hold the thresholds of all units; everything else is finished and kept."""
+
+    def __init__(self, snapshot: str, layers: Mapping[str, int]) -> None:
+        self.snapshot = snapshot
+        self.layers = dict(layers)
+        """layer -> units whose bounds were too high"""
+        units = ", ".join(f"{count} of {layer}" for layer, count in layers.items())
+        super().__init__(
+            f"{snapshot}: the tails that were kept do not hold the thresholds of some units: {units}. `dissect-xr run` "
+            "extracts these layers again, whole. Elsewhere, write their activations with keep='dense', or a larger "
+            "margin."
+        )
+
+    def __reduce__(self) -> tuple[type["BoundTooHighError"], tuple[str, dict[str, int]]]:
+        return type(self), (self.snapshot, self.layers)
 
 
 class DamagedError(DissectError):

@@ -5,7 +5,7 @@ Does not know: what is done with the blocks.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,23 @@ def blocks_of(name: str, values: Any) -> Iterator[NDArray[Any]]:
             if block.dtype.kind != "f":
                 raise DissectError(f"layer {name}: {EXPECTED}, got {block.dtype} {tuple(shape)}.")
             yield block
+
+
+def some_images(name: str, values: Any, images: Sequence[int]) -> NDArray[Any]:
+    """The maps (image, unit, y, x) of some images of the layer `name`, as `blocks_of` gives them.
+
+    Raises
+    ------
+    DissectError
+        If `values` is an iterator, of which nothing can be read in advance.
+    """
+    if not hasattr(values, "shape"):
+        raise DissectError(
+            f"layer {name}: the bounds of a tail are taken from a sample of all images, which an iterator cannot give. "
+            "Hand in an array (a memory map, Dask or Zarr array is read in blocks), or use keep='dense'."
+        )
+    array = _in_order(name, values)
+    return np.concatenate([block for i in images for block in blocks_of(name, array[i : i + 1])])
 
 
 def _in_order(name: str, array: Any) -> Any:

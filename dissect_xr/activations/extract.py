@@ -5,64 +5,43 @@ Does not know: how the activations of a block are computed (`record`).
 """
 
 import json
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.layouts.find import Finder, grid_geometry
-from dissect_xr.activations.layouts.layout import PLAIN, Layout
+from dissect_xr.activations.layouts.layout import PLAIN
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.recording.block import extract_block
-from dissect_xr.activations.recording.task import ExtractTask
+from dissect_xr.activations.recording.bounds import Bounds
+from dissect_xr.activations.recording.extraction import Described, Extraction
+from dissect_xr.activations.recording.kept import (
+    check_kept,
+    choose_bounds,
+    create_tails,
+    stored_layers,
+    tail_attrs,
+    with_bounds,
+)
 from dissect_xr.activations.recording.threads import autocast
-from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
-from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs, request_sha256
+from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
 from dissect_xr.activations.sources import Loaded, cached, check_pool, device_of, seeded
 from dissect_xr.activations.store import (
-    LayerShape,
     check_layer_names,
     check_levels,
     create_layer,
     create_root,
-    in_one_snapshot,
     snapshot_attrs,
     summary_specs,
 )
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
-from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.crop import stored_crop
-from dissect_xr.probe.ingest import block_length
-from dissect_xr.probe.root import image_folder
-from dissect_xr.schema import SCHEMA_VERSION
 from dissect_xr.store.seal import SEAL, seal
-
-RESIDENT = 400 * 2**20
-"""Bytes of memory of a worker process that has imported torch and runs no task."""
-
-
-@dataclass(frozen=True)
-class Described:
-    """The layers, geometry and weights of a snapshot's model, as a worker found them."""
-
-    maps: dict[str, tuple[int, int, int]]
-    """selected layers in order of execution: (units, height, width)"""
-    geometry: dict[str, Any]
-    """attributes of each layer's geometry, or the reason why it has none"""
-    weights: str
-    """sha256"""
-    said: tuple[str, ...] = ()
-    """how the weights were found in their file, where that is to be said"""
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    """of the layers that do not give maps"""
-    impulse: dict[str, str] = field(default_factory=dict)
-    """of the layers whose layout was tested, what the test said"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
@@ -99,124 +78,6 @@ def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, devi
     geometry = {name: place if isinstance(place, str) else place.to_attrs() for name, place in traced.items()}
     tested = {name: one.tested for name, one in found.items() if one.tested is not None}
     return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested)
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """Everything that determines the extraction of one snapshot."""
-
-    url: str
-    probe: str
-    snapshot: SnapshotInfo
-    spec: ModelSpec
-    recording: Recording
-    described: Described
-    images: tuple[str, ...]
-
-    @cached_property
-    def images_sha256(self) -> str:
-        """sha256 of the probe's images."""
-        return str(store.read_attrs(self.probe)["images_sha256"])
-
-    @cached_property
-    def layers(self) -> tuple[LayerShape, ...]:
-        """The layers. An image block is as long as the recording's memory allows, but not longer than the probe's."""
-        dtype, maps = self.recording.dtype, self.described.maps
-        per_image = sum(u * h * w for u, h, w in maps.values()) * (2 if dtype == "float16" else 4)
-        fit = 2 ** (max(1, self.recording.memory // per_image).bit_length() - 1)
-        block = min(block_length(len(self.images)), fit)
-        layouts = self.described.layouts
-        return in_one_snapshot(
-            LayerShape(name, (len(self.images), *shape), dtype, block, layout=layouts.get(name, PLAIN))
-            for name, shape in maps.items()
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Raw bytes of all layers."""
-        return sum(layer.image_bytes for layer in self.layers) * len(self.images)
-
-    @property
-    def blocks(self) -> int:
-        """Image blocks, each of which is a task."""
-        return -(-len(self.images) // self.layers[0].block)
-
-    @property
-    def objects(self) -> int:
-        """Objects that the snapshot will be: shards, two for what is small of an image block, metadata and markers."""
-        layers, images = self.layers, len(self.images)
-        shards = sum(-(-images // layer.shard_images) for layer in layers)
-        return shards + 3 * self.blocks + 4 * len(layers) + 5
-
-    def check_budget(self) -> None:
-        """Raise if the layers take more bytes than the recording's budget, naming the largest layers."""
-        if self.nbytes <= self.recording.budget:
-            return
-        largest = sorted(self.layers, key=lambda layer: -layer.image_bytes)[:5]
-        sizes = ", ".join(f"{la.name} {la.image_bytes * len(self.images) / 2**30:.2f} GiB" for la in largest)
-        raise DissectError(
-            f"snapshot {self.snapshot.name}: {len(self.layers)} layers take {self.nbytes / 2**30:.2f} GiB raw, the "
-            f"budget is {self.recording.budget / 2**30:.2f} GiB; the largest are {sizes}. "
-            "Choose fewer layers or raise the budget."
-        )
-
-    @property
-    def memory(self) -> Projection:
-        """The memory of one task, without the process itself (`RESIDENT`)."""
-        block = min(self.layers[0].block, len(self.images))
-        height, width = self.recording.preprocess.size
-        return Projection(
-            (
-                ("maps of a block", block * sum(layer.image_bytes for layer in self.layers)),
-                ("shards being packed", 2 * max(layer.shard_images * layer.image_bytes for layer in self.layers)),
-                ("images of two batches", 2 * self.recording.batch * height * width * (3 + 12)),
-                ("images of a block", block * height * width * (3 + 12) if self._runs_together else 0),
-                ("largest maps of a batch", 3 * self.recording.batch * max(la.image_bytes for la in self.layers) * 2),
-            )
-        )
-
-    @property
-    def _runs_together(self) -> bool:
-        """Whether all batches of an image block are in memory together."""
-        return self.spec.placement is not None and self.spec.placement.mode == "sequential"
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """Everything that determines the activations. It is stored, and compared when a run is resumed."""
-        found = {
-            "factory": self.spec.factory.rpartition("/")[2],
-            "kwargs": json.loads(self.spec.kwargs),
-            "weights_sha256": self.described.weights,
-            "code_sha256": [source_sha256(self.spec.factory), source_sha256(self.recording.preprocess.callable)],
-            "preprocess": self.recording.preprocess.parameters,
-            "dtype": self.recording.dtype,
-            "autocast": self.recording.autocast,
-            "images_sha256": self.images_sha256,
-            "layers": {layer.name: [*layer.shape[1:], layer.block] for layer in self.layers},
-            "geometry": self.described.geometry,
-            "schema_version": SCHEMA_VERSION,
-        }
-        if layouts := {name: layout.parameters for name, layout in self.described.layouts.items()}:
-            found["layouts"] = layouts
-        return found | optional_inputs(self.spec, self.recording)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of `inputs`."""
-        return store.fingerprint(self.inputs)
-
-    def tasks(self) -> list[ExtractTask]:
-        """One task per image block."""
-        block, folder = self.layers[0].block, image_folder(self.probe)
-        return [
-            ExtractTask(
-                self.url, self.snapshot.name, self.spec, self.recording.preprocess, self.layers,
-                folder.of(self.images[i : i + block]), self.images[i : i + block], i, self.recording.batch,
-                self.recording.device, self.recording.threads, self.recording.autocast, self.fingerprint,
-                self.described.weights, self.recording.allow_nondeterministic,
-            )
-            for i in range(0, len(self.images), block)
-        ]  # fmt: skip
 
 
 def prepare_extraction(
@@ -270,7 +131,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         If the store holds this snapshot with other inputs, an activation is not finite, a layer's maps change their
         size, or all activations of a layer are too small for the dtype.
     """
-    pool, tasks, name = pool or Threads(), extraction.tasks(), extraction.snapshot.name
+    pool, name = pool or Threads(), extraction.snapshot.name
     check_pool(extraction.spec, pool)
     url, fingerprint = extraction.url, extraction.fingerprint
     check_same(extraction)
@@ -283,8 +144,9 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         for key in marked:
             if key.count("/") < 2 or not key.endswith("/done"):  # those are of derived layers
                 store.marker(url, key, fingerprint=fingerprint)
-        written = _create(extraction, keep=bool(marked))
+        written = _create(extraction, choose_bounds(extraction, pool, show=show), keep=bool(marked))
         store.mark(url, f"{name}/created", fingerprint=fingerprint, written=written)
+    tasks = extraction.tasks(stored_layers(extraction))
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
@@ -310,11 +172,12 @@ def check_same(extraction: Extraction) -> None:
             f"{extraction.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
             "Use another output directory or snapshot name, or delete this one."
         )
+    check_kept(extraction)
 
 
-def _create(extraction: Extraction, *, keep: bool) -> store.Written:
+def _create(extraction: Extraction, bounds: Bounds | None, *, keep: bool) -> store.Written:
     """Create the groups of the snapshot and of its layers; with `keep` the blocks that exist are kept."""
-    name, layers, recording = extraction.snapshot.name, extraction.layers, extraction.recording
+    name, layers, recording = extraction.snapshot.name, with_bounds(extraction, bounds), extraction.recording
     write = store.lay_out if keep else store.create
     attrs = snapshot_attrs(extraction.snapshot) | {
         "inputs": extraction.inputs,
@@ -322,10 +185,13 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
         "weights_said": list(extraction.described.said),
         "request_sha256": request_sha256(extraction.spec, recording, extraction.images_sha256),
     }
+    attrs |= tail_attrs(extraction, bounds)
     units = sum(layer.shape[1] for layer in layers)
     summaries = summary_specs(len(extraction.images), units, layers[0].block, recording.dtype, "all_units")
     written = write(extraction.url, name, summaries, attrs)
-    for layer in layers:
+    if bounds is not None:
+        written |= create_tails(extraction.url, name, layers, bounds, keep=keep)
+    for number, layer in enumerate(layers):
         geometry = extraction.described.geometry[layer.name]
         attrs = {
             "images_sha256": extraction.images_sha256,
@@ -333,6 +199,8 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
+        if layer.kept == "tail":
+            attrs["tail"] = layer.tail(number, recording.sampling.fraction)
         if layer.layout != PLAIN:
             attrs["tensor_layout"] = layer.layout.parameters
         if (tested := extraction.described.impulse.get(layer.name)) is not None:

@@ -6,7 +6,6 @@ compares fingerprints and loads no model.
 """
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,10 +18,11 @@ from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.models.names import LibraryModel, library_model, named_weights
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import reference_to, source_sha256
+from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Centre, Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
-from dissect_xr.schema import FRACTION, RESULT, SCHEMA_VERSION
+from dissect_xr.schema import RESULT, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -271,12 +271,8 @@ class Recording:
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
     keep: Keep = "dense"
     """what is stored of the maps: all cells, or the tail (METHOD 9); it changes no activation, and no fingerprint"""
-    fraction: float = FRACTION
-    """the largest fraction that thresholds of tails are wanted for"""
-    margin: float = 2.0
-    """times the fraction: the share of a sample's activations that lie above a unit's bound"""
-    sample: int = 1024
-    """images that bounds are taken from at most; a sixteenth of all, but at least 64, where that is fewer"""
+    sampling: Sampling = Sampling()
+    """how the bounds of tails are chosen"""
     allow_nondeterministic: bool = False
     """whether the model may draw random numbers, or compute an image in another way beside other images; every image
     block is then seeded, and a resumed run must not change `batch` either"""
@@ -291,11 +287,6 @@ class Recording:
             raise DissectError(f"dtype '{self.dtype}': expected one of {', '.join(DTYPES)}.")
         if self.keep not in get_args(Keep):
             raise DissectError(f"keep '{self.keep}': expected one of {', '.join(get_args(Keep))}.")
-        if not 0 < self.fraction < 1 or not 1 <= self.margin < math.inf or self.sample < 1:
-            raise DissectError(
-                f"fraction {self.fraction}, margin {self.margin}, sample {self.sample}: expected a fraction between 0 "
-                "and 1, a margin of at least 1, and a sample of at least one image."
-            )
         if self.batch < 1:
             raise DissectError(f"batch must be at least 1, got {self.batch}.")
 

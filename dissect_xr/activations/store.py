@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
-from dissect_xr.activations.tail.arrays import TailShape
+from dissect_xr.activations.tail.arrays import TAILS, TailShape
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path, to_json
 
@@ -28,9 +28,6 @@ CHUNK = 2 * 2**20
 SHARD = 128 * 2**20
 """Largest size of a shard in raw bytes."""
 
-
-TAILS = "tails"
-"""Group of a snapshot that holds the tails of its layers."""
 
 TAKEN = ("peak", "mean", TAILS, "zarr.json")
 """Names that no layer can have: those of what lies beside the layers of a snapshot."""
@@ -69,6 +66,25 @@ class LayerShape:
         """Images of a shard: a power of two that divides the image block."""
         return power_of_two(SHARD // self.image_bytes, self.block)
 
+    def tail(self, number: int, fraction: float) -> dict[str, Any]:
+        """What the group of a layer says of its tail.
+
+        Parameters
+        ----------
+        number
+            Of the layer, among those recorded with it.
+        fraction
+            The largest that its bounds were chosen for.
+        """
+        return {
+            "number": number,
+            "fraction": fraction,
+            "block": self.block,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "chunk": list(self.spec.chunks[:2]),
+        }
+
     @property
     def spec(self) -> store.ArraySpec:
         """The array of its maps."""
@@ -88,6 +104,16 @@ def tail_shape(layers: Sequence[LayerShape]) -> TailShape:
     units = [layer.shape[1] for layer in layers]
     first = layers[0]
     return TailShape(first.shape[0], first.block, first.dtype, tuple(zip(units, cells, strict=True)))
+
+
+def again_key(layer: str) -> str:
+    """The name of a layer in paths."""
+    return layer_path("", layer).lstrip("/")
+
+
+def maps_path(snapshot: str, layer: str, *, again: bool = False) -> str:
+    """The group of a layer's maps; of a layer whose bounds were too high, they stand among the tails."""
+    return f"{snapshot}/{TAILS}/{again_key(layer)}" if again else layer_path(snapshot, layer)
 
 
 def power_of_two(wanted: int, most: int) -> int:
@@ -161,7 +187,7 @@ def create_layer(
     unit = store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)])
     columns = None if layer.columns is None else list(layer.columns)
     stored = {"schema_version": SCHEMA_VERSION, "layout": "image, unit, y, x", "columns": columns}
-    arrays = [layer.spec]
+    arrays = [layer.spec] if layer.kept == "dense" else []
     if layer.columns is None:
         arrays += summary_specs(layer.shape[0], units, layer.block, layer.dtype)
     write = store.lay_out if keep else store.create

@@ -33,7 +33,7 @@ from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import PREDICTED, Damage, marked_stores
 
 if TYPE_CHECKING:
-    from dissect_xr.activations.extract import Described, Extraction
+    from dissect_xr.activations.recording.extraction import Described, Extraction
 
 
 @dataclass(frozen=True)

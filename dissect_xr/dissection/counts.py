@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from dissect_xr.dissection import kernels
 from dissect_xr.dissection.cut import Block
-from dissect_xr.dissection.derived.maps import Maps
+from dissect_xr.dissection.derived.maps import Maps, Reached
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, read_labels
 from dissect_xr.dissection.layers import Layer, prefetch
@@ -90,11 +90,13 @@ def count_block(task: CountTask) -> Counts:
     lookup, counts = task.labels.lookup, no_counts(task.labels, len(task.thresholds), last - first)
     reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
     label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
-    maps = zip(reads, prefetch(Maps(layer, task.block.units), reads), strict=True)
+    reached = Maps(layer, task.block.units).above(task.thresholds.min(axis=0))
+    maps = zip(reads, prefetch(reached, reads), strict=True)
     labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
-    for (values, peak), known in _shared(maps, labels):
+    for images, (values, where, peak), known in _shared(maps, labels):
         tables = lookup, task.labels.domain
-        add_counts(counts, values, peak, task.thresholds, known, tables, (rows, cols), task.domain)
+        found = values, where[images], peak[images]
+        _add(counts, found, task.thresholds, known, tables, (rows, cols), task.domain)
     return counts
 
 
@@ -104,8 +106,10 @@ def no_counts(labels: ProbeLabels, fractions: int, units: int) -> Counts:
     return intersection, np.zeros((fractions, units, labels.domains + 1), np.int64)
 
 
-def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """The arrays of two series of reads together, image range by image range.
+def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[slice, Sequence[Any], Sequence[Any]]]:
+    """Two series of reads together, image range by image range.
+
+    Gives the range in the read of the first series, that read, and the arrays of the second series in the range.
 
     Both series cover the same images, but are cut differently: reads of [0, 4) and [4, 8) beside reads of [0, 6) and
     [6, 8) give the ranges [0, 4), [4, 6) and [6, 8).
@@ -114,7 +118,8 @@ def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[S
     while True:
         start, stop = max(one[0], two[0]), min(one[1], two[1])
         yield (
-            [array[start - one[0] : stop - one[0]] for array in left],
+            slice(start - one[0], stop - one[0]),
+            left,
             [array[start - two[0] : stop - two[0]] for array in right],
         )
         if two[1] == stop:
@@ -154,13 +159,29 @@ def add_counts(
     domain
         The images whose active pixels are counted into `unit_area`.
     """
-    is_float16, (rows, cols), (lookup, domains) = values.dtype == np.float16, axes, tables
+    every = np.arange(peak.size).reshape(peak.shape)
+    _add(counts, (values.reshape(-1, *values.shape[2:]), every, peak), thresholds, labels, tables, axes, domain)
+
+
+def _add(
+    counts: Counts,
+    maps: Reached,
+    thresholds: NDArray[np.float32],
+    labels: Sequence[NDArray[Any]],
+    tables: tuple[NDArray[np.int32], NDArray[np.int64]],
+    axes: tuple[Axis, Axis],
+    domain: Domain,
+) -> None:
+    """Add the counts of those maps that reach a threshold; other parameters are those of `add_counts`."""
+    (values, where, peak), (rows, cols), (lookup, domains) = maps, axes, tables
+    is_float16 = values.dtype == np.float16
     planes, whole, annotated, *ignored = labels
     hidden = ignored[0] if ignored else np.zeros((0, *planes.shape[2:]), np.bool_)
     starts = np.concatenate([[0], np.cumsum(annotated.sum(axis=1, dtype=np.int64))])
     kernels.count_pixels(
         bits(values) if is_float16 else values,
         HALF_VALUES if is_float16 else None,
+        where,
         peak.astype(np.float32),
         thresholds,
         (planes, whole, (starts, np.nonzero(annotated)[1]), hidden, lookup, domains),

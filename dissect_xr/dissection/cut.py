@@ -127,8 +127,9 @@ def cut(
     beside = COPIES * chunk_images * layer.source_bytes + _tile_bytes(layer)
     fit = min(memory // 8 // max(1, unit_bytes), (room - beside) // per_unit) // chunk_units
     size = chunk_units * max(1, fit)
-    # Each unit block of a derived layer reads its source again, so it has no more of them than the memory asks for.
-    if split_units and layer.derivation is None:
+    # Each unit block of a derived layer reads its source again, and each of a tail all of it: no more of them than the
+    # memory asks for.
+    if split_units and layer.derivation is None and layer.tail is None:
         size = min(size, ceil(ceil(units / tasks) / chunk_units) * chunk_units)
     size = min(units, size)
     spans = [(u, min(u + size, units)) for u in range(0, units, size)]

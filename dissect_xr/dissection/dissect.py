@@ -37,7 +37,7 @@ from dissect_xr.dissection.store import (
     is_dissected,
     threshold_arrays,
 )
-from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.errors import BlocksFailed, BoundTooHighError, DissectError, Failed
 from dissect_xr.parallel.fold import Fold, Steps, run_steps
 from dissect_xr.parallel.pool import Pool, Threads
 from dissect_xr.parallel.progress import track
@@ -137,22 +137,26 @@ def _dissect_snapshot(
         return
     begin_snapshot(out, snapshot, [name for _, name, _ in unfinished])
     limits = Limits.of(pool)
+    too_high: dict[str, int] = {}
     with track(f"dissection {snapshot.name}", show=show and bool(unfinished)) as bar:
 
         def works() -> Iterator[Steps]:
             for position, name, fingerprint in unfinished:
                 layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
                 _check_pixels(layer, labels)
+                _check_fractions(layer, method)
                 wanted = LayerToDissect(out, layer, labels, method, position)
                 if is_small(wanted, pool.memory) and f"{wanted.path}/created" not in keys:
                     bar.expect(1)
-                    yield _one_task(SmallLayer(wanted, pool.memory))
+                    yield _one_task(SmallLayer(wanted, pool.memory), too_high)
                 else:
                     bar.expect(tasks_of(layer, labels, len(method.fractions), limits))
-                    yield _layer_in_steps(wanted, limits)
+                    yield _layer_in_steps(wanted, limits, too_high)
 
         for _ in run_steps(pool, works(), on_task=lambda task: bar.advance(_images(task))):
             pass
+    if too_high:
+        raise BoundTooHighError(snapshot.name, dict(sorted(too_high.items())))
     finish_snapshot(out, snapshot)
 
 
@@ -185,20 +189,35 @@ def _check_pixels(layer: Layer, labels: ProbeLabels) -> None:
         )
 
 
+def _check_fractions(layer: Layer, method: Method) -> None:
+    """Raise where the tail of a layer was not made for fractions as large as those of the method."""
+    if layer.tail is not None and max(method.fractions) > layer.tail.fraction:
+        raise DissectError(
+            f"{layer.path}: its tail serves fractions up to {layer.tail.fraction:g}, {max(method.fractions):g} is "
+            "asked for. Dissect by smaller fractions, or extract the activations again elsewhere for this one."
+        )
+
+
 def _images(task: Any) -> int:
     """Images that a task has read, for the rate that the bar shows."""
     block = getattr(task, "block", None)
     return 0 if block is None else int(block.images[1] - block.images[0])
 
 
-def _layer_in_steps(wanted: LayerToDissect, limits: Limits) -> Steps:
-    """The dissection of a large layer: thresholds, which are written once found, then counts by unit block."""
+def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: dict[str, int]) -> Steps:
+    """The dissection of a large layer: thresholds, which are written once found, then counts by unit block.
+
+    Where the bounds of a tail were too high nothing is written, and `too_high` gets the number of such units.
+    """
     path, method, labels = wanted.path, wanted.method, wanted.labels
     out, fingerprint = wanted.out, wanted.fingerprint
     if store.marker(out, f"{path}/created", fingerprint=fingerprint) is None:
         store.mark(out, f"{path}/created", fingerprint=fingerprint, written=wanted.create())
     if store.marker(out, f"{path}/threshold", fingerprint=fingerprint) is None:
         found = yield from find_thresholds(wanted.layer, method.fractions, limits)
+        if found.too_high:
+            too_high[wanted.layer.name] = found.too_high
+            return
         with store.marked(out, f"{path}/threshold", fingerprint=fingerprint) as (writer, _):
             for name, values in threshold_arrays(found).items():
                 writer.write(f"{path}/{name}", (0, 0), values)
@@ -211,6 +230,8 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits) -> Steps:
     store.mark(out, f"{path}/done", fingerprint=fingerprint, written={}, note=wanted.summary, depends_on=depends_on)
 
 
-def _one_task(task: SmallLayer) -> Steps:
+def _one_task(task: SmallLayer, too_high: dict[str, int]) -> Steps:
     """The dissection of a small layer."""
-    yield [Fold(task.wanted.path, [task], dissect_small)]
+    (units,) = yield [Fold(task.wanted.path, [task], dissect_small)]
+    if units:
+        too_high[task.wanted.layer.name] = units

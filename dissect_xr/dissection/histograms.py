@@ -76,3 +76,34 @@ def _largest(values, first, last):
     for c in range(first + 1, last):
         best = max(best, values[c])
     return best
+
+
+@_jit
+def histogram_of_tail(span_count, lengths, raw, first, low, base, shift, counts, offsets, above):
+    """Count, for each unit of a range, the codes of its tail from `low[u]` to `above[u]`.
+
+    Parameters
+    ----------
+    span_count : (image, unit) spans of each map, of all units of the layer
+    lengths : (span,) values of each span
+    raw : (value,) int16 or int32, the bits of the values of all spans
+    first : the first unit of the range
+    low : (unit,) int64 lowest code that is counted; at or above `base[u]`, and above the bound of the tail
+    base, shift, counts, offsets, above
+        As `histogram` takes them.
+    """
+    magnitude = (np.int64(1) << (raw.itemsize * 8 - 1)) - 1
+    s, v = 0, 0
+    for i in range(span_count.shape[0]):
+        for n in range(span_count.shape[1]):
+            u, start = n - first, v
+            for k in range(s, s + span_count[i, n]):
+                v += lengths[k]
+            s += span_count[i, n]
+            if u < 0 or u >= base.size:
+                continue
+            bins = counts[offsets[u] : offsets[u + 1]]
+            for c in range(start, v):
+                code = ordered(np.int64(raw[c]), magnitude)
+                if low[u] <= code <= above[u]:
+                    bins[(code - base[u]) >> shift] += 1

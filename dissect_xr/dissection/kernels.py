@@ -331,13 +331,14 @@ def _count_mask(values, threshold, rows, cols, spans, labels, intersection, touc
 
 
 @_jit
-def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domain, intersection, unit_area):
+def count_pixels(raw, decode, where, peak, thresholds, labels, rows, cols, spans, domain, intersection, unit_area):
     """Add to `intersection` and `unit_area` the active pixels of every unit, for a block of images.
 
     Parameters
     ----------
-    raw, decode : (image, unit, y, x) float16 bits as uint16 and the (65536,) float32 value of each pattern of bits; or
-        float32 values and None
+    raw, decode : (map, y, x) float16 bits as uint16 and the (65536,) float32 value of each pattern of bits; or float32
+        values and None
+    where : (image, unit) int64 number of the unit's map in `raw`, of maps that reach a threshold
     peak : (image, unit) float32 largest value of each map
     thresholds : (fraction, unit) float32
     labels : the tuple (planes, whole, annotated, ignored, lookup, domains)
@@ -355,7 +356,7 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
         one for ALL
     """
     planes, whole, (starts, annotated), ignored, lookup, domains = labels
-    height, width = raw.shape[2], raw.shape[3]
+    height, width = raw.shape[1], raw.shape[2]
     values = np.empty((height, width))
     scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
     runs = np.empty(planes.shape[1:], np.uint32)
@@ -363,12 +364,12 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
     last = unit_area.shape[2] - 1
     flags, listed = np.zeros(last, np.bool_), np.zeros(last + 1, np.int64)
     touched = flags, listed
-    for i in range(raw.shape[0]):
+    for i in range(where.shape[0]):
         run_table(planes[i], lookup, runs)
         if ignored.shape[0]:
             _ignored_before(ignored[i], before)
         mine = (runs, before, domains, domain == TOUCHED)
-        for u in range(raw.shape[1]):
+        for u in range(where.shape[1]):
             loaded = False
             for f in range(thresholds.shape[0]):
                 if peak[i, u] <= thresholds[f, u]:
@@ -376,7 +377,7 @@ def count_pixels(raw, decode, peak, thresholds, labels, rows, cols, spans, domai
                 if not loaded:
                     loaded = True
                     for y in range(height):
-                        _decode_row(raw[i, u, y], decode, values[y])
+                        _decode_row(raw[where[i, u], y], decode, values[y])
                 found = intersection[f, u]
                 area = _count_mask(values, thresholds[f, u], rows, cols, spans, mine, found, touched, scratch)
                 for s in range(whole.shape[1] if area else 0):

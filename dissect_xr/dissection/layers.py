@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.store import again_key, maps_path
+from dissect_xr.activations.tail.arrays import TailPlace
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version, from_json, layer_of, layer_path
@@ -51,6 +53,10 @@ class Layer:
     """of the images' names and pixels; None where the activations were made elsewhere"""
     columns: tuple[int, int] | None = None
     """its units' columns in the snapshot's `peak` and `mean`; None where the layer has arrays of its own"""
+    tail: TailPlace | None = None
+    """where its tail lies; None where all cells are stored"""
+    again: int | None = None
+    """units whose bounds were too high, where all cells were therefore stored by a second extraction"""
     derivation: "Derivation | None" = None
     """how its maps are computed from those of a recorded layer; None where they are stored"""
 
@@ -58,6 +64,11 @@ class Layer:
     def path(self) -> str:
         """Its group, of the same name in `activations.zarr` and in `dissection.zarr`."""
         return layer_path(self.snapshot, self.name)
+
+    @property
+    def maps_path(self) -> str:
+        """The group in which its maps are stored."""
+        return maps_path(self.snapshot, self.name, again=self.again is not None)
 
     @property
     def cells(self) -> int:
@@ -218,19 +229,28 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
     check_version(attrs, f"{url}, {path}")
     if "source" in attrs:
         return _derived_layer(url, snapshot, name, fingerprint, attrs)
-    array, size = store.read(url, f"{path}/activation"), attrs.get("input_size")
+    size, stored = attrs.get("input_size"), attrs.get("tail")
+    if stored is None:
+        array = store.read(url, f"{path}/activation")
+        stored = {"shape": array.shape, "dtype": str(array.dtype), "chunk": array.chunks}
+    tail, again = TailPlace.of(url, path, attrs), None
+    if tail is not None and (marked := store.marker(url, f"{snapshot}/again/{again_key(name)}")) is not None:
+        tail, again = None, marked["note"]["units"]
+    images, units, height, width = stored["shape"]
     return Layer(
         url=url,
         snapshot=snapshot,
         name=name,
-        shape=array.shape,
-        dtype=str(array.dtype),
-        chunk=(array.chunks[0], array.chunks[1]),
+        shape=(images, units, height, width),
+        dtype=stored["dtype"],
+        chunk=(stored["chunk"][0], stored["chunk"][1]),
         fingerprint=fingerprint,
         input_size=tuple(size) if size else None,
         geometry=attrs.get("geometry") or attrs.get("geometry_reason"),
         images_sha256=attrs.get("images_sha256"),
         columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
+        tail=tail,
+        again=again,
     )
 
 

@@ -31,11 +31,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dissect_xr.activations.tail.arrays import StoredTail
+from dissect_xr.activations.tail.packed import code as code_of
 from dissect_xr.dissection.counts import CountTask, count_block, merge_counts
 from dissect_xr.dissection.cut import Block, Limits, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.dissection.method import Domain
+from dissect_xr.dissection.tails import proven_by
 from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
     HistogramTask,
@@ -113,17 +116,23 @@ def find_thresholds(
 ) -> Generator[Sequence[Fold], Sequence[Any], LayerThresholds]:
     """Exact thresholds of a layer, in steps (`parallel.fold.Steps`); nothing is written.
 
-    The first search covers codes from a sampled bound upwards. Units whose bound was too high are searched again over
+    Of a tail, the values above its bounds are searched (`proven_by`). Otherwise the first search covers codes from a
+    sampled bound upwards. Units whose bound was too high are searched again over
     all codes. Where a bin holds several codes, as for float32, a search inside the bin follows for each fraction.
     """
     units = layer.shape[1]
     top, low = np.full(units, top_code(layer.itemsize), np.int64), np.full(units, -top_code(layer.itemsize), np.int64)
+    stored = None if layer.tail is None else StoredTail(layer.tail)
+    if stored is not None:
+        low = code_of(stored.bound.astype(layer.dtype)) + 1
     if samples := sample_tasks(layer, max(fractions)):
         low = np.concatenate((yield [Fold(task.units, [task], sample_bound) for task in samples]))
     dropped = shift(int((top - low).max()) + 1, bins(layer, limits.memory))
     search = Search(layer, dropped, low, top, ranks(layer, fractions, units))
     found = yield from _search(search, limits)
     result = yield from _thresholds_inside(search, found, limits)
+    if stored is not None:
+        return proven_by(stored, search.ranks, (found.proven, found.counted), result)
     if found.proven.all():
         return result
     again = _over_all_codes(search, found, bins(layer, limits.memory))
@@ -166,7 +175,7 @@ def _thresholds_inside(
 def _search(search: Search, limits: Limits) -> Generator[Sequence[Fold], Sequence[Any], Selection]:
     """The selection of a search, from a histogram of each unit block."""
     ranks, layer = search.ranks, search.layer
-    result = Selection(np.zeros_like(ranks), np.zeros_like(ranks), np.zeros(ranks.shape, np.bool_))
+    result = Selection.nothing(ranks.shape)
     width = int(((search.high - search.low) >> search.shift).max()) + 2
     folds = []
     for blocks in threshold_blocks(layer, limits, width):
@@ -179,7 +188,7 @@ def _search(search: Search, limits: Limits) -> Generator[Sequence[Fold], Sequenc
         folds.append(Fold(units, tasks, histogram_block, merge_histograms, finish, merged))
     for fold, part in zip(folds, (yield folds), strict=True):
         result.code[:, fold.key], result.above[:, fold.key] = part.code, part.above
-        result.proven[:, fold.key] = part.proven
+        result.proven[:, fold.key], result.counted[:, fold.key] = part.proven, part.counted
     return result
 
 

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.tail.arrays import StoredTail
 from dissect_xr.dissection import cut
 from dissect_xr.dissection.counts import add_counts, no_counts
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.labels import read_labels
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
+from dissect_xr.dissection.tails import proven_by
 from dissect_xr.dissection.thresholds import LayerThresholds, decode, ranks
 from dissect_xr.floats import bits
 
@@ -52,15 +54,26 @@ def is_small(wanted: LayerToDissect, memory: int) -> bool:
     return activations <= min(cut.READ_BYTES, memory // 2 // COPIES) and counts <= memory // 8
 
 
-def dissect_small(task: SmallLayer) -> None:
-    """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked."""
+def dissect_small(task: SmallLayer) -> int:
+    """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked.
+
+    Returns how many units have a bound that was too high; where there are any, nothing is written.
+    """
     wanted, key = task.wanted, f"{task.wanted.path}/done"
     layer, labels, fractions = wanted.layer, wanted.labels, wanted.method.fractions
     if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
-        return
+        return 0
     images, units = layer.shape[:2]
     values, peaks = Maps(layer)((0, images))
     found = thresholds(values, ranks(layer, fractions, units))
+    if layer.tail is not None:
+        stored = StoredTail(layer.tail)
+        above = (values > stored.bound[:, None, None].astype(values.dtype)).sum(axis=(0, 2, 3))
+        counted = np.broadcast_to(above, found.threshold.shape)
+        index = ranks(layer, fractions, units)
+        found = proven_by(stored, index, (index < counted, counted), found)
+        if found.too_high:
+            return found.too_high
     tables, counts = (labels.lookup, labels.domain), no_counts(labels, len(fractions), units)
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
     for first in range(0, images, step):
@@ -69,6 +82,7 @@ def dissect_small(task: SmallLayer) -> None:
         add_counts(counts, values[part], peaks[part], found.threshold, known, tables, axes, wanted.method.domain)
     written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
+    return 0
 
 
 def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerThresholds:

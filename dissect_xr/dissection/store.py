@@ -112,7 +112,11 @@ class LayerToDissect:
         """What the marker of the finished layer says about it, so that opening a store reads few objects."""
         units, concepts = self.layer.shape[1], self.labels.concepts.size
         anchoring, reason = self.layer.anchored(self.method.anchoring)
-        derivation = self.layer.derivation
+        more: dict[str, Any] = {}
+        if (derivation := self.layer.derivation) is not None:
+            more["derived"] = derivation.stored | {"dtype": self.layer.dtype}
+        if self.layer.again is not None:
+            more["bounds_too_high"] = self.layer.again
         return {
             "activations_sha256": self.layer.fingerprint,
             "anchoring_reason": reason,
@@ -121,7 +125,7 @@ class LayerToDissect:
             "position": self.position,
             "root_sha256": store.fingerprint(self.method.inputs(self.labels.fingerprint)),
             "units": units,
-        } | ({} if derivation is None else {"derived": derivation.stored | {"dtype": self.layer.dtype}})
+        } | more
 
     @property
     def unit_chunk(self) -> int:

@@ -42,9 +42,11 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
+from dissect_xr.activations.tail.arrays import StoredTail
+from dissect_xr.activations.tail.packed import code as code_of
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.derived.maps import Maps
-from dissect_xr.dissection.histograms import histogram
+from dissect_xr.dissection.histograms import histogram, histogram_of_tail
 from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.floats import bits
 
@@ -105,6 +107,8 @@ class LayerThresholds:
     """(fraction, unit)"""
     exceedance: NDArray[np.int64]
     """(fraction, unit)"""
+    too_high: int = 0
+    """units whose thresholds are not known, since they lie below the bounds of the layer's tail"""
 
 
 def rank(fraction: float, count: int) -> int:
@@ -157,8 +161,8 @@ class SampleTask:
 
 
 def sample_tasks(layer: Layer, fraction: float) -> list[SampleTask]:
-    """Tasks that cover the layer's units, each a range of whole chunks; none where all values are counted."""
-    if layer.shape[0] <= (LEAST_CHUNKS - 1) * layer.chunk[0]:
+    """Tasks that cover the layer's units, each a range of whole chunks; none where all stored values are counted."""
+    if layer.shape[0] <= (LEAST_CHUNKS - 1) * layer.chunk[0] or layer.tail is not None:
         return []
     length = layer.chunk[1] * max(1, SAMPLE_UNITS // layer.chunk[1])
     units = layer.shape[1]
@@ -196,6 +200,15 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
     widths = np.maximum(0, ((task.high - base) >> task.shift) + 1)
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.zeros(offsets[-1], np.int32)
+    if task.layer.tail is not None:
+        stored, units = StoredTail(task.layer.tail), slice(*task.block.units)
+        low = np.maximum(task.low, code_of(stored.bound[units].astype(task.layer.dtype)) + 1)
+        for packed in prefetch(stored, task.block.reads):
+            histogram_of_tail(
+                packed.span_count, packed.spans[1], bits(packed.values, "i"), units.start, low, base, task.shift,
+                counts, offsets, task.high,
+            )  # fmt: skip
+        return _listed(counts, offsets, base, task.shift)
     for values, peak in prefetch(Maps(task.layer, task.block.units), task.block.reads):
         flat = bits(values.reshape(*values.shape[:2], -1), "i")
         histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
@@ -251,6 +264,13 @@ class Selection:
     """how many values lie in higher bins"""
     proven: NDArray[np.bool_]
     """whether the histogram holds so many values that the order statistic is among them"""
+    counted: NDArray[np.int64]
+    """how many values the histogram holds of the unit"""
+
+    @classmethod
+    def nothing(cls, shape: tuple[int, ...]) -> "Selection":
+        """That of empty histograms."""
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool), np.zeros(shape, int))
 
 
 def select(histogram: SparseHistogram, units: int, ranks: NDArray[np.int64]) -> Selection:
@@ -261,18 +281,18 @@ def select(histogram: SparseHistogram, units: int, ranks: NDArray[np.int64]) -> 
     ranks : (fraction, unit) int64, indices in descending order, from 0
     """
     keys, counts = histogram
-    code, above = np.zeros_like(ranks), np.zeros_like(ranks)
-    proven = np.zeros(ranks.shape, np.bool_)
+    found = Selection.nothing(ranks.shape)
     edges = np.searchsorted(keys >> 32, np.arange(units + 1))
     for unit in range(units):
         mine = slice(edges[unit], edges[unit + 1])
         down = np.cumsum(counts[mine][::-1])
         index = np.searchsorted(down, ranks[:, unit], side="right")
         for f in np.flatnonzero(index < down.size):
-            proven[f, unit] = True
-            code[f, unit] = (keys[mine][::-1][index[f]] & 0xFFFFFFFF) - MIDDLE
-            above[f, unit] = down[index[f] - 1] if index[f] else 0
-    return Selection(code, above, proven)
+            found.proven[f, unit] = True
+            found.code[f, unit] = (keys[mine][::-1][index[f]] & 0xFFFFFFFF) - MIDDLE
+            found.above[f, unit] = down[index[f] - 1] if index[f] else 0
+        found.counted[:, unit] = down[-1] if down.size else 0
+    return found
 
 
 def ranks(layer: Layer, fractions: Sequence[float], units: int) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ from dissect_xr.activations.recording.host import HostMaps
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.sources import Loaded, cached, device_of, seeded
-from dissect_xr.activations.store import TAILS, tail_shape
+from dissect_xr.activations.store import tail_shape
+from dissect_xr.activations.tail.arrays import TAILS
 from dissect_xr.errors import DissectError
 
 WRITERS = 2
@@ -47,7 +48,7 @@ def extract_block(task: ExtractTask) -> None:
                 future.result()
         if tails:
             tail_shape(task.layers).write(writer, path, task.start, *host.tails())
-        if not task.again:
+        if task.again is None:
             for name, values in (("peak", host.peaks), ("mean", host.means)):
                 writer.write(f"{task.snapshot}/{name}", (task.start, 0), values.numpy())
         note["batch"] = host.batch

@@ -1,19 +1,12 @@
 """The bounds above which cells belong to a tail, from a sample of images that goes through the model first.
 
-Knows: how many images are sampled, which value of a sample is the bound, when a tail is not worth it.
-Does not know: what a tail is used for: a bound that turns out too high is noticed where thresholds are proven.
-
-A worked example. A layer of 7x7 cells, 63,305 images, the fraction 0.005 and the margin 2. The sample is 1,024 images,
-which are 50,176 values of a unit. Its bound is the value that 2 * 0.005 of them exceed: the one with the index
-floor(0.01 * 50,176) = 501 in descending order. In all images about one value in a hundred lies above it, and T, which
-one value in two hundred exceeds, most likely does too.
+Knows: how the sample of a task is run through the model.
+Does not know: which value is the bound (`tail.sampling`); where one that is too high is noticed.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor
 
 import numpy as np
 import torch
@@ -27,33 +20,7 @@ from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.sources import device_of, seeded
 from dissect_xr.activations.store import check_finite
-from dissect_xr.activations.tail.packed import pack
-from dissect_xr.floats import bits
-
-MEASURED = 8
-"""Images of the sample whose tails are made, to see how large tails are."""
-
-WORTH = 0.5
-"""A layer whose tail would be larger than this share of it is kept dense."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How bounds are chosen."""
-
-    fraction: float
-    """the largest fraction that thresholds are wanted for"""
-    margin: float
-    """times the fraction: the share of a sample's values above the bound"""
-
-    def index(self, values: int) -> int:
-        """Index of the bound among so many values in descending order.
-
-        >>> Sampling(0.005, 2).index(50176)
-        501
-        """
-        share = Fraction(repr(self.fraction)) * Fraction(repr(self.margin))
-        return min(values - 1, floor(share * values))
+from dissect_xr.activations.tail.sampling import MEASURED, WORTH, Largest, Sampling, share_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +65,7 @@ class _Sample:
         self._begin()
 
     def _begin(self) -> None:
-        self._largest = {layer.name: _Largest(self._wanted(layer.shape)) for layer in self._task.layers}
+        self._largest = {layer.name: Largest(self._wanted(layer.shape)) for layer in self._task.layers}
         self._maps: dict[str, dict[int, NDArray[np.floating]]] = {layer.name: {} for layer in self._task.layers}
         self._waiting: list[tuple[int, str, NDArray[np.floating]]] = []
 
@@ -142,36 +109,6 @@ class _Sample:
         for layer in self._task.layers:
             bound = self._largest[layer.name].smallest(layer.dtype)
             maps = np.stack([found for _, found in sorted(self._maps[layer.name].items())])
-            packed, _ = pack(maps, bound)
             values.append(bound)
-            shares[layer.name] = packed.nbytes / maps.nbytes
+            shares[layer.name] = share_of(maps, bound)
         return Bounds(np.concatenate(values), shares)
-
-
-class _Largest:
-    """The largest values of each unit, of all that were added."""
-
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self._kept: list[NDArray[np.signedinteger]] = []
-        """(unit, value) as integers in the order of values"""
-
-    def add(self, maps: NDArray[np.floating]) -> None:
-        """Add the values of maps (image, unit, y, x)."""
-        raw = bits(np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1), "i")
-        self._kept.append(np.where(raw < 0, np.iinfo(raw.dtype).min - raw, raw))
-        if sum(part.shape[1] for part in self._kept) > 2 * self._wanted:
-            self._cut()
-
-    def _cut(self) -> None:
-        joined = np.concatenate(self._kept, axis=1)
-        if (spare := joined.shape[1] - self._wanted) > 0:
-            joined = np.partition(joined, spare, axis=1)[:, spare:].copy()
-        self._kept = [joined]
-
-    def smallest(self, dtype: str) -> NDArray[np.float32]:
-        """(unit,) the smallest of the largest values; -0.0 as 0.0."""
-        self._cut()
-        found = self._kept[0].min(axis=1)
-        raw = np.where(found < 0, np.iinfo(found.dtype).min - found, found).astype(found.dtype)
-        return raw.view(dtype).astype(np.float32) + np.float32(0)

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.repeats import check_size
-from dissect_xr.activations.store import check_finite, smallest_normal, tail_shape
+from dissect_xr.activations.store import check_finite, maps_path, smallest_normal, tail_shape
 from dissect_xr.activations.tail.packed import Packed, pack
 from dissect_xr.floats import means
-from dissect_xr.schema import layer_path
 
 
 class HostMaps:
@@ -137,7 +136,7 @@ class HostMaps:
                 if last > self.filled:
                     break
                 self._images_written[layer.name] = last
-                path = f"{layer_path(task.snapshot, layer.name)}/activation"
+                path = f"{maps_path(task.snapshot, layer.name, again=task.again is not None)}/activation"
                 yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
 
 

@@ -40,13 +40,15 @@ class ExtractTask:
     """sha256 of the weights that the fingerprint includes"""
     seeded: bool = False
     """whether the model may draw random numbers, and depend on the batch"""
-    again: bool = False
-    """whether these are layers of a finished snapshot whose bounds were too high, and which are now kept dense"""
+    again: str | None = None
+    """which of the snapshot's layers these are, where their bounds were too high and all cells are now kept"""
 
     @property
     def key(self) -> str:
         """Key of the block's marker."""
-        return f"{self.snapshot}/{'again' if self.again else 'blocks'}/{self.start}-{self.start + len(self.images)}"
+        kind = "tails" if any(layer.kept == "tail" for layer in self.layers) else "blocks"
+        part = kind if self.again is None else f"again/{self.again}"
+        return f"{self.snapshot}/{part}/{self.start}-{self.start + len(self.images)}"
 
     @property
     def what(self) -> str:

@@ -24,6 +24,9 @@ from dissect_xr.schema import TAIL
 CHUNK = 1 << 17
 """Values of a chunk of `tail` and `span`."""
 
+TAILS = "tails"
+"""Group of a snapshot that holds the tails of its layers."""
+
 UNIT_CHUNK = 64
 """Units of a chunk of the arrays that have the dim unit."""
 
@@ -152,14 +155,16 @@ class TailPlace:
     """the largest fraction that the bounds were chosen for"""
 
     @classmethod
-    def of(cls, url: str, path: str, attrs: Mapping[str, Any], units: int) -> "TailPlace | None":
+    def of(cls, url: str, path: str, attrs: Mapping[str, Any]) -> "TailPlace | None":
         """The tail of the layer whose group has these attributes, None if it has none."""
         found = attrs.get("tail")
         if found is None:
             return None
-        first, stop = attrs["columns"] or (0, units)
-        group = path if attrs["columns"] is None else path.rpartition("/")[0]
-        return cls(url, group, found["number"], (first, stop), found["block"], tuple(found["cells"]), found["fraction"])
+        first, stop = attrs["columns"] or (0, found["shape"][1])
+        group = path if attrs["columns"] is None else f"{path.rpartition('/')[0]}/{TAILS}"
+        return cls(
+            url, group, found["number"], (first, stop), found["block"], tuple(found["shape"][2:]), found["fraction"]
+        )
 
 
 class StoredTail:

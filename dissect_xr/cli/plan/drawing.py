@@ -33,7 +33,7 @@ def drawing_stages(run: Run) -> Iterator[StagePlan]:
 
 
 def _stage(run: Run, name: str, images: LabelSet, segmenter: Segmenter) -> StagePlan:
-    from dissect_xr.activations.extract import RESIDENT
+    from dissect_xr.activations.recording.extraction import RESIDENT
     from dissect_xr.segmenters.outputs import TOGETHER
 
     number, (height, width) = len(images.rows), segmenter.preprocess.size

@@ -27,7 +27,7 @@ from dissect_xr.probe.label_set import LabelSet
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from dissect_xr.activations.extract import Extraction
+    from dissect_xr.activations.recording.extraction import Extraction
     from dissect_xr.activations.store import LayerShape
 
 PROBE_OBJECTS = 4
@@ -61,8 +61,8 @@ def show_model(run: Run) -> Iterator["RenderableType"]:
     unfinished = [spec for snapshot, spec in run.snapshots if snapshot.name not in finished]
     if not unfinished:
         return
-    from dissect_xr.activations.extract import Described
     from dissect_xr.activations.placement.outline import outline
+    from dissect_xr.activations.recording.extraction import Described
     from dissect_xr.cli.plan.model import check_room, model_lines, tap_table
 
     spec = unfinished[0]
@@ -147,8 +147,8 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
     unfinished = [(snapshot, spec) for snapshot, spec in run.snapshots if snapshot.name not in finished]
     if not unfinished:
         return
-    from dissect_xr.activations.extract import RESIDENT as WITH_TORCH
-    from dissect_xr.activations.extract import Extraction
+    from dissect_xr.activations.recording.extraction import RESIDENT as WITH_TORCH
+    from dissect_xr.activations.recording.extraction import Extraction
     from dissect_xr.activations.store import ROOT_OBJECTS as ACTIVATIONS_ROOT
     from dissect_xr.cli.plan.derived import bases_stage, planned_layers
     from dissect_xr.dissection.store import ROOT_OBJECTS as DISSECTION_ROOT

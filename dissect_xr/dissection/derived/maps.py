@@ -19,6 +19,7 @@ them, and takes the second from the first.
 [[[[5.0, 1.0]], [[0.0, 0.0]]]]
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.activations.tail.arrays import StoredTail
 from dissect_xr.dissection.derived.product import multiply
 from dissect_xr.dissection.layers import TILE, Layer, Peaks
 from dissect_xr.errors import DissectError
@@ -35,6 +37,10 @@ PEAK_UNITS = 4
 
 Read = tuple[NDArray[np.floating], NDArray[np.floating]]
 """Maps (image, unit, y, x) and the largest value of each, (image, unit)."""
+
+Reached = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.floating]]
+"""Maps (map, y, x); the number (image, unit) of each unit's map among them, -1 where it is not; and the largest value
+of each map, (image, unit)."""
 
 
 class Maps:
@@ -48,10 +54,12 @@ class Maps:
         self.layer = layer
         self.units = (0, layer.shape[1]) if units is None else units
         rows = slice(*self.units)
-        if layer.derivation is None:
-            self._stored = store.read(layer.url, f"{layer.path}/activation")
+        if layer.tail is not None:
+            self._tail = StoredTail(layer.tail)
+        elif layer.derivation is None:
+            self._stored = store.read(layer.url, f"{layer.maps_path}/activation")
         else:
-            self._stored = store.read(layer.url, f"{layer.derivation.source.path}/activation")
+            self._stored = store.read(layer.url, f"{layer.derivation.source.maps_path}/activation")
             self._matrix = np.ascontiguousarray(store.read(layer.url, f"{layer.path}/matrix")[rows])
             self._bias = store.read(layer.url, f"{layer.path}/bias")[rows]
 
@@ -62,12 +70,31 @@ class Maps:
             return values, self._peaks[slice(*images), slice(*self.units)]
         return values, values.max(axis=(2, 3))
 
+    def above(self, levels: NDArray[np.float32]) -> Callable[[tuple[int, int]], Reached]:
+        """A function like this object, that gives only the maps whose peak lies above a level.
+
+        Parameters
+        ----------
+        levels : (unit,)
+        """
+
+        def reached(images: tuple[int, int]) -> Reached:
+            if self.layer.tail is None:
+                values, peaks = self(images)
+                every = np.arange(peaks.size).reshape(peaks.shape)
+                return values.reshape(-1, *values.shape[2:]), every, peaks
+            peaks = self._peaks[slice(*images), slice(*self.units)]
+            found, where = self._tail(images).maps(self._tail.bound, self.units, peaks > levels)
+            return found, where, peaks
+
+        return reached
+
     @cached_property
     def _peaks(self) -> Peaks:
         return Peaks(self.layer)
 
     def values(self, images: tuple[int, int]) -> NDArray[np.floating]:
-        """Maps of a half-open range of images.
+        """Maps of a half-open range of images; of a tail, with the bound in the cells that are not stored.
 
         Raises
         ------
@@ -75,6 +102,9 @@ class Maps:
             Where a derived value is too large for the layer's dtype.
         """
         layer = self.layer
+        if layer.tail is not None:
+            found, _ = self._tail(images).maps(self._tail.bound, self.units)
+            return found.reshape(-1, self.units[1] - self.units[0], *layer.shape[2:])
         if layer.derivation is None:
             return np.asarray(self._stored[slice(*images), slice(*self.units)])
         source = self._stored[slice(*images)]

@@ -1,0 +1,140 @@
+"""Which layers of a snapshot are kept as tails and which dense: decided once, from bounds, and stored.
+
+Knows: what a snapshot's group says of it, and the second extraction of layers whose bounds were too high.
+Does not know: how bounds are found (`bounds`), or who notices that one was too high.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dissect_xr import store
+from dissect_xr.activations.recording.block import extract_block
+from dissect_xr.activations.recording.bounds import Bounds, find_bounds
+from dissect_xr.activations.recording.extraction import Extraction
+from dissect_xr.activations.store import LayerShape, again_key, tail_shape
+from dissect_xr.activations.tail.arrays import TAILS
+from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Pool, run_blocks, run_tasks
+from dissect_xr.parallel.progress import track
+from dissect_xr.store.seal import SEAL, seal
+
+
+def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds | None:
+    """The bounds of a snapshot whose tails are to be kept, from a sample; None where all cells are.
+
+    Raises
+    ------
+    DissectError
+        If the tails and the layers that are kept dense would take more bytes than the recording's budget.
+    """
+    recording = extraction.recording
+    if recording.keep == "dense":
+        return None
+    task = (extraction.sample(), recording.sampling)
+    with track(f"bounds {extraction.snapshot.name}", 1, show=show) as bar:
+        bounds: Bounds
+        ((_, bounds),) = run_tasks(pool, find_bounds, [task], gpu=extraction.spec.gpus)
+        bar.advance(len(task[0].images))
+    images = len(extraction.images)
+    sizes = {
+        layer.name: layer.image_bytes * images * (1 if layer.name in bounds.dense else bounds.shares[layer.name])
+        for layer in extraction.layers
+    }
+    if sum(sizes.values()) > recording.budget:
+        largest = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in _largest(sizes))
+        raise DissectError(
+            f"snapshot {extraction.snapshot.name}: the tails of {len(sizes)} layers take "
+            f"{sum(sizes.values()) / 2**30:.2f} GiB raw, the budget is {recording.budget / 2**30:.2f} GiB; the largest "
+            f"are {largest}. Choose fewer layers or raise the budget."
+        )
+    return bounds
+
+
+def _largest(sizes: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(sizes.items(), key=lambda item: -item[1])[:5]
+
+
+def with_bounds(extraction: Extraction, bounds: Bounds | None) -> tuple[LayerShape, ...]:
+    """The layers, each with what is kept of it."""
+    if bounds is None:
+        return extraction.layers
+    return tuple(replace(la, kept="dense" if la.name in bounds.dense else "tail") for la in extraction.layers)
+
+
+def tail_attrs(extraction: Extraction, bounds: Bounds | None) -> dict[str, Any]:
+    """What the snapshot's group says of its tails; nothing where all cells are kept."""
+    if bounds is None:
+        return {}
+    sampling = extraction.recording.sampling
+    images = len(sampling.of(len(extraction.images)))
+    how = {"fraction": sampling.fraction, "margin": sampling.margin, "sample": images}
+    return {"tail": how | {"dense": bounds.dense}}
+
+
+def create_tails(url: str, snapshot: str, layers: Sequence[LayerShape], bounds: Bounds, *, keep: bool) -> store.Written:
+    """Create the group of a snapshot's tails, with the bounds."""
+    shape, write = tail_shape(layers), store.lay_out if keep else store.create
+    return write(url, f"{snapshot}/{TAILS}", shape.specs("all_units"), {}, [shape.bound(bounds.values, "all_units")])
+
+
+def stored_layers(extraction: Extraction) -> tuple[LayerShape, ...]:
+    """The layers of a snapshot whose groups are created, each with what is kept of it."""
+    tail = store.read_attrs(extraction.url, extraction.snapshot.name).get("tail")
+    if tail is None:
+        return extraction.layers
+    return tuple(replace(la, kept="dense" if la.name in tail["dense"] else "tail") for la in extraction.layers)
+
+
+def check_kept(extraction: Extraction) -> None:
+    """Raise where the store holds tails of this snapshot, and they do not serve what is asked."""
+    url, name, recording = extraction.url, extraction.snapshot.name, extraction.recording
+    tail = store.read_attrs(url, name).get("tail")
+    if tail is None:
+        return
+    if recording.keep == "dense":
+        raise DissectError(
+            f"{url}: holds the tails of snapshot {name}, and all cells are asked for (activations.keep: dense). Go on "
+            "with keep: tail, use another output directory, or delete the snapshot."
+        )
+    if (wanted := recording.sampling.fraction) > tail["fraction"]:
+        raise DissectError(
+            f"{url}: the tails of snapshot {name} serve fractions up to {tail['fraction']:g}, {wanted:g} "
+            "is asked for. Use another output directory, or delete the snapshot."
+        )
+
+
+def extract_again(extraction: Extraction, layers: Mapping[str, int], *, pool: Pool, show: bool = True) -> None:
+    """Write all cells of layers some of whose bounds were too high, beside their tails; finished blocks are kept.
+
+    Parameters
+    ----------
+    layers
+        Layer -> how many of its units that are.
+    """
+    url, name, fingerprint = extraction.url, extraction.snapshot.name, extraction.fingerprint
+    wanted = set(layers)
+    chosen = tuple(layer for layer in extraction.layers if layer.name in wanted)
+    part = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()[:12]
+    marked = store.markers(url, name)
+    created = f"{name}/again/{part}/created"
+    if created not in marked:
+        written: store.Written = {}
+        for layer in chosen:
+            written |= store.lay_out(url, f"{name}/{TAILS}/{again_key(layer.name)}", [layer.spec], {})
+        store.mark(url, created, fingerprint=fingerprint, written=written)
+    tasks = extraction.tasks(chosen, again=part)
+    missing = [task for task in tasks if task.key not in marked]
+    with track(f"activations {name}, again", len(missing), show=show and bool(missing)) as bar:
+        for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
+            bar.advance(len(task.images))
+    for layer in chosen:
+        depends_on = [created, *(task.key for task in tasks)]
+        key = f"{name}/again/{again_key(layer.name)}"
+        note = {"units": layers[layer.name]}
+        store.mark(url, key, fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)
+    done = store.marker(url, f"{name}/done", fingerprint=fingerprint)
+    if done is not None:
+        note = done["note"] | {SEAL: seal(url, name)}
+        store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=done["depends_on"])
