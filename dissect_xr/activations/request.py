@@ -18,7 +18,7 @@ from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.models.names import LibraryModel, library_model, named_weights
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import reference_to, source_sha256
-from dissect_xr.activations.tail.sampling import Sampling
+from dissect_xr.activations.tail.sampling import SAMPLING, Sampling
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Centre, Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
@@ -271,7 +271,7 @@ class Recording:
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
     keep: Keep = "dense"
     """what is stored of the maps: all cells, or the tail (METHOD 9); it changes no activation, and no fingerprint"""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = SAMPLING
     """how the bounds of tails are chosen"""
     allow_nondeterministic: bool = False
     """whether the model may draw random numbers, or compute an image in another way beside other images; every image

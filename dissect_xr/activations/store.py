@@ -175,8 +175,11 @@ def create_layer(
     attrs: Mapping[str, Any],
     *,
     keep: bool = False,
+    bound: NDArray[np.float32] | None = None,
 ) -> store.Written:
     """Create the group of one layer, and return the objects written.
+
+    `bound` (unit,) is that of the tail of a layer that stands alone.
 
     `attrs` may hold `images_sha256`, `input_size` and `geometry`. With `keep` the blocks that exist are kept.
     """
@@ -190,8 +193,13 @@ def create_layer(
     arrays = [layer.spec] if layer.kept == "dense" else []
     if layer.columns is None:
         arrays += summary_specs(layer.shape[0], units, layer.block, layer.dtype)
+    coordinates = [unit]
+    if bound is not None:
+        tail = tail_shape([layer])
+        arrays += tail.specs("unit")
+        coordinates.append(tail.bound(bound, "unit"))
     write = store.lay_out if keep else store.create
-    return write(url, path, arrays, stored | dict(attrs), [unit])
+    return write(url, path, arrays, stored | dict(attrs), coordinates)
 
 
 def check_layer_names(names: Iterable[str]) -> None:

@@ -5,14 +5,15 @@ Does not know: models or torch; the layout is that of `store`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.arrays import blocks_of
-from dissect_xr.activations.request import DTYPES, SnapshotInfo
+from dissect_xr.activations.arrays import blocks_of, some_images
+from dissect_xr.activations.request import DTYPES, Keep, SnapshotInfo
 from dissect_xr.activations.store import (
     LayerShape,
     check_finite,
@@ -20,7 +21,10 @@ from dissect_xr.activations.store import (
     create_root,
     power_of_two,
     snapshot_attrs,
+    tail_shape,
 )
+from dissect_xr.activations.tail.arrays import TailBlocks
+from dissect_xr.activations.tail.sampling import MEASURED, SAMPLING, WORTH, Largest, Sampling, share_of
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.parallel.progress import Bar, track
@@ -34,6 +38,8 @@ def write_activations(
     snapshot: SnapshotInfo | str = "snapshot",
     dtype: str = "float16",
     attrs: Mapping[str, Mapping[str, Any]] | None = None,
+    keep: Keep = "dense",
+    sampling: Sampling = SAMPLING,
     show: bool = True,
 ) -> None:
     """Write activations computed elsewhere (JAX, TensorFlow, saved .npy), so that they can be dissected.
@@ -52,6 +58,12 @@ def write_activations(
         Stored dtype, float16 or float32.
     attrs
         Per layer, `input_size` [height, width] and `geometry` for receptive_field anchoring.
+    keep
+        ``dense`` stores all cells, ``tail`` those that can decide a threshold or a mask (docs/method.md, section 1.10);
+        of a layer whose tail would be more than half as large all cells are stored in any case. Bounds are taken from
+        some images first, so a layer must then be an array, not an iterator.
+    sampling
+        How the bounds of tails are chosen, and for which fractions.
     show
         Whether to draw a progress bar for each layer.
 
@@ -81,7 +93,9 @@ def write_activations(
             )
         extra = dict((attrs or {}).get(name, {}))
         with track(f"activations {name}", show=show) as bar:
-            _write_layer(url, name, blocks_of(name, values), images, info, dtype, extra, position, bar)
+            bound = None if keep == "dense" else _bound(name, values, len(images), dtype, sampling)
+            blocks = blocks_of(name, values)
+            _write_layer(url, name, blocks, images, info, dtype, extra, position, bar, bound, sampling.fraction)
 
 
 def _create_snapshot(url: str, snapshot: SnapshotInfo) -> None:
@@ -110,6 +124,8 @@ def _write_layer(
     attrs: Mapping[str, Any],
     position: int,
     bar: Bar,
+    bound: NDArray[np.float32] | None,
+    fraction: float,
 ) -> None:
     first = next(blocks, None)
     if first is None:
@@ -117,7 +133,9 @@ def _write_layer(
     if 0 in first.shape[1:]:
         raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape}.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=power_of_two(2 * len(images) - 1, 1024))
-    written = create_layer(url, shape, snapshot, attrs)
+    if bound is not None:
+        shape, attrs = replace(shape, kept="tail"), dict(attrs) | {"tail": shape.tail(0, fraction)}
+    written = create_layer(url, shape, snapshot, attrs, bound=bound)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
     path, start = f"{snapshot.name}/{name}", 0
     inputs = {
@@ -129,6 +147,7 @@ def _write_layer(
     }
     content = store.fingerprint(inputs)
     writer = store.Writer(url)
+    tails = None if bound is None else TailBlocks(writer, path, tail_shape([shape]), bound)
     bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
         if block.shape[1:] != first.shape[1:] or start + len(block) > len(images):
@@ -141,7 +160,10 @@ def _write_layer(
         with np.errstate(over="ignore"):
             stored = block.astype(dtype)
         check_finite(stored, name, images[start:], dtype)
-        writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
+        if tails is None:
+            writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
+        else:
+            tails.add(stored)
         for key, value in zip(parts, summarise(stored), strict=True):
             parts[key].append(value)
         start += len(block)
@@ -155,6 +177,18 @@ def _write_layer(
     content = store.fingerprint({"content": content, "objects": sorted(map(list, writer.written.items()))})
     note = {"position": position}
     store.mark(url, f"{path}/done", fingerprint=content, written=written | writer.written, note=note)
+
+
+def _bound(name: str, values: Any, images: int, dtype: str, sampling: Sampling) -> NDArray[np.float32] | None:
+    """The bounds of a layer from a sample of its images; None where its tail would not be worth it."""
+    with np.errstate(over="ignore"):
+        maps = some_images(name, values, sampling.of(images)).astype(dtype)
+    check_finite(maps, name, [f"number {n} of those sampled" for n in range(len(maps))], dtype)
+    largest = Largest(1 + sampling.index(maps[:, 0].size))
+    largest.add(maps)
+    bound = largest.smallest(dtype)
+    some = maps[[i * len(maps) // MEASURED for i in range(min(MEASURED, len(maps)))]]
+    return bound if share_of(some, bound) <= WORTH else None
 
 
 def _rebatched(name: str, first: NDArray[Any], rest: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:

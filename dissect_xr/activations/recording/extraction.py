@@ -11,11 +11,11 @@ from typing import Any
 
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
-from dissect_xr.activations.recording.bounds import WORTH
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs
 from dissect_xr.activations.store import LayerShape, in_one_snapshot
+from dissect_xr.activations.tail.sampling import WORTH
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.ingest import block_length

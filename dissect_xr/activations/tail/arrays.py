@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.tail.packed import Packed, joined, span_dtype
+from dissect_xr.activations.tail.packed import Packed, joined, pack, span_dtype
 from dissect_xr.schema import TAIL
 
 CHUNK = 1 << 17
@@ -127,6 +127,27 @@ class TailShape:
             (0, 0), np.zeros((images, units), self.span_dtype), np.zeros((2, 0), self.span_dtype),
             np.zeros(0, self.dtype), np.zeros((images, 2), np.int64),
         )  # fmt: skip
+
+
+class TailBlocks:
+    """Writes the tail of a layer that stands alone, block by block, from maps of successive images."""
+
+    def __init__(self, writer: store.Writer, path: str, shape: TailShape, bound: NDArray[np.float32]) -> None:
+        self._writer, self._path, self._shape, self._bound = writer, path, shape, bound
+        self._parts: list[Packed] = []
+        self._equal = np.zeros(bound.size, np.int64)
+        self._images = 0
+
+    def add(self, maps: NDArray[np.floating]) -> None:
+        """Add maps as stored, of images that do not reach beyond the block."""
+        packed, equal = pack(maps, self._bound, self._shape.span_dtype)
+        self._parts.append(packed)
+        self._equal += equal
+        self._images += len(maps)
+        if self._images % self._shape.block == 0 or self._images == self._shape.images:
+            start = (self._images - 1) // self._shape.block * self._shape.block
+            self._shape.write(self._writer, self._path, start, [self._parts], self._equal)
+            self._parts, self._equal = [], np.zeros_like(self._equal)
 
 
 def _row(length: int, *before: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -69,6 +69,10 @@ class Sampling:
         return min(values - 1, floor(share * values))
 
 
+SAMPLING = Sampling()
+"""How bounds are chosen where nothing else is said."""
+
+
 class Largest:
     """The largest values of each unit, of all that were added."""
 
