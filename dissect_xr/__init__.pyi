@@ -8,6 +8,7 @@ from .activations.request import Preprocess as Preprocess
 from .activations.request import Recording as Recording
 from .activations.request import SnapshotInfo as SnapshotInfo
 from .activations.store import open_activations as open_activations
+from .activations.tail.sampling import Sampling as Sampling
 from .activations.write import write_activations as write_activations
 from .analysis.bases import basis_detectors as basis_detectors
 from .analysis.detectors import best_concept as best_concept

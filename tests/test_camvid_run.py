@@ -38,5 +38,5 @@ def test_recipe_runs_whole(tmp_path: Path) -> None:
     assert unique[-1] >= 2 * unique[0]
     best = best_concept(results).isel(snapshot=-1, fraction=0, unit=results["layer"].values == "layer5")
     assert {"car", "bicyclist", "fence"} <= set(best["concept_name"].values[best["iou"].values > 0.04])
-    # keep_activations: none, so the activations of a snapshot go once it is dissected.
+    # activations.keep: none, so the activations of a snapshot go once it is dissected.
     assert not list((tmp_path / "activations.zarr").rglob("activation/c.*"))

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
-from dissect_xr.activations.tail.arrays import TAILS, TailShape
+from dissect_xr.activations.tail.arrays import TAILS, StoredTail, TailPlace, TailShape
+from dissect_xr.activations.tail.view import tail_variable
 from dissect_xr.errors import DissectError
-from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, layer_of, layer_path, to_json
+from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
 
 UNIT_CHUNK = 64
 """Largest number of units in a chunk."""
@@ -293,7 +294,8 @@ def open_activations(url: store.Url) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`).
 
     The names of the images stand once, at the root, and are inherited. Derived layers are left out, as their maps are
-    not stored.
+    not stored. A layer of which the tail is stored has `tail_maps` in place of `activation`, with the unit's `bound` in
+    all cells that are not stored.
     """
     url = store.as_url(url)
     if not store.exists(url):
@@ -317,11 +319,24 @@ def _recorded(url: str, keys: Iterable[str]) -> Iterator[str]:
             yield key
 
 
+def _open_tail(place: TailPlace, path: str, stored: Mapping[str, Any]) -> xr.Dataset:
+    """A layer of which the tail is stored: its maps as far as they are, under the name `tail_maps`, and its bounds."""
+    found = store.open_lazy(place.url, path)
+    found = found.drop_vars([name for name in TAIL if name in found])
+    maps = tail_variable(place, tuple(stored["shape"]), stored["dtype"], place.block)
+    bound = xr.Variable("unit", StoredTail(place).bound, TAIL["bound"].attrs)
+    return found.assign(tail_maps=maps, bound=bound)
+
+
 def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:
     """One layer; `shared` holds `peak` and `mean` of all layers that were recorded together."""
-    array = store.read(url, f"{path}/activation")
-    # One Dask chunk per shard: an inner chunk each would make millions of tasks.
-    found = store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
+    attrs = store.read_attrs(url, path)
+    if (place := TailPlace.of(url, path, attrs)) is not None:
+        found = _open_tail(place, path, attrs["tail"])
+    else:
+        array = store.read(url, f"{path}/activation")
+        # One Dask chunk per shard: an inner chunk each would make millions of tasks.
+        found = store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
     channels = np.arange(found.sizes["unit"])
     found = found.assign_coords(layer=("unit", np.full(channels.size, layer_of(path))), channel=("unit", channels))
     if (columns := found.attrs["columns"]) is None:

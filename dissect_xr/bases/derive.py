@@ -17,7 +17,7 @@ from dissect_xr.bases.principal_axes import MeanProducts, mean_products, project
 from dissect_xr.bases.stored import derived_name, is_there, reseal, write
 from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.derived.maps import Maps
-from dissect_xr.dissection.layers import Layer, Snapshot, complete_snapshots, open_layer
+from dissect_xr.dissection.layers import Layer, Snapshot, check_dense, complete_snapshots, open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.fold import Steps, run_steps
 from dissect_xr.parallel.pool import Pool, Threads
@@ -79,6 +79,7 @@ def derive(
 def _derive(url: str, snapshot: Snapshot, layer: str, bases: Sequence[Basis], pool: Pool, show: bool) -> None:
     """Write those of a snapshot's derived layers that are missing, and seal the snapshot again."""
     source = open_layer(url, snapshot.name, layer, fingerprint=snapshot.layers[layer])
+    check_dense(source, "layers are derived from all cells")
     missing = [basis for basis in bases if not is_there(url, snapshot, source, basis)]
     sizes = [basis.rows(source.shape[1]) for basis in missing]
     with track(f"bases {snapshot.name}", len(missing), show=show and bool(missing)) as bar, one_thread():
@@ -125,5 +126,6 @@ def layer_maps(activations: store.Url, snapshot: str, layer: str) -> Iterator[ND
     `write_activations` takes them, where derived maps are wanted as an array of their own.
     """
     opened = open_layer(store.as_url(activations), snapshot, layer)
+    check_dense(opened.derivation.source if opened.derivation else opened, "all of them are asked for")
     maps, images, step = Maps(opened), opened.shape[0], opened.chunk[0]
     return (maps.values((first, min(first + step, images))) for first in range(0, images, step))

@@ -62,11 +62,12 @@ def check_experiments(run: Run) -> None:
         where = f"experiments.{n} ({part.called})"
         if part.called in names[:n]:
             raise DissectError(f"{where}: another experiment has this name. Give each a `name` of its own.")
-        if part.kind not in ("ablation", "grad_cam") and run.recipe.keep_activations == "none":
+        if part.kind not in ("ablation", "grad_cam") and run.recipe.activations.keep == "none":
             raise DissectError(
-                f"{where}: needs the stored activations, which keep_activations: none removes. Use keep_activations: "
-                "all."
+                f"{where}: needs the stored activations, which activations.keep: none removes. Use keep: dense or tail."
             )
+        if part.kind == "cam" and run.recipe.activations.keep == "tail":
+            raise DissectError(f"{where}: adds up whole maps, of which keep: tail stores a part. Use keep: dense.")
         concepts = part.concepts if isinstance(part, CamPart | GradCamPart) else None
         if isinstance(concepts, str) and not Path(concepts).is_file():
             raise DissectError(f"{where}: expected concepts at {concepts}, found no file. Correct the path.")

@@ -140,6 +140,13 @@ class ActivationsPart(_Part):
     """dtype of torch.autocast in the forward pass; null: no autocast"""
     allow_nondeterministic: bool = False
     """whether the model may draw random numbers or depend on the batch: every image block is then seeded"""
+    keep: Literal["dense", "tail", "none"] = "dense"
+    """dense: all cells are stored; tail: those that can decide a threshold or a mask; none: as tail, and deleted once a
+    snapshot is dissected"""
+    margin: float = Field(default=2.0, ge=1, allow_inf_nan=False)
+    """times the largest fraction: the share of a sample's activations above the bound of a tail"""
+    sample: int = Field(default=1024, ge=1)
+    """images that the bounds of tails are taken from at most"""
     placement: Annotated[PlacementPart, BeforeValidator(_placement)] = PlacementPart()
     """where the weights lie while the model runs; a mode alone stands for it"""
 
@@ -163,8 +170,6 @@ class Recipe(_Part):
     activations: ActivationsPart = ActivationsPart()
     skip_bad_images: bool = False
     """whether images that cannot be read are removed and recorded, rather than ending the run"""
-    keep_activations: Literal["all", "none"] = "all"
-    """none: the activations of a snapshot are deleted after its dissection"""
     derived: list[DerivedPart] = []
     """layers that are dissected in other bases, too"""
     dissect: DissectPart = DissectPart()

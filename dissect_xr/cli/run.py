@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
+from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.layers import choices
@@ -19,7 +20,7 @@ from dissect_xr.cli.label_sets import Stage, label_set
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import MergedProbe, Recipe
 from dissect_xr.dissection.method import Method
-from dissect_xr.errors import BlocksFailed, DissectError, Failed
+from dissect_xr.errors import BlocksFailed, BoundTooHighError, DissectError, Failed
 from dissect_xr.experiments.results import experiment_url
 from dissect_xr.parallel.pool import Pool, run_tasks
 from dissect_xr.parallel.retry import kept_failures
@@ -70,10 +71,14 @@ class Run:
     def recording(self) -> Recording:
         """How activations are recorded."""
         part, model = self.recipe.activations, self.recipe.model
+        # What is dropped once it is dissected need not hold more than that needs: all cells for derived layers.
+        dense = part.keep == "dense" or (part.keep == "none" and self.recipe.derived)
         return Recording(
             model.preprocessing(),
             choices(self.recipe.layers),
-            **part.model_dump(exclude={"placement"}),
+            keep="dense" if dense else "tail",
+            sampling=Sampling(max(self.method.fractions), part.margin, part.sample),
+            **part.model_dump(exclude={"placement", "keep", "margin", "sample"}),
         )
 
     @cached_property
@@ -179,7 +184,7 @@ class Run:
         )
 
     def run(self) -> None:
-        """All stages, snapshot by snapshot; `keep_activations: none` removes a snapshot's once it is dissected.
+        """All stages, snapshot by snapshot; `keep: none` removes a snapshot's once it is dissected.
 
         Raises
         ------
@@ -200,11 +205,12 @@ class Run:
 
     @property
     def _keeps(self) -> bool:
-        return self.recipe.keep_activations == "all"
+        return self.recipe.activations.keep != "none"
 
     def _snapshot(self, snapshot: SnapshotInfo, spec: ModelSpec) -> None:
         """Activations and dissection of one snapshot that is not finished."""
         from dissect_xr.activations.extract import check_same, extract
+        from dissect_xr.activations.recording.kept import extract_again
 
         extraction = self.extraction(snapshot, spec)
         check_same(extraction)
@@ -217,7 +223,18 @@ class Run:
         else:
             names = [layer.name for layer in extraction.layers]
             names += [one.name for one in self.derived_of(snapshot.name)]
-            self.dissect([(snapshot.name, name) for name in names])
+            pairs = [(snapshot.name, name) for name in names]
+            try:
+                self.dissect(pairs)
+            except BoundTooHighError as found:
+                units = ", ".join(f"{count} of {layer}" for layer, count in found.layers.items())
+                print(
+                    f"{snapshot.name}: bounds were too high for some units ({units}): all cells of these layers are "
+                    "extracted.",
+                    file=sys.stderr,
+                )
+                extract_again(extraction, found.layers, pool=self.pool, show=self.show)
+                self.dissect(pairs)
 
     def finished_snapshots(self) -> set[str]:
         """Names of the snapshots of which all is done that the recipe asks, as far as that is told without models.

@@ -277,6 +277,15 @@ def derived_layer(name: str, derivation: Derivation, *, units: int, dtype: str, 
     )
 
 
+def check_dense(layer: Layer, why: str) -> None:
+    """Raise where not all cells of a layer are stored, with `why` they are needed."""
+    if layer.tail is not None:
+        raise DissectError(
+            f"{layer.url}: of {layer.path} only the tail is stored (keep: tail), and {why}. Extract its activations "
+            "with keep: dense, in another output directory."
+        )
+
+
 class Peaks:
     """`peak[images, units]` of a layer, which stands in its own group or among those of all layers of the snapshot."""
 

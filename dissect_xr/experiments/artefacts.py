@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.results import open_dissection
-from dissect_xr.dissection.layers import Layer, open_layer
+from dissect_xr.dissection.layers import Layer, check_dense, open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.experiments.unit_concepts import RunStores, fraction_of
 
@@ -92,9 +92,10 @@ def _opened(
     if not store.exists(run.activations):
         raise DissectError(
             f"{run.activations}: has no activations, whose norms are asked for. Run the recipe with "
-            "keep_activations: all."
+            "activations.keep: dense."
         )
     opened = open_layer(run.activations, snapshot, layer)
+    check_dense(opened, "norms are taken of all cells")
     if opened.derivation is not None:
         raise DissectError(
             f"{opened.path}: is a derived layer, whose units are none of the network's. Name "
@@ -116,7 +117,7 @@ def _opened(
 
 def _blocks(layer: Layer) -> Iterator[NDArray[np.floating]]:
     """The maps of the layer, some images at a time, in whole chunks."""
-    array = store.read(layer.url, f"{layer.path}/activation")
+    array = store.read(layer.url, f"{layer.maps_path}/activation")
     image_bytes = layer.shape[1] * layer.cells * layer.itemsize
     length = layer.chunk[0] * max(1, BLOCK // (image_bytes * layer.chunk[0]))
     for first in range(0, layer.shape[0], length):

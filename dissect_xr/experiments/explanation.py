@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.analysis.results import open_dissection
+from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import Stores, View, mask, open_view
 from dissect_xr.experiments.classes import open_classes
@@ -279,10 +280,9 @@ def mask_image(task: MaskTask) -> None:
     if store.marker(task.url, task.key, fingerprint=task.fingerprint) is not None:
         return
     view = task.view
-    array = store.read(view.layer.url, f"{view.layer.path}/activation")
     found = []
     for channel in task.channels:
-        values = array[task.index : task.index + 1, channel : channel + 1][0, 0]
+        values = Maps(view.layer, (channel, channel + 1)).values((task.index, task.index + 1))[0, 0]
         found.append(mask(values, view.thresholds[f"{view.layer.name}/{channel}"], view.rows, view.cols))
     with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, _):
         writer.write(f"{task.path}/mask", (task.place, 0, 0, 0), np.stack(found)[None])

@@ -37,7 +37,7 @@ def why_none(stores: Stores, dissected: dict[str, Any], path: str) -> str:
     Checks what a person may have deleted or moved: the activations, the probe, the folder of images.
     """
     if not store.exists(stores.activations, layer_path(*path.split("/", 1))):
-        return "the activations were not kept (keep_activations: none)"
+        return "the activations were not kept (keep: none)"
     try:
         if open_layer(stores.activations, *path.split("/", 1)).fingerprint != dissected["activations_sha256"]:
             return "the activations there are not those that were dissected"

@@ -188,7 +188,7 @@ def verify(path: str, *, show: bool = True) -> tuple[list[Damage], int]:
 def _is_unfinished(listed: Expected) -> bool:
     """Whether no marker lists anything, but for that of the root, though there is more than the root.
 
-    With `keep_activations: none`, only the root is left of a store of activations.
+    With `keep: none`, only the root is left of a store of activations.
     """
     if any(key != "created" for keys in listed.by.values() for key in keys):
         return False

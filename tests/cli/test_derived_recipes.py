@@ -121,7 +121,7 @@ def test_stages_one_by_one_and_processes_give_the_same(recipe: list[str], tmp_pa
 
 
 def test_without_activations_nothing_is_made_again(recipe: list[str], tmp_path: Path) -> None:
-    arguments = [*recipe, "--set", "keep_activations=none"]
+    arguments = [*recipe, "--set", "activations.keep=none"]
     assert call("run", *arguments) == 0
     url = str(tmp_path / "run/activations.zarr")
     assert not [key for key in objects.sizes(url) if "@" in key]

@@ -222,9 +222,9 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(
 def test_activations_that_are_not_kept_are_named(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("run", *arguments(tmp_path, digits, keep_activations="none"), "--dry-run") == 2
+    assert call("run", *arguments(tmp_path, digits, activations={"keep": "none"}), "--dry-run") == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "experiments.1 (classes): needs the stored activations, which keep_activations: none removes" in error
+    assert "experiments.1 (classes): needs the stored activations, which activations.keep: none removes" in error
 
 
 def test_an_unknown_name_lists_those_there_are(

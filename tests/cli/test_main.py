@@ -96,12 +96,12 @@ def test_a_second_run_does_nothing_again(
 
 
 def test_keep_none_drops_activations_and_resumes_without_them(recipe: list[str], tmp_path: Path) -> None:
-    assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
+    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
     url = tmp_path / "run" / "activations.zarr"
     left = {path.relative_to(url).as_posix() for path in url.rglob("c.*")}
     assert left == {"image/c.0"}, "names of the images, which the next snapshot needs"
     first = counts(tmp_path / "run")
-    assert call("run", *recipe, "--quiet", "--set", "keep_activations=none") == 0
+    assert call("run", *recipe, "--quiet", "--set", "activations.keep=none") == 0
     xr.testing.assert_identical(first, counts(tmp_path / "run"))
     assert {path.relative_to(url).as_posix() for path in url.rglob("c.*")} == left
 
@@ -134,12 +134,12 @@ def layers(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("keep", ["dense", "tail", "none"])
 def test_only_a_snapshot_added_later_is_computed(
     recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, layers: str
 ) -> None:
     blocks = executed(monkeypatch)
-    arguments = [*recipe, "--quiet", "--set", f"keep_activations={keep}"]
+    arguments = [*recipe, "--quiet", "--set", f"activations.keep={keep}"]
     assert call("run", *arguments) == 0
     assert {function for function, _ in blocks} == {"ingest_block", "extract_block"} | PASSES[layers]
     first = {(function, "third"): number for (function, name), number in blocks.items() if name == "first"}
@@ -233,9 +233,9 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "torch" or
 """
 
 
-@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("keep", ["dense", "tail", "none"])
 def test_a_finished_run_loads_no_model_and_not_even_torch(recipe: list[str], keep: str) -> None:
-    arguments = ["run", *recipe, "--quiet", "--set", f"keep_activations={keep}"]
+    arguments = ["run", *recipe, "--quiet", "--set", f"activations.keep={keep}"]
     assert call(*arguments) == 0
     for options in ([], ["--dry-run"]):
         again = [sys.executable, "-c", FINISHED, *arguments, *options]
@@ -275,7 +275,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     assert "the budget is" in capsys.readouterr().err
     monkeypatch.setattr(dry_run, "_free", lambda out: 10)
     assert call("run", *recipe, "--dry-run") == 2
-    assert "keep_activations: none" in capsys.readouterr().err
+    assert "activations.keep: tail or none" in capsys.readouterr().err
     monkeypatch.setattr(dry_run, "_free", lambda out: None)
     monkeypatch.setattr(dry_run, "memory_limit", lambda: 2**20)
     assert call("run", *recipe, "--dry-run") == 2

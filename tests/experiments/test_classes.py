@@ -68,7 +68,7 @@ def test_class_specific_units_have_weight_concept_and_iou(stored: Stored, labell
         (Head("relu", "relu", "s"), "expected a linear module or a convolution of 1 x 1 cells, got a ReLU"),
         (Head("neck", "relu", "s"), "the model has no module 'neck'"),
         (Head("head", "nowhere", "s"), "the activations of s/nowhere are not complete"),
-        (Head("head", "relu", "t"), "has no activations of snapshot t.*keep_activations: all"),
+        (Head("head", "relu", "t"), "has no activations of snapshot t.*activations.keep: dense or tail"),
     ],
 )
 def test_a_head_that_is_none_is_refused(

@@ -65,7 +65,7 @@ ODD = {
     "model.metrics.file": ["${here}/recipe.yaml", "x", "/dev/null", "${here}"],
     "layers": ["all", "[first, first]", "['*']", "[]", "[second, first]", "[head]", "['first.0']", "['**']", "['[']"],
     "skip_bad_images": ["true"],
-    "keep_activations": ["none"],
+    "activations.keep": ["none", "tail"],
     "dissect.fractions": ["[0.1]", "[0.5, 0.5]", "[1.0e-12]", "[0.999999]", "[]", "[0]", "[1]", "[.nan]", "[1.0e-320]"],
     "dissect.anchoring": ["half_pixel"],
     "dissect.domain": ["touched", "all"],
@@ -120,7 +120,8 @@ def test_recipes_are_planned_or_refused(changes):
 @given(CHANGES)
 @example([("model.snapshots.0.metrics", "{unit: 2}")])
 @example([("model.snapshots.0.step", "1000000000000000000000")])
-@example([("keep_activations", "none")])
+@example([("activations.keep", "none")])
+@example([("activations.keep", "tail")])
 def test_what_is_planned_runs_and_is_whole(changes):
     with pytest.MonkeyPatch.context() as patched, stores.scratch() as folder:
         patched.setattr(figures, "save_figures", lambda ds, folder: ())

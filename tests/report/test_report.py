@@ -203,7 +203,7 @@ def test_another_fraction_is_another_report(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda run: shutil.rmtree(run / "activations.zarr"), "keep_activations: none"),
+        (lambda run: shutil.rmtree(run / "activations.zarr"), "keep: none"),
         (lambda run: shutil.rmtree(run / "images"), "the folder of the probe's images is not there"),
         (lambda run: [path.unlink() for path in (run / "images").iterdir()], "expected an image, found no file"),
     ],

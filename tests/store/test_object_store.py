@@ -53,7 +53,7 @@ def test_a_run_on_an_object_store_is_the_same_and_resumes(undisturbed, size, s3,
 def test_damage_on_an_object_store_is_mended(undisturbed, size, s3):
     arguments, wanted = undisturbed
     out = f"{s3.bucket()}/run"
-    assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
+    assert runs.call("run", *arguments, "--out", out, "--set", "activations.keep=none") == 0
     url = f"{out}/dissection.zarr"
     key = "first/first/intersection/c.0.0.0"
     objects.write(url, key, (objects.read(url, key) or b"")[:-1])

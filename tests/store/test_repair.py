@@ -180,7 +180,7 @@ def test_what_the_results_read_is_made_again(finished, run, pattern, block, keep
     arguments, out = run
     before = {key for key in runs.blocks(out) if key.startswith("dissection")}
     if keep == "none":
-        arguments = [*arguments, "--set", "keep_activations=none"]
+        arguments = [*arguments, "--set", "activations.keep=none"]
         assert runs.call("run", *arguments) == 0
     when, real, extracted = runs.blocks(out), extract.extract_block, []
     monkeypatch.setattr(extract, "extract_block", lambda task: extracted.append(task.key) or real(task))
@@ -193,7 +193,7 @@ def test_what_the_results_read_is_made_again(finished, run, pattern, block, keep
     of_a_layer = any(pattern == row[0] for rows in OF_LAYERS.values() for row in rows)
     assert bool(extracted) == (keep == "none" and of_a_layer), "what is no layer's needs no activations"
     if keep == "none":
-        assert runs.call("run", *arguments, "--set", "keep_activations=all") == 0
+        assert runs.call("run", *arguments, "--set", "activations.keep=dense") == 0
     assert same(out, finished)
 
 
@@ -290,7 +290,7 @@ def test_on_processes_too(finished, begun, capsys):
 
 def test_activations_that_are_dropped_once_counted_are_made_again_too(finished, run):
     arguments, out = run
-    dropping = [*arguments, "--set", "keep_activations=none"]
+    dropping = [*arguments, "--set", "activations.keep=none"]
     assert runs.call("run", *dropping) == 0
     rot(out / "dissection.zarr/first/first/intersection/c.0.0.0")
     runs.forget_summary(out)

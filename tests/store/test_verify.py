@@ -274,7 +274,7 @@ def test_verify_names_what_is_damaged_and_exits_with_2(copy, capsys):
 def test_a_run_that_keeps_no_activations_is_whole(finished, tmp_path):
     arguments, _ = finished
     out = str(tmp_path / "run")
-    assert runs.call("run", *arguments, "--out", out, "--set", "keep_activations=none") == 0
+    assert runs.call("run", *arguments, "--out", out, "--set", "activations.keep=none") == 0
     assert runs.call("verify", out) == 0
     (tmp_path / "run" / "activations.zarr" / "left").write_text("of something unfinished")
     assert runs.call("verify", out) == 2

@@ -80,6 +80,19 @@ class Extraction:
         return sum(layer.image_bytes for layer in self.layers) * len(self.images)
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes that are stored at most, before compression; of tails, as many as are expected at most.
+
+        A cell above its bound that stands alone has eight neighbours: nine values and three spans, 30 bytes of float16
+        instead of two.
+        """
+        if self.recording.keep == "dense":
+            return self.nbytes
+        share = min(WORTH, 15 * self.recording.sampling.fraction * self.recording.sampling.margin)
+        maps = len(self.images) * sum(layer.shape[1] for layer in self.layers)
+        return int(share * self.nbytes) + 2 * maps
+
+    @property
     def blocks(self) -> int:
         """Image blocks, each of which is a task."""
         return -(-len(self.images) // self.layers[0].block)

@@ -105,13 +105,13 @@ def check_fits(run: Run, plans: Sequence[StagePlan]) -> None:
         for host in _hosts(run, plan):
             host.check(plan.memory, plan.name)
     free = _free(run.out)
-    keep_all = run.recipe.keep_activations == "all"
+    keep_all = run.recipe.activations.keep != "none"
     needed = sum(plan.disk for plan in plans if keep_all or not plan.name.startswith("activations"))
     needed += 0 if keep_all else max((plan.disk for plan in plans if plan.name.startswith("activations")), default=0)
     if free is not None and needed > free:
         raise DissectError(
             f"{run.out}: the run may write {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
-            "Use keep_activations: none, fewer layers or snapshots, or another --out."
+            "Use activations.keep: tail or none, fewer layers or snapshots, or another --out."
         )
 
 
@@ -164,7 +164,7 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
         extraction.check_budget()
         memory = Projection((("process with torch", WITH_TORCH), *extraction.memory.parts))
         objects = extraction.objects + (0 if n else activations_root)
-        yield StagePlan(f"activations {snapshot.name}", extraction.blocks, extraction.nbytes, objects, memory, 1)
+        yield StagePlan(f"activations {snapshot.name}", extraction.blocks, extraction.stored_bytes, objects, memory, 1)
         layers = [_layer(extraction, layer) for layer in extraction.layers]
         if run.derived_of(snapshot.name):
             derived = planned_layers(run, snapshot.name, layers)

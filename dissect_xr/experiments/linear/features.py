@@ -68,7 +68,7 @@ def features_of(run: RunStores, snapshot: str, layer: str, labelled: Labelled) -
     if not store.exists(run.activations) or store.marker(run.activations, f"{snapshot}/created") is None:
         raise DissectError(
             f"{run.activations}: has no activations of snapshot {snapshot}, whose means are the features. Run the "
-            "recipe with keep_activations: all."
+            "recipe with activations.keep: dense or tail."
         )
     opened = open_layer(run.activations, snapshot, layer)
     if opened.derivation is not None:

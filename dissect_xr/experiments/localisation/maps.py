@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.labels import read_labels
+from dissect_xr.dissection.layers import check_dense
 from dissect_xr.errors import DissectError
 from dissect_xr.exemplars.masks import View, upsampled
 from dissect_xr.experiments.localisation.boxes import Box, enclosing, high_box, peak_inside
@@ -158,6 +159,7 @@ def measured(values: NDArray[np.float32], mask: NDArray[np.bool_], share: float)
 
 def _images(view: View, index: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.floating], NDArray[Any]]]:
     """(place, maps (unit, y, x), labels (plane, row, col)) of each image; each chunk of maps is read once."""
+    check_dense(view.layer, "a class activation map adds up whole maps")
     maps, every = Maps(view.layer), np.array(index, np.int64)
     for chunk in np.unique(every // view.layer.chunk[0]).tolist():
         here = np.flatnonzero(every // view.layer.chunk[0] == chunk).tolist()
