@@ -7,7 +7,7 @@ Does not know: shapes, chunks, or how anything is computed.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -115,6 +115,10 @@ LABEL_SIDE = 65_535
 """Largest side of a label map in pixels: the counting loop stores a column number in 16 bits."""
 
 
+def _all_units(dims: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("all_units" if dim == "unit" else dim for dim in dims)
+
+
 def _names(dim: str, meaning: str) -> Variable:
     return Variable(dim, (dim,), "string", "1", meaning)
 
@@ -209,8 +213,16 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "batch": "images of a forward pass",
                 "weights_said": "how the weights were found in their file: key, what was taken off names, passed over",
                 "request_sha256": "of what was asked for, as far as it is known without the model",
+                "tail": "how bounds were chosen: largest fraction, margin, images sampled, and the layers kept dense; "
+                "absent where all are",
             },
         ),
+        Group(
+            "/<snapshot>/tails",
+            tuple(replace(one, dims=_all_units(one.dims)) for one in TAIL.values()),
+            {},
+        ),
+        Group("/<snapshot>/tails/<layer>", (ACTIVATIONS["activation"],), {}),
         Group(
             "/<snapshot>/<layer>",
             (_names("unit", "ids `<layer>/<channel>`"), ACTIVATIONS["activation"]),
@@ -225,6 +237,8 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "geometry_reason": "why there is no geometry, or null",
                 "tensor_layout": "what the axes of the model's own tensor were; absent where it was maps already",
                 "impulse_test": "what a changed patch of an image said of that layout; absent where none was needed",
+                "tail": "of a layer that has no `activation`: its number among the snapshot's layers, the largest "
+                "fraction, images of a block, shape, dtype and chunk of its maps",
             },
         ),
         Group(
