@@ -71,6 +71,10 @@ class Run:
     def recording(self) -> Recording:
         """How activations are recorded."""
         part, model = self.recipe.activations, self.recipe.model
+        if part.keep == "tail" and self.recipe.derived:
+            raise DissectError(
+                "derived: layers are derived from all cells, of which keep: tail stores a part. Use keep: dense."
+            )
         # What is dropped once it is dissected need not hold more than that needs: all cells for derived layers.
         dense = part.keep == "dense" or (part.keep == "none" and self.recipe.derived)
         return Recording(

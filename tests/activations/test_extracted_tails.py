@@ -137,9 +137,7 @@ def test_layers_are_extracted_again_beside_their_tails(url, probe, dense):
 
 def test_what_needs_all_cells_says_so(url, probe):
     run(url, probe, recording=TAILS)
-    with pytest.raises(
-        DissectError, match=r"of s/.* only the tail is stored \(keep: tail\), and a test needs more"
-    ):
+    with pytest.raises(DissectError, match=r"of s/.* only the tail is stored \(keep: tail\), and a test needs more"):
         check_dense(open_layer(url, "s", LAYERS[0]), "a test needs more")
 
 

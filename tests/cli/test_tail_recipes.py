@@ -1,0 +1,121 @@
+"""Runs that keep tails: the counts of all cells from a fraction of the bytes, also where bounds are too high."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import runs
+import xarray as xr
+from runs import SIZES, call, layers_are
+
+from dissect_xr import store
+from dissect_xr.activations.recording import bounds
+from dissect_xr.activations.tail.sampling import Sampling
+from dissect_xr.analysis.results import open_dissection
+
+RECIPE = """
+probe: {kind: digits, folder: "${data}/digits", count: 40, size: 64}
+model:
+  factory: ${here}/network.py:Small
+  input_size: 48
+  snapshots: [{name: first, step: 0, seed: 0}, {name: second, step: 5, seed: 1}]
+layers: [first, second]
+activations: {sample: 8, threads: 1}
+dissect: {fractions: [0.005, 0.02]}
+"""
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    from dissect_xr.probe.digits.write import write_digits
+
+    write_digits(folder / "digits", images=40, size=64)
+    return folder
+
+
+def arguments(folder: Path, digits: Path, keep: str) -> list[str]:
+    recipe = runs.write_recipe(folder / "recipe", RECIPE)
+    return [str(recipe), "--set", f"data={digits}", "--set", f"activations.keep={keep}", "--out", str(folder / keep)]
+
+
+def counts(folder: Path) -> xr.Dataset:
+    return open_dissection(str(folder / "dissection.zarr")).load()
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "activations.zarr").rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A finished run that keeps all cells."""
+    folder = tmp_path_factory.mktemp("dense")
+    assert call("run", *arguments(folder, digits, "dense"), "--quiet") == 0
+    return folder / "dense"
+
+
+@pytest.fixture(params=SIZES)
+def layers(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Small layers, and layers that are dissected as large ones are."""
+    with layers_are(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["threads", "processes"])
+def test_the_counts_are_those_of_all_cells(
+    tmp_path: Path, digits: Path, dense: Path, layers: str, workers: list[str]
+) -> None:
+    given = arguments(tmp_path, digits, "tail")
+    assert call("run", *given, *workers, "--quiet") == 0
+    found = counts(tmp_path / "tail")
+    xr.testing.assert_identical(found.drop_attrs(), counts(dense).drop_attrs())
+    assert bytes_of(tmp_path / "tail") < bytes_of(dense) / 2
+    assert not list((tmp_path / "tail").rglob("activation/c.*")), "all cells were stored"
+    assert call("run", *given, "--verify", "--quiet") == 0
+    assert call("verify", str(tmp_path / "tail")) == 0
+
+
+def test_layers_whose_bounds_are_too_high_are_extracted_again_unasked(
+    tmp_path: Path, digits: Path, dense: Path, layers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the largest value of the sample is the bound, far fewer values than a fifth of a hundredth exceed it."""
+    given = arguments(tmp_path, digits, "tail")
+    with patch.object(Sampling, "index", lambda self, values: 0):
+        assert call("run", *given, "--quiet") == 0
+    said = capsys.readouterr().err
+    assert "first: bounds were too high for some units (" in said
+    found = counts(tmp_path / "tail")
+    xr.testing.assert_identical(found.drop_attrs(), counts(dense).drop_attrs())
+    url = str(tmp_path / "tail/dissection.zarr")
+    assert (store.marker(url, "first/second/done") or {})["note"]["bounds_too_high"] > 0
+    with patch.object(bounds, "run_batches", lambda *_: pytest.fail("a finished run makes no bounds")):
+        assert call("run", *given, "--quiet") == 0
+    assert "too high" not in capsys.readouterr().err
+    assert call("verify", str(tmp_path / "tail")) == 0
+
+
+def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = {}
+    for keep in ("dense", "tail"):
+        assert call("run", *arguments(tmp_path, digits, keep), "--dry-run") == 0
+        lines = capsys.readouterr().out.splitlines()
+        (disk[keep],) = (line for line in lines if line.strip().startswith("activations first"))
+    assert disk["dense"] != disk["tail"]
+
+
+@pytest.mark.parametrize("kind", ["derived", "cam"])
+def test_what_needs_all_cells_is_refused_before_anything_is_done(
+    tmp_path: Path, digits: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(tmp_path, digits, "tail")
+    recipe = Path(given[0])
+    more = {
+        "derived": "derived: [{layer: second, basis: pca}]\n",
+        "cam": "experiments: [{kind: cam, classes: classes}]\n",
+    }
+    recipe.write_text(recipe.read_text() + more[kind])
+    assert call("run", *given, "--dry-run") == 2
+    assert "Use keep: dense" in capsys.readouterr().err
+    assert not (tmp_path / "tail").exists()
