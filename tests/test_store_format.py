@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ import runs
 from checkout import PIPELINES
 
 from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.recording.kept import extract_again
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
+from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.activations.write import write_activations
 from dissect_xr.bases.basis import PcaBasis
 from dissect_xr.bases.derive import derive
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.method import Method
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import open_probe
-from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, Group
+from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, TAIL, Group
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec, cell = ModelSpec.of(f"{folder / 'recipe'}/network.py:Small"), {"layer": "head", "layout": "cell"}
     recording = Recording(Preprocess(24), (cell,))
     extract(prepare_extraction(stores[0], stores[1], SnapshotInfo("cells"), spec, recording), show=False)
+    tails = replace(recording, layers=("first", "second"), keep="tail", sampling=Sampling(0.005, images=8))
+    extraction = prepare_extraction(stores[0], stores[1], SnapshotInfo("kept"), spec, tails)
+    extract(extraction, show=False)
+    extract_again(extraction, {"second": 1}, pool=Threads(1), show=False)
+    write_activations(stores[0], {"alone": maps * np.eye(3)}, images=names, snapshot="written_tails", keep="tail")
     derive(stores[0], "first", PcaBasis(rank=2), snapshots=["first"], show=False)
     dissect(*stores, method=Method((0.01, 0.1)), only=[("first", "first@pca-2")], show=False)
     return folder / "run"
@@ -48,8 +57,11 @@ def groups(store: Path, kind: Group) -> list[Path]:
     depth = kind.path.count("/") if kind.path != "/" else 0
     found = [path.parent for path in store.rglob("zarr.json") if json.loads(path.read_text())["node_type"] == "group"]
     found = [path for path in found if len(path.relative_to(store).parts) == depth]
-    # Only in activations.zarr do derived layers hold something else than recorded ones.
-    return found if store.name != "activations.zarr" else [p for p in found if ("@" in p.name) == ("@" in kind.path)]
+    if store.name != "activations.zarr":
+        return found
+    # Only there do derived layers hold something else than recorded ones, and tails have a group of their own.
+    found = [path for path in found if ("tails" in path.parts) == ("tails" in kind.path)]
+    return [path for path in found if ("@" in path.name) == ("@" in kind.path)]
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in STORES.items() for kind in kinds])
@@ -64,9 +76,14 @@ def test_groups_hold_the_variables_and_attributes_that_are_declared(out: Path, n
         arrays = {path.parent.name: json.loads(path.read_text()) for path in group.glob("*/zarr.json")}
         arrays = {array: metadata for array, metadata in arrays.items() if metadata["node_type"] == "array"}
         declared = {variable.name: variable for variable in kind.variables}
-        if "written" in group.parts:  # these have `peak` and `mean` of their own, as the page says
+        if {"written", "written_tails"} & {*group.parts}:  # these have `peak` and `mean` of their own, as the page says
             arrays = {array: metadata for array, metadata in arrays.items() if array not in ("peak", "mean")}
             declared = {array: variable for array, variable in declared.items() if array not in ("peak", "mean")}
+        if "written_tails" in group.parts and "tail" in attributes:  # this one has the arrays of tails, too
+            assert arrays.keys() >= TAIL.keys()
+            arrays = {array: metadata for array, metadata in arrays.items() if array not in TAIL}
+        if "tail" in attributes:
+            declared = {array: variable for array, variable in declared.items() if array != "activation"}
         # The digits have no ignored pixels, and people's labels only.
         assert arrays.keys() == declared.keys() - {IGNORED.name, *DRAWN_BY}, group
         for array, metadata in arrays.items():
