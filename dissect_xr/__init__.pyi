@@ -8,7 +8,6 @@ from .activations.request import Preprocess as Preprocess
 from .activations.request import Recording as Recording
 from .activations.request import SnapshotInfo as SnapshotInfo
 from .activations.store import open_activations as open_activations
-from .activations.tail.sampling import Sampling as Sampling
 from .activations.write import write_activations as write_activations
 from .analysis.bases import basis_detectors as basis_detectors
 from .analysis.detectors import best_concept as best_concept
@@ -102,5 +101,6 @@ from .survey.answers import read_survey as read_survey
 from .survey.questions import Survey as Survey
 from .survey.table import survey_table as survey_table
 from .survey.write import write_survey as write_survey
+from .tail.sampling import Sampling as Sampling
 from .training.lightning import lightning_callback as lightning_callback
 from .training.snapshot_writer import SnapshotWriter as SnapshotWriter

@@ -19,8 +19,8 @@ from synthetic import Size, image_names
 
 from dissect_xr import store
 from dissect_xr.activations.write import write_activations
-from dissect_xr.dissection.histograms import histogram
 from dissect_xr.dissection.labels import open_labels
+from dissect_xr.dissection.levels.histograms import histogram
 from dissect_xr.dissection.thresholds import rank, top_code
 from dissect_xr.floats import bits
 from dissect_xr.parallel.pool import Threads

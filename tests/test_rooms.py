@@ -12,8 +12,8 @@ import dissect_xr
 PACKAGE = Path(dissect_xr.__file__).parent
 
 ROOMS = (
-    "errors", "schema", "floats", "parallel", "store", "probe", "activations", "segmenters", "dissection", "bases",
-    "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "training", "",
+    "errors", "schema", "floats", "parallel", "store", "probe", "tail", "activations", "segmenters", "dissection",
+    "bases", "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "training", "",
 )  # fmt: skip
 """From the ground up; files at the package's root are rooms of one file, the last is the package's own face."""
 
@@ -27,9 +27,9 @@ ONLY_IN = {
     "distributed": {"parallel"},
     "numba": {
         "floats",
-        "activations/tail/kernels",
+        "tail/kernels",
         "dissection/kernels",
-        "dissection/histograms",
+        "dissection/levels/histograms",
         "dissection/derived/product",
     },
     "torch": {"activations", "experiments", "segmenters", "training"},

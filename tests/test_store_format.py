@@ -16,7 +16,6 @@ from checkout import PIPELINES
 from dissect_xr.activations.extract import extract, prepare_extraction
 from dissect_xr.activations.recording.kept import extract_again
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, SnapshotInfo
-from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.activations.write import write_activations
 from dissect_xr.bases.basis import PcaBasis
 from dissect_xr.bases.derive import derive
@@ -26,6 +25,7 @@ from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import open_probe
 from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, TAIL, Group
+from dissect_xr.tail.sampling import Sampling
 
 
 @pytest.fixture(scope="module")

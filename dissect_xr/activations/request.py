@@ -18,11 +18,11 @@ from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.models.names import LibraryModel, library_model, named_weights
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import reference_to, source_sha256
-from dissect_xr.activations.tail.sampling import SAMPLING, Sampling
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.crop import Centre, Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
 from dissect_xr.schema import RESULT, SCHEMA_VERSION
+from dissect_xr.tail.sampling import SAMPLING, Sampling
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
-from dissect_xr.activations.tail.arrays import TAILS, StoredTail, TailPlace, TailShape
-from dissect_xr.activations.tail.view import tail_variable
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
+from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape
+from dissect_xr.tail.view import tail_variable
 
 UNIT_CHUNK = 64
 """Largest number of units in a chunk."""
@@ -105,16 +105,6 @@ def tail_shape(layers: Sequence[LayerShape]) -> TailShape:
     units = [layer.shape[1] for layer in layers]
     first = layers[0]
     return TailShape(first.shape[0], first.block, first.dtype, tuple(zip(units, cells, strict=True)))
-
-
-def again_key(layer: str) -> str:
-    """The name of a layer in paths."""
-    return layer_path("", layer).lstrip("/")
-
-
-def maps_path(snapshot: str, layer: str, *, again: bool = False) -> str:
-    """The group of a layer's maps; of a layer whose bounds were too high, they stand among the tails."""
-    return f"{snapshot}/{TAILS}/{again_key(layer)}" if again else layer_path(snapshot, layer)
 
 
 def power_of_two(wanted: int, most: int) -> int:

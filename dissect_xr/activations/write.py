@@ -23,11 +23,11 @@ from dissect_xr.activations.store import (
     snapshot_attrs,
     tail_shape,
 )
-from dissect_xr.activations.tail.arrays import TailBlocks
-from dissect_xr.activations.tail.sampling import MEASURED, SAMPLING, WORTH, Largest, Sampling, share_of
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import means
 from dissect_xr.parallel.progress import Bar, track
+from dissect_xr.tail.arrays import TailBlocks
+from dissect_xr.tail.sampling import MEASURED, SAMPLING, WORTH, Largest, Sampling, share_of
 
 
 def write_activations(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
-from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.layers import choices
@@ -32,6 +31,7 @@ from dissect_xr.probe.sources.rare import without_rare_concepts
 from dissect_xr.schema import layer_path, to_json
 from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verify import PREDICTED, Damage, marked_stores
+from dissect_xr.tail.sampling import Sampling
 
 if TYPE_CHECKING:
     from dissect_xr.activations.recording.extraction import Described, Extraction

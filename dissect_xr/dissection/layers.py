@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.store import again_key, maps_path
-from dissect_xr.activations.tail.arrays import TailPlace
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version, from_json, layer_of, layer_path
+from dissect_xr.tail.arrays import TailPlace, again_key, maps_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -31,14 +31,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.activations.tail.arrays import StoredTail
-from dissect_xr.activations.tail.packed import code as code_of
 from dissect_xr.dissection.counts import CountTask, count_block, merge_counts
 from dissect_xr.dissection.cut import Block, Limits, cut, label_step, merge_width, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
+from dissect_xr.dissection.levels.tails import proven_by
 from dissect_xr.dissection.method import Domain
-from dissect_xr.dissection.tails import proven_by
 from dissect_xr.dissection.thresholds import (
     BIN_BYTES,
     HistogramTask,
@@ -56,6 +54,8 @@ from dissect_xr.dissection.thresholds import (
     top_code,
 )
 from dissect_xr.parallel.fold import Fold
+from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.packed import code as code_of
 
 
 @dataclass(frozen=True)

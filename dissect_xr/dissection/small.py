@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.tail.arrays import StoredTail
 from dissect_xr.dissection import cut
 from dissect_xr.dissection.counts import add_counts, no_counts
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.labels import read_labels
+from dissect_xr.dissection.levels.tails import proven_by
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
-from dissect_xr.dissection.tails import proven_by
 from dissect_xr.dissection.thresholds import LayerThresholds, decode, ranks
 from dissect_xr.floats import bits
+from dissect_xr.tail.arrays import StoredTail
 
 COPIES = 4
 """Copies of a layer's activations in memory at once: packed, unpacked, as codes, and partitioned."""

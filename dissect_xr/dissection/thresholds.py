@@ -42,13 +42,13 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.activations.tail.arrays import StoredTail
-from dissect_xr.activations.tail.packed import code as code_of
 from dissect_xr.dissection.cut import Block
 from dissect_xr.dissection.derived.maps import Maps
-from dissect_xr.dissection.histograms import histogram, histogram_of_tail
 from dissect_xr.dissection.layers import Layer, prefetch
+from dissect_xr.dissection.levels.histograms import histogram, histogram_of_tail
 from dissect_xr.floats import bits
+from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.packed import code as code_of
 
 BIN_BITS = 16
 """A histogram has at most 2**16 bins per unit: a bin for each code of float16."""

@@ -14,11 +14,11 @@ from dissect_xr import store
 from dissect_xr.activations.recording import batches, bounds, kept
 from dissect_xr.activations.recording.kept import extract_again
 from dissect_xr.activations.store import open_activations
-from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.layers import check_dense, open_layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
+from dissect_xr.tail.sampling import Sampling
 
 SAMPLING = Sampling(0.02, 2.0, 16)
 TAILS = replace(RECORDING, keep="tail", sampling=SAMPLING)

@@ -11,8 +11,8 @@ from runs import SIZES, call, layers_are
 
 from dissect_xr import store
 from dissect_xr.activations.recording import bounds
-from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.analysis.results import open_dissection
+from dissect_xr.tail.sampling import Sampling
 
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 40, size: 64}

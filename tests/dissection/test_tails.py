@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.activations import write
-from dissect_xr.activations.tail.arrays import StoredTail
-from dissect_xr.activations.tail.sampling import Sampling
 from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection import dissect as dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import BoundTooHighError, DissectError
 from dissect_xr.parallel.pool import Threads
+from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.sampling import Sampling
 
 STEPS = {"one task": True, "in steps": False}
 """Whether a layer is small: one task, or a search and counts by blocks."""

@@ -14,8 +14,8 @@ from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.sources import Loaded, cached, device_of, seeded
 from dissect_xr.activations.store import tail_shape
-from dissect_xr.activations.tail.arrays import TAILS
 from dissect_xr.errors import DissectError
+from dissect_xr.tail.arrays import TAILS
 
 WRITERS = 2
 """Threads that compress and write shards: two, since zarr does part of a write on one core. Each holds a shard."""

@@ -20,7 +20,7 @@ from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.sources import device_of, seeded
 from dissect_xr.activations.store import check_finite
-from dissect_xr.activations.tail.sampling import MEASURED, WORTH, Largest, Sampling, share_of
+from dissect_xr.tail.sampling import MEASURED, WORTH, Largest, Sampling, share_of
 
 
 @dataclass(frozen=True)

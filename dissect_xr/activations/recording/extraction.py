@@ -15,12 +15,12 @@ from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs
 from dissect_xr.activations.store import LayerShape, in_one_snapshot
-from dissect_xr.activations.tail.sampling import WORTH
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.ingest import block_length
 from dissect_xr.probe.root import image_folder
 from dissect_xr.schema import SCHEMA_VERSION
+from dissect_xr.tail.sampling import WORTH
 
 RESIDENT = 400 * 2**20
 """Bytes of memory of a worker process that has imported torch and runs no task."""

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.repeats import check_size
-from dissect_xr.activations.store import check_finite, maps_path, smallest_normal, tail_shape
-from dissect_xr.activations.tail.packed import Packed, pack
+from dissect_xr.activations.store import check_finite, smallest_normal, tail_shape
 from dissect_xr.floats import means
+from dissect_xr.tail.arrays import maps_path
+from dissect_xr.tail.packed import Packed, pack
 
 
 class HostMaps:

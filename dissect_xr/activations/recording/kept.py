@@ -13,12 +13,12 @@ from dissect_xr import store
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds, find_bounds
 from dissect_xr.activations.recording.extraction import Extraction
-from dissect_xr.activations.store import LayerShape, again_key, tail_shape
-from dissect_xr.activations.tail.arrays import TAILS
+from dissect_xr.activations.store import LayerShape, tail_shape
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
 from dissect_xr.store.seal import SEAL, seal
+from dissect_xr.tail.arrays import TAILS, again_key
 
 
 def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds | None:

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.tail.arrays import StoredTail
 from dissect_xr.dissection.derived.product import multiply
 from dissect_xr.dissection.layers import TILE, Layer, Peaks
 from dissect_xr.errors import DissectError
+from dissect_xr.tail.arrays import StoredTail
 
 PEAK_UNITS = 4
 """Chunks of units whose maps are in memory at a time where only their peaks are wanted."""

@@ -17,10 +17,10 @@ from math import floor, inf
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.activations.tail.packed import pack
 from dissect_xr.errors import DissectError
 from dissect_xr.floats import bits
 from dissect_xr.schema import FRACTION
+from dissect_xr.tail.packed import pack
 
 LEAST, SHARE = 64, 16
 """A sample is a sixteenth of the images, but at least 64: with 32, units of CamVid had to be done again."""

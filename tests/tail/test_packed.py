@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dissect_xr.activations.tail.packed import Packed, joined, pack
+from dissect_xr.tail.packed import Packed, joined, pack
 
 
 def kept(maps: NDArray[np.floating], bound: NDArray[np.float32]) -> NDArray[np.bool_]:

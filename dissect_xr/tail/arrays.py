@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.tail.packed import Packed, joined, pack, span_dtype
-from dissect_xr.schema import TAIL
+from dissect_xr.schema import TAIL, layer_path
+from dissect_xr.tail.packed import Packed, joined, pack, span_dtype
 
 CHUNK = 1 << 17
 """Values of a chunk of `tail` and `span`."""
@@ -29,6 +29,16 @@ TAILS = "tails"
 
 UNIT_CHUNK = 64
 """Units of a chunk of the arrays that have the dim unit."""
+
+
+def again_key(layer: str) -> str:
+    """The name of a layer in paths."""
+    return layer_path("", layer).lstrip("/")
+
+
+def maps_path(snapshot: str, layer: str, *, again: bool = False) -> str:
+    """The group of a layer's maps; of a layer whose bounds were too high, they stand among the tails."""
+    return f"{snapshot}/{TAILS}/{again_key(layer)}" if again else layer_path(snapshot, layer)
 
 
 @dataclass(frozen=True)

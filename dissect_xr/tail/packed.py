@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.activations.tail import kernels
 from dissect_xr.floats import bits
+from dissect_xr.tail import kernels
 
 FIRST = 16
 """The buffers first hold a sixteenth of the cells; they are doubled while that is too small."""

@@ -19,8 +19,8 @@ known about T. A unit that never falls below 0 and seldom fires has b = 0 and T 
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.activations.tail.arrays import StoredTail
 from dissect_xr.dissection.thresholds import LayerThresholds
+from dissect_xr.tail.arrays import StoredTail
 
 
 def proven_thresholds(
