@@ -13,7 +13,8 @@ PACKAGE = Path(dissect_xr.__file__).parent
 
 ROOMS = (
     "errors", "schema", "floats", "parallel", "store", "probe", "tail", "activations", "segmenters", "dissection",
-    "bases", "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "training", "",
+    "bases", "analysis", "exemplars", "experiments", "io", "plot", "report", "survey", "accessor", "cli", "training",
+    "",
 )  # fmt: skip
 """From the ground up; files at the package's root are rooms of one file, the last is the package's own face."""
 
