@@ -68,7 +68,15 @@ def some_images(name: str, values: Any, images: Sequence[int]) -> NDArray[Any]:
             "Hand in an array (a memory map, Dask or Zarr array is read in blocks), or use keep='dense'."
         )
     array = _in_order(name, values)
-    return np.concatenate([block for i in images for block in blocks_of(name, array[i : i + 1])])
+    if len(array.shape) != 4:
+        next(blocks_of(name, array))  # raises
+    step, wanted = _images_of_a_block(array), np.asarray(images)
+    parts = []
+    for start in dict.fromkeys((wanted // step * step).tolist()):
+        here = wanted[wanted // step == start // step]
+        block = np.concatenate(list(blocks_of(name, array[start : start + step])))
+        parts.append(block[here - start])
+    return np.concatenate(parts)
 
 
 def _in_order(name: str, array: Any) -> Any:

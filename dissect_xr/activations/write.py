@@ -184,7 +184,7 @@ def _bound(name: str, values: Any, images: int, dtype: str, sampling: Sampling) 
     with np.errstate(over="ignore"):
         maps = some_images(name, values, sampling.of(images)).astype(dtype)
     check_finite(maps, name, [f"number {n} of those sampled" for n in range(len(maps))], dtype)
-    largest = Largest(1 + sampling.index(maps[:, 0].size))
+    largest = Largest(1 + sampling.index(maps[0, 0].size, images))
     largest.add(maps)
     bound = largest.smallest(dtype)
     some = maps[[i * len(maps) // MEASURED for i in range(min(MEASURED, len(maps)))]]

@@ -146,7 +146,7 @@ class ActivationsPart(_Part):
     margin: float = Field(default=2.0, ge=1, allow_inf_nan=False)
     """times the largest fraction: the share of a sample's activations above the bound of a tail"""
     sample: int = Field(default=1024, ge=1)
-    """images that the bounds of tails are taken from at most"""
+    """images that the bounds of tails are taken from at most; a quarter of all, but at least 64, where that is fewer"""
     placement: Annotated[PlacementPart, BeforeValidator(_placement)] = PlacementPart()
     """where the weights lie while the model runs; a mode alone stands for it"""
 

@@ -5,9 +5,10 @@ Does not know: models, files, or what a tail is used for: a bound that turns out
 are proven.
 
 A worked example. A layer of 7x7 cells, 63,305 images, the fraction 0.005 and the margin 2. The sample is 1,024 images,
-which are 50,176 values of a unit. Its bound is the value that 2 * 0.005 of them exceed: the one with the index
-floor(0.01 * 50,176) = 501 in descending order. In all images about one value in a hundred lies above it, and T, which
-one value in two hundred exceeds, most likely does too.
+which are 50,176 values of a unit. Its bound is the value that 2 * 0.005 of them exceed, and those of four images more,
+since a unit may be bright all over a few images, and the sample may by chance have more of them than its share: the one
+with the index 694 in descending order. In all images about one value in seventy then lies above it, and T, which one
+value in two hundred exceeds, almost certainly does too.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from dissect_xr.floats import bits
 from dissect_xr.schema import FRACTION
 from dissect_xr.tail.packed import pack
 
-LEAST, SHARE = 64, 16
-"""A sample is a sixteenth of the images, but at least 64: with 32, units of CamVid had to be done again."""
+LEAST, PART = 64, 4
+"""A sample is a quarter of the images, but at least 64, where that is less than it may have at most."""
+
+BRIGHT = 4
+"""So many images of a sample may by chance be bright all over."""
 
 MEASURED = 8
 """Images of the sample whose tails are made, to see how large tails are."""
@@ -41,7 +45,7 @@ class Sampling:
     margin: float = 2.0
     """times the fraction: the share of a sample's values above the bound"""
     images: int = 1024
-    """images of a sample at most; a sixteenth of all, but at least 64, where that is fewer"""
+    """images of a sample at most; a quarter of all, but at least 64, where that is fewer"""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1 or not 1 <= self.margin < inf or self.images < 1:
@@ -56,17 +60,29 @@ class Sampling:
         >>> Sampling(images=4).of(10)
         [0, 2, 5, 7]
         """
-        size = min(images, self.images, max(LEAST, images // SHARE))
+        size = min(images, self.images, max(LEAST, images // PART))
         return [i * images // size for i in range(size)]
 
-    def index(self, values: int) -> int:
-        """Index of the bound among so many values in descending order.
+    def index(self, cells: int, images: int) -> int:
+        """Index of the bound among a sample's values in descending order, for maps of so many cells.
 
-        >>> Sampling(0.005, 2).index(50176)
-        501
+        A unit may be bright all over a few images. Where the sample is not of all images it may hold more of these
+        than its share, so `BRIGHT` images more are let through, in proportion to what was not sampled.
+
+        Parameters
+        ----------
+        images
+            All images.
+
+        Examples
+        --------
+        >>> Sampling(0.005, 2).index(49, 63305)  # floor((0.01 + 4 / 1024 * (1 - 1024 / 63305)) * 1024 * 49)
+        694
         """
+        sampled = len(self.of(images))
         share = Fraction(repr(self.fraction)) * Fraction(repr(self.margin))
-        return min(values - 1, floor(share * values))
+        share += Fraction(BRIGHT, sampled) * (1 - Fraction(sampled, images))
+        return min(sampled * cells - 1, floor(share * sampled * cells))
 
 
 SAMPLING = Sampling()

@@ -21,6 +21,7 @@ from dissect_xr.parallel.pool import Threads
 from dissect_xr.tail.sampling import Sampling
 
 SAMPLING = Sampling(0.02, 2.0, 16)
+"""Of 40 images 16 are sampled."""
 TAILS = replace(RECORDING, keep="tail", sampling=SAMPLING)
 
 
@@ -54,7 +55,8 @@ def wanted_bounds(maps):
     """(unit,) the bounds of a layer, by sorting the values of the sampled images."""
     sample = maps[[i * IMAGES // 16 for i in range(16)]]
     values = np.sort(np.moveaxis(sample, 1, 0).reshape(maps.shape[1], -1).astype(np.float32), axis=1)[:, ::-1]
-    return values[:, int(0.02 * 2 * values.shape[1])] + np.float32(0)
+    share = 0.02 * 2 + 4 / 16 * (1 - 16 / IMAGES)
+    return values[:, int(share * values.shape[1])] + np.float32(0)
 
 
 def assert_tails(url, dense, snapshot="s"):

@@ -82,7 +82,7 @@ def test_layers_whose_bounds_are_too_high_are_extracted_again_unasked(
 ) -> None:
     """Where the largest value of the sample is the bound, far fewer values than a fifth of a hundredth exceed it."""
     given = arguments(tmp_path, digits, "tail")
-    with patch.object(Sampling, "index", lambda self, values: 0):
+    with patch.object(Sampling, "index", lambda self, cells, images: 0):
         assert call("run", *given, "--quiet") == 0
     said = capsys.readouterr().err
     assert "first: bounds were too high for some units (" in said

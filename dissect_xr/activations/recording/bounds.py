@@ -70,7 +70,7 @@ class _Sample:
         self._waiting: list[tuple[int, str, NDArray[np.floating]]] = []
 
     def _wanted(self, shape: Sequence[int]) -> int:
-        return 1 + self._sampling.index(len(self._task.images) * shape[2] * shape[3])
+        return 1 + self._sampling.index(shape[2] * shape[3], shape[0])
 
     def take(self, first: int, count: int, layer: str, output: Tensor) -> None:
         """Take the maps of a layer, to be kept when the batch has succeeded."""
