@@ -36,6 +36,7 @@ IMPORTED = (
     "dissect_xr.activations.extract",
     "dissect_xr.plot.figures",
     "obstore.store",
+    "torch._dynamo",  # which torch itself imports when the geometry of a layer is traced
 )
 """What the processes are forked with; what cannot be imported is left out."""
 
