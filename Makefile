@@ -11,12 +11,13 @@ demo: $(INSTALLED)
 	$(BIN)/dissect-xr run pipelines/digits.yaml --out demo/run
 
 # Two processes: more would want more cores and memory. A file's tests share fixtures, so a file stays in one process.
-TOGETHER := -n 2 --dist loadfile
+# Files are begun in the order of tests/conftest.py, the longest first; xdist would begin with those of most tests.
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(TOGETHER) $(PYTEST)
 
-# What one wants after every edit: nothing that takes seconds, starts processes or needs data.
+# What one wants after every edit: nothing that takes many seconds, starts processes or needs data.
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not data" $(QUICK) $(PYTEST)
 
@@ -30,12 +31,15 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What needs no torch, on another Python, which gets another zarr; tests that need torch are left out, loudly.
+# What another Python may change, which gets another zarr, NumPy, SciPy and numcodecs: all that reads, writes or counts,
+# of what needs no torch; the rest is left out, loudly. Not again: the lock and the progress bars, which are files,
+# processes and text; stores of tasks of more than 32 MiB, since one store shows what zarr keeps in memory.
 test-storage: .venv-storage/installed
 	.venv-storage/bin/python -m pytest $(TOGETHER) $(PYTEST) tests/store/test_writer.py tests/store/test_objects.py \
-		tests/store/test_verified.py tests/store/test_concurrency.py tests/store/test_lock.py tests/probe tests/dissection \
-		tests/analysis tests/io tests/plot tests/exemplars tests/parallel/test_progress.py tests/test_accessor.py \
-		tests/test_rooms.py
+		tests/store/test_verified.py tests/store/test_concurrency.py tests/probe tests/dissection tests/analysis tests/io \
+		tests/plot tests/exemplars tests/test_accessor.py tests/test_rooms.py \
+		--deselect tests/dissection/test_memory.py::test_workers_of_512_mib_stay_by_the_projection \
+		--deselect tests/dissection/test_memory.py::test_latents_of_an_autoencoder_are_dissected_in_bounded_memory
 
 .venv-storage/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-storage

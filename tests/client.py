@@ -2,9 +2,10 @@
 
 import os
 
-from dissect_xr.cli.main import main
+from dissect_xr.cli.main import main as command
 from dissect_xr.dissection import cut
 
-if __name__ == "__main__":
+
+def main() -> None:
     cut.READ_BYTES = int(os.environ.get("LARGE_ABOVE", cut.READ_BYTES))
-    main()
+    command()

@@ -21,15 +21,45 @@ _SIGNS = {"import torch", "import camvid", "import networks", "from vision impor
 _NEED_TORCH = sorted(
     path.relative_to(_HERE).as_posix()
     for path in _HERE.rglob("test_*.py")
-    if {"import torch", "import camvid", "import networks", "from vision import library"}
-    & set(path.read_text("utf-8").splitlines())
+    if _SIGNS & set(path.read_text("utf-8").splitlines())
 )
 collect_ignore = [] if _TORCH else _NEED_TORCH
 
+LONGEST = (
+    "chaos/test_chaos.py",
+    "dissection/test_memory.py",
+    "test_camvid.py",
+    "test_camvid_run.py",
+    "store/test_repair.py",
+    "cli/test_faults.py",
+    "cli/test_derived_recipes.py",
+    "cli/test_main.py",
+    "models/test_placement.py",
+    "store/test_verify.py",
+    "fuzz/test_fuzz_runs.py",
+    "store/test_object_store.py",
+    "test_notebooks.py",
+    "dissection/test_label_formats.py",
+    "dissection/test_domains.py",
+)
+"""Files that take longest, in this order: they are begun first, so that none is left for one process at the end."""
+
 
 def pytest_configure(config):
-    """Draws the seed of what is random once, also where several processes share the tests (xdist starts them later)."""
+    """Sets what all processes that share the tests must agree on, before xdist starts them.
+
+    That is the seed of what is random, and one thread each for torch: with two, each waits for the other's core, and a
+    convolution of 0.03 ms takes 15.
+    """
     os.environ.setdefault("CHAOS_SEED", str(random.randrange(10**6)))
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the longest files; all else stays in order."""
+    order = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(_HERE).as_posix(), len(order)))
 
 
 def pytest_report_header():
@@ -54,6 +84,16 @@ def s3():
 
     with endpoint.endpoint() as found:
         yield found
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Runs in this process draw no figures, which take as long as everything else; yields what draws them."""
+    from dissect_xr.plot import figures
+
+    real = figures.save_figures
+    monkeypatch.setattr(figures, "save_figures", lambda ds, folder: ())
+    return real
 
 
 @pytest.fixture

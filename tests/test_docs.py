@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -19,10 +19,21 @@ EXPERIMENTS = sorted((ROOT / "docs" / "experiments").glob("*.md"))
 METHOD, ARCHITECTURE = ROOT / "docs" / "method.md", ROOT / "docs" / "architecture.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
+SLOW = {"training", "ablation", "networks", "rotation", "cam", "classes", "grad_cam", "explanation"}
+"""Pages whose Python takes seconds: it trains networks or dissects."""
+
 every_page = pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+def with_python() -> list[Any]:
+    """The pages that have Python, marked `slow` where it takes seconds."""
+    marks = dict.fromkeys(SLOW, pytest.mark.slow)
+    found = {page.stem: page for page in PAGES if blocks(page, "python")}
+    assert found.keys() >= SLOW
+    return [pytest.param(page, id=stem, marks=marks.get(stem, ())) for stem, page in found.items()]
+
+
+@pytest.mark.parametrize("page", with_python())
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_python(page, tmp_path, monkeypatch)
 

@@ -18,6 +18,8 @@ from dissect_xr.cli.fields.scenes import SceneProbe
 from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.probe.ingest import open_probe
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 PAGE = ROOT / "docs" / "labels.md"
 PIXELS = 112 * 112
 

@@ -56,11 +56,11 @@ def results(out: str, url: str) -> list[RenderableType]:
 
 
 def _made(out: str, url: str) -> dict[str, Any]:
-    from dissect_xr.analysis.results import open_dissection
+    from dissect_xr.analysis.results import few_in_memory, open_dissection
     from dissect_xr.cli.summary import anchoring_notes, label_notes, summary_rows
     from dissect_xr.plot.figures import save_figures
 
-    found = open_dissection(url)
+    found = few_in_memory(open_dissection(url))
     rows = {repr(fraction): [asdict(row) for row in mine] for fraction, mine in summary_rows(found).items()}
     figures = save_figures(found, Path(out) / "figures") if objects.is_local(out) else ()
     return {

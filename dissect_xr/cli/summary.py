@@ -18,7 +18,7 @@ from rich.text import Text
 
 from dissect_xr import store
 from dissect_xr.analysis.labels import layer_counts, short_name, top_concepts, unit_labels
-from dissect_xr.analysis.results import open_dissection
+from dissect_xr.analysis.results import few_in_memory, open_dissection
 from dissect_xr.analysis.scores import label_iou, share
 from dissect_xr.analysis.select import category_names
 from dissect_xr.dissection.layers import Snapshot, complete_snapshots, open_layer
@@ -156,7 +156,7 @@ def describe_store(url: str) -> Iterator[str | Table]:
     if "label_size" in attrs:
         yield from _probe(url)
     elif "fractions" in attrs:
-        found = open_dissection(url)
+        found = few_in_memory(open_dissection(url))
         yield from summary(summary_rows(found))
         yield from anchoring_notes(found)
         yield from label_notes(found)

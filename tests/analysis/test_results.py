@@ -15,8 +15,9 @@ from strategies import ProbeCase
 
 from dissect_xr import store
 from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.analysis import results
 from dissect_xr.analysis.detectors import best_concept
-from dissect_xr.analysis.results import open_dissection
+from dissect_xr.analysis.results import few_in_memory, open_dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.store import CONCEPT_COORDINATES, ROOT_COORDINATES
 from dissect_xr.errors import DissectError
@@ -58,6 +59,19 @@ def test_counts_are_those_stored_under_their_labels(tmp_path: Path, lazy: None) 
     assert {name for name in ds.variables if ds[name].chunks is None} - set(ds.coords) == {"complete"}
     for name in ds.coords:
         assert ds[name].chunks is None, name
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_counts_are_read_once_where_they_are_few_and_stay_lazy_where_they_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    ds = open_dissection(dissected(tmp_path))
+    monkeypatch.setattr(results, "BLOCK", ds.drop_vars("iou").nbytes - 1 + room)
+    found = few_in_memory(ds)
+    in_memory = {name for name in found.data_vars if found[name].chunks is None}
+    assert in_memory == ({*found.data_vars} - {"iou"} if room else {"complete"})
+    assert {name for name in ds.data_vars if ds[name].chunks is None} == {"complete"}, "the Dataset given is as it was"
+    xr.testing.assert_identical(found.compute(), ds.compute())
 
 
 def test_a_store_made_again_is_not_answered_by_what_a_cluster_kept_of_the_first(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from dissect_xr.store import objects
 from dissect_xr.store.seal import sealed
 from dissect_xr.store.verify import verify
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> tuple[str, str, NDArray[np.float16]]:

@@ -21,6 +21,8 @@ from dissect_xr.errors import DissectError
 from dissect_xr.store import objects
 from dissect_xr.store.seal import sealed
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
 model:

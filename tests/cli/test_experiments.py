@@ -25,6 +25,8 @@ from dissect_xr.experiments.linear.features import Features
 from dissect_xr.probe.digits.write import CONCEPTS, write_digits
 from dissect_xr.probe.ingest import open_probe
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 FACTORY, UNITS, BATCH = f"{PIPELINES / 'train_digits.py'}:DigitNet", [4, 4, 5, 5, 6], 16
 
 SCENES = {"category": "scene", "outputs": list(CONCEPTS["scene"])}

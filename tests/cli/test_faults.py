@@ -24,9 +24,12 @@ from dissect_xr.parallel import retry
 from dissect_xr.parallel.fold import Fold
 from dissect_xr.parallel.pool import Threads, run_blocks
 from dissect_xr.parallel.retry import attempt
+from dissect_xr.plot import figures
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.store import objects
 from dissect_xr.store.verify import verify
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +146,11 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("layers", runs.SIZES)
 def test_a_full_disk_is_named_and_space_is_all_that_is_needed(
-    images, undisturbed, tmp_path, small_disk, layers, capsys
+    images, undisturbed, tmp_path, small_disk, layers, capsys, no_figures, monkeypatch
 ):
     from dissect_xr.cli.plan import dry_run
+
+    monkeypatch.setattr(figures, "save_figures", no_figures)  # a run draws them on the full disk, too
 
     given = [*arguments(tmp_path, images), "--out", str(small_disk / "run")]
     codes, ballast = [], small_disk / "ballast"

@@ -14,6 +14,8 @@ from dissect_xr.cli.recipe import load_recipe
 from dissect_xr.errors import DissectError
 from dissect_xr.probe.digits.write import write_digits
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 NETWORK = """
 import torch
 from torch import nn

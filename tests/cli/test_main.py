@@ -21,8 +21,11 @@ from dissect_xr.cli.commands.stages import _pool
 from dissect_xr.dissection.layers import Layer
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import _ThreadStream
+from dissect_xr.plot import figures
 from dissect_xr.probe.ingest import IngestTask
 from dissect_xr.store import objects
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 RECIPE = """
 probe: {kind: digits, folder: "${data}/digits", count: 24, size: 64}
@@ -59,9 +62,14 @@ def counts(folder: Path) -> xr.Dataset:
     return open_dissection(str(folder / "dissection.zarr")).load()
 
 
-def test_run_prints_a_table_and_leaves_results(
-    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_prints_a_table_and_leaves_results_and_figures(
+    recipe: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    no_figures: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(figures, "save_figures", no_figures)
     assert call("run", *recipe, "--quiet") == 0
     printed = capsys.readouterr().out
     for word in ("first", "second", "detectors", "by_unit", "by_category", "fraction 0.005", "fraction 0.1"):

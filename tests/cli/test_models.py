@@ -12,6 +12,8 @@ from dissect_xr.activations.request import ModelSpec
 from dissect_xr.activations.sources import load_model
 from dissect_xr.probe.digits.write import write_digits
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

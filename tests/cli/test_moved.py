@@ -13,6 +13,8 @@ from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.probe.ingest import open_probe
 from dissect_xr.probe.root import image_root
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TWO = "model.snapshots=[{name: first, step: 0, seed: 0}, {name: second, step: 5, seed: 1}]"
 ONE = "model.snapshots=[{name: first, step: 0, seed: 0}]"
 

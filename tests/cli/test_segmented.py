@@ -9,6 +9,8 @@ from runs import RECIPE, call, write_recipe
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.probe.ingest import open_probe
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 PROBE = """
 probe:
   kind: segmented

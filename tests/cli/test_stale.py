@@ -17,6 +17,8 @@ from dissect_xr.probe import ingest
 from dissect_xr.probe.digits.write import write_digits
 from dissect_xr.schema import SCHEMA_VERSION
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

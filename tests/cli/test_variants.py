@@ -7,6 +7,8 @@ from runs import RECIPE, call, write_recipe
 import dissect_xr as dx
 from dissect_xr.analysis.results import open_dissection
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module")
 def ds(tmp_path_factory):

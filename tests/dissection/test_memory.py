@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +39,18 @@ print(before, peak_memory())
 @pytest.mark.slow
 def test_memory_stays_by_the_projection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PIPELINES))
-    from synthetic import Size, write_synthetic_activations, write_synthetic_probe
+    from repeated import write_repeated
+    from synthetic import Size, activation_blocks, write_synthetic_probe
 
     from dissect_xr.dissection import cut
     from dissect_xr.dissection.labels import open_labels
     from dissect_xr.dissection.layers import open_layer
     from dissect_xr.dissection.passes import count_blocks, count_sizes
 
-    size = Size(images=13_500, units=512, cells=7, concepts=300, planes=2, labels=56)
-    write_synthetic_probe(str(tmp_path / "probe.zarr"), size)
-    write_synthetic_activations(str(tmp_path / "activations.zarr"), size)
+    shard, times = Size(images=1_024, units=512, cells=7, concepts=300, planes=2, labels=56), 14
+    write_synthetic_probe(str(tmp_path / "probe.zarr"), replace(shard, images=times * shard.images))
+    maps = np.concatenate(list(activation_blocks(shard, 0)))
+    write_repeated(str(tmp_path / "activations.zarr"), maps, times)
     layer = open_layer(str(tmp_path / "activations.zarr"), "synthetic", "layer")
     labels = open_labels(str(tmp_path / "probe.zarr"))
     assert np.prod(layer.shape) * 2 >= 20 * MEMORY
@@ -96,7 +99,7 @@ def test_latents_of_an_autoencoder_are_dissected_in_bounded_memory(
     from dissect_xr.dissection.layers import open_layer
     from dissect_xr.dissection.passes import count_blocks, count_sizes, threshold_blocks, threshold_sizes
 
-    images, latents, memory = 96, 16_384, 160 * 2**20
+    images, latents, memory = 72, 16_384, 160 * 2**20
     random = np.random.default_rng(0)
     maps = random.normal(size=(images, 768, 14, 14)).astype(np.float16)
     encoder = (random.normal(size=(latents, 768)) / np.sqrt(768)).astype(np.float32)
@@ -155,21 +158,19 @@ def test_workers_of_512_mib_stay_by_the_projection(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(PIPELINES))
     from bench_dissection import layer_of, projection
     from bench_rows import peak_memory
-    from synthetic import Size, activation_blocks, image_names, write_synthetic_probe
+    from repeated import write_repeated
+    from synthetic import Size, activation_blocks, write_synthetic_probe
 
-    from dissect_xr.activations.write import write_activations
     from dissect_xr.dissection.dissect import dissect
     from dissect_xr.dissection.method import Method
     from dissect_xr.parallel.dask_pool import DaskPool
     from dissect_xr.parallel.pool import open_pool
 
-    memory, size = 512 * 2**20, Size(images=54_000, units=2_048, cells=7, labels=28)
-    maps = next(activation_blocks(size, 0))
-    maps[np.random.default_rng(0).random(maps.shape[:2]) > 0.02] = 0  # most are blank: quick to store and to read
-    blocks = (maps[: min(len(maps), size.images - first)] for first in range(0, size.images, len(maps)))
-    write_synthetic_probe(str(tmp_path / "probe.zarr"), size)
-    names = image_names(size.images)
-    write_activations(str(tmp_path / "activations.zarr"), {"layer": blocks}, images=names, snapshot="synthetic")
+    memory, shard, times = 512 * 2**20, Size(images=512, units=2_048, cells=7, labels=28), 105
+    maps = np.concatenate(list(activation_blocks(shard, 0)))
+    maps[np.random.default_rng(0).random(maps.shape[:2]) > 0.02] = 0  # most are blank: quick to read
+    write_synthetic_probe(str(tmp_path / "probe.zarr"), replace(shard, images=times * len(maps)))
+    write_repeated(str(tmp_path / "activations.zarr"), maps, times)
     assert np.prod(layer_of(tmp_path).shape) * 2 >= 20 * memory
 
     stores = [str(tmp_path / name) for name in ("activations.zarr", "probe.zarr", "dissection.zarr")]

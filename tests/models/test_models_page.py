@@ -13,6 +13,8 @@ from vision import library
 
 from dissect_xr.activations.store import open_activations
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 torchvision, timm, transformers = library("torchvision"), library("timm"), library("transformers")
 
 RECIPES = [yaml.safe_load(block) for block in blocks(ROOT / "docs" / "models.md", "yaml")]

@@ -15,6 +15,8 @@ from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
 from dissect_xr.cli.plan import model as plan
 from dissect_xr.errors import DissectError
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 torchvision, timm = library("torchvision"), library("timm")
 
 RECIPE = """

@@ -30,6 +30,8 @@ from dissect_xr.probe.ingest import write_probe
 from dissect_xr.probe.pixels import nearest
 from dissect_xr.probe.readers.broden import read_broden
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 AS_TORCHVISION = [
     # (height, width), Resize, CenterCrop -> (top, left), (height, width) after Resize
     ((480, 640), 256, (224, 224), (16, 58), (256, 341)),

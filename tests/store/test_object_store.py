@@ -13,6 +13,8 @@ from dissect_xr.store import objects
 from dissect_xr.store.lock import locked
 from dissect_xr.store.verify import verify
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module", params=runs.SIZES)
 def size(request):

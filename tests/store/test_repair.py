@@ -24,11 +24,7 @@ from dissect_xr.store import objects, reader, repair, verified, writer
 from dissect_xr.store.repair import mended
 from dissect_xr.store.verify import verify
 
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """They take longer than everything else."""
-    monkeypatch.setattr(figures, "save_figures", lambda ds, folder: ())
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module", params=runs.SIZES)

@@ -20,6 +20,8 @@ from dissect_xr.store.repair import repair, sweep
 from dissect_xr.store.verified import forget
 from dissect_xr.store.verify import Expected, expected, inspect, stores_at, verify
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TRIES = 600
 
 
@@ -38,6 +40,12 @@ def finished(size, tmp_path_factory):
     arguments = [str(runs.write_recipe(folder / "recipe")), "--set", f"data={folder / 'digits'}", "--quiet"]
     assert runs.call("run", *arguments, "--out", str(folder / "run")) == 0
     return arguments, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(finished):
+    """What it holds."""
+    return runs.contents(str(finished[1]))
 
 
 @pytest.fixture
@@ -224,14 +232,14 @@ def done_again(before: dict[str, int], out: Path) -> set[str]:
     ],
     indirect=["size"],
 )
-def test_run_does_just_the_damaged_block_again(finished, copy, pattern, again, how, capsys):
+def test_run_does_just_the_damaged_block_again(whole, copy, pattern, again, how, capsys):
     arguments, out = copy
     before = runs.blocks(out)
     mar(out / pattern, how)
     assert runs.call("run", *arguments, "--verify") == 0
     assert "will be done again" in capsys.readouterr().err
     assert verify(str(out))[0] == []
-    assert runs.contents(str(out)) == runs.contents(str(finished[1]))
+    assert runs.contents(str(out)) == whole
     store = pattern.removeprefix("markers/").split("/")[0]
     assert done_again(before, out) == {f"{store}/{key}" for key in again}
 
@@ -245,7 +253,7 @@ def test_an_end_that_is_not_marked_is_marked_and_nothing_is_done_twice(finished,
     assert "will be done again" not in capsys.readouterr().err
     assert (out / pattern).is_file()
     assert verify(str(out))[0] == []
-    assert runs.contents(str(out)) == runs.contents(str(finished[1]))
+    assert runs.contents(str(out)) == whole
     store = pattern.removeprefix("markers/").split("/")[0]
     assert done_again(before, out) == {f"{store}/{key}" for key in again}
 
