@@ -5,6 +5,7 @@ Does not know: how the activations of a block are computed (`record`).
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.find import Finder
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
+from dissect_xr.activations.layouts.positions import Positions
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.record import ExtractTask, autocast, extract_block
 from dissect_xr.activations.references import source_sha256
@@ -61,6 +63,8 @@ class Described:
     """of the layers that do not give maps"""
     impulse: dict[str, str] = field(default_factory=dict)
     """of the layers whose layout was tested, what the test said"""
+    measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """of the layers whose geometry was measured: the tap where it was, and what it may be off by, in pixels"""
 
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
@@ -82,7 +86,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
 
 
 def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, device: str) -> Described:
-    """The layers, their maps, and the attributes of their geometry, traced on a twin that may have no weights."""
+    """The layers, their maps, and their geometry, found on a twin that may have no weights."""
     size, model = recording.preprocess.size, loaded.model
     finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch, twin)
     known = finder.known()
@@ -93,10 +97,11 @@ def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, devi
     if not recording.allow_nondeterministic:
         with autocast(device, recording.autocast):
             check_repeats(model, finder.inputs, size, maps, batch=recording.batch, layouts=layouts)
-    traced = {name: grid_geometry(known, one, size) for name, one in found.items()}
-    geometry = {name: place if isinstance(place, str) else place.to_attrs() for name, place in traced.items()}
+    places = Positions(finder, known).of(found)
+    geometry = {name: place.attrs for name, place in places.items()}
+    measured = {name: place.measured for name, place in places.items() if place.measured is not None}
     tested = {name: one.tested for name, one in found.items() if one.tested is not None}
-    return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested)
+    return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested, measured)
 
 
 @dataclass(frozen=True)
@@ -335,5 +340,7 @@ def _create(extraction: Extraction, *, keep: bool) -> store.Written:
             attrs["tensor_layout"] = layer.layout.parameters
         if (tested := extraction.described.impulse.get(layer.name)) is not None:
             attrs["impulse_test"] = tested
+        if (measured := extraction.described.measured.get(layer.name)) is not None:
+            attrs["geometry_measured"] = measured
         written |= create_layer(extraction.url, layer, extraction.snapshot, attrs, keep=keep)
     return written
