@@ -235,6 +235,8 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "input_size": "height and width of the model's input",
                 "geometry": "for y and x: jump, start and receptive field, as fractions in text; or null",
                 "geometry_reason": "why there is no geometry, or null",
+                "geometry_measured": "where the geometry was measured, not traced: the tap (`at`), and the pixels "
+                "between it and the centroid of a cell's gradient, at most (`residual`)",
                 "tensor_layout": "what the axes of the model's own tensor were; absent where it was maps already",
                 "impulse_test": "what a changed patch of an image said of that layout; absent where none was needed",
                 "tail": "of a layer that has no `activation`: its number among the snapshot's layers, the largest "

@@ -1,7 +1,7 @@
 """The extraction of one snapshot: its layers and image blocks, its memory and size, which blocks are still missing.
 
 Knows: the layers of a model (`sources`, `taps`, `tracing`), the probe's images, the markers of finished blocks.
-Does not know: how the activations of a block are computed (`record`).
+Does not know: how the activations of a block are computed (`recording`).
 """
 
 import json
@@ -11,8 +11,9 @@ import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.find import Finder
 from dissect_xr.activations.layouts.layout import PLAIN
+from dissect_xr.activations.layouts.positions import Positions
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds
@@ -63,7 +64,7 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
 
 
 def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, device: str) -> Described:
-    """The layers, their maps, and the attributes of their geometry, traced on a twin that may have no weights."""
+    """The layers, their maps, and their geometry, found on a twin that may have no weights."""
     size, model = recording.preprocess.size, loaded.model
     finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch, twin)
     known = finder.known()
@@ -74,10 +75,11 @@ def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, devi
     if not recording.allow_nondeterministic:
         with autocast(device, recording.autocast):
             check_repeats(model, finder.inputs, size, maps, batch=recording.batch, layouts=layouts)
-    traced = {name: grid_geometry(known, one, size) for name, one in found.items()}
-    geometry = {name: place if isinstance(place, str) else place.to_attrs() for name, place in traced.items()}
+    places = Positions(finder, known).of(found)
+    geometry = {name: place.attrs for name, place in places.items()}
+    measured = {name: place.measured for name, place in places.items() if place.measured is not None}
     tested = {name: one.tested for name, one in found.items() if one.tested is not None}
-    return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested)
+    return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested, measured)
 
 
 def prepare_extraction(
@@ -205,5 +207,7 @@ def _create(extraction: Extraction, bounds: Bounds | None, *, keep: bool) -> sto
             attrs["tensor_layout"] = layer.layout.parameters
         if (tested := extraction.described.impulse.get(layer.name)) is not None:
             attrs["impulse_test"] = tested
+        if (measured := extraction.described.measured.get(layer.name)) is not None:
+            attrs["geometry_measured"] = measured
         written |= create_layer(extraction.url, layer, extraction.snapshot, attrs, keep=keep)
     return written

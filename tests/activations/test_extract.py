@@ -328,6 +328,26 @@ def test_a_layer_without_geometry_says_why(url, probe):
     assert attrs["geometry_reason"]
 
 
+def test_a_layer_whose_geometry_was_measured_says_so(url, probe):
+    """The image is rolled by 2 columns, for which there is no rule."""
+    run(url, probe, spec=ModelSpec.of(f"{__name__}:Rolled"), recording=replace(RECORDING, layers=("conv",)))
+    attrs = store.read_attrs(url, "s/conv")
+    assert attrs["geometry"]["y"] == {"jump": "1", "start": "3/2", "receptive_field": "3"}
+    assert attrs["geometry"]["x"] == {"jump": "1", "start": "-1/2", "receptive_field": "3"}
+    assert attrs["geometry_reason"] is None
+    assert attrs["geometry_measured"] == {"at": "conv", "residual": {"y": 0.0, "x": 0.0}}
+    assert "geometry_measured" not in store.read_attrs(url, "s")["inputs"], "a residual may differ between machines"
+
+
+class Rolled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, x):
+        return self.conv(x.roll(2, 3))
+
+
 class Flipped(nn.Module):
     """Looks at the image mirrored, depending on its values: no geometry."""
 

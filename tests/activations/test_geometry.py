@@ -234,6 +234,68 @@ def test_a_pooled_map_is_one_cell_in_the_middle():
     assert figures(traced(model, "1", (20, 20)).y) == (20, 10, 22)
 
 
+class UnitsLast(nn.Module):
+    """A block of a ConvNeXt: what works cell by cell has its units last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 7, padding=3)
+        self.norm, self.wide, self.thin = nn.LayerNorm(4), nn.Linear(4, 8), nn.Linear(8, 4)
+        self.scale, self.out = nn.Parameter(torch.ones(4)), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        rows = self.norm(self.deep(x).permute(0, 2, 3, 1))
+        rows = self.scale * self.thin(self.wide(rows).relu())
+        return self.out(x + rows.transpose(1, 3).transpose(2, 3))
+
+
+def test_maps_with_their_units_last_are_followed_until_they_are_turned_back():
+    found = trace_geometry(UnitsLast(), ["stem", "deep", "norm", "norm <", "out"], (64, 64))
+    assert found["out"] == found["deep"]
+    assert figures(found["out"].y) == (4, 2, 28)
+    assert found["norm"] == found["norm <"] == "permute in the model moves y and x to other dims"
+
+
+class Transposed(UnitsLast):
+    """Rows and columns are exchanged, and what is done to them is not done to units."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.across = way, nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = self.stem(x).permute(0, 1, 3, 2)
+        ways = {
+            "as it is": lambda: turned,
+            "linear along rows": lambda: self.across(turned).permute(0, 1, 3, 2),
+            "added": lambda: (turned + self.deep(turned.permute(0, 1, 3, 2))).permute(0, 1, 3, 2),
+            "added to another turn": lambda: (turned.permute(0, 2, 3, 1) + turned.permute(0, 3, 2, 1)).movedim(3, 1),
+            "pooled": lambda: nn.functional.avg_pool2d(turned, 2),
+        }
+        return self.out(ways[self.way]())
+
+
+@pytest.mark.parametrize("way", ["as it is", "linear along rows", "added", "added to another turn", "pooled"])
+def test_turned_maps_lose_their_places_with_anything_but_what_works_cell_by_cell(way: str):
+    found = trace_geometry(Transposed(way), ["stem", "out"], (64, 64))
+    assert isinstance(found["stem"], Geometry)
+    assert isinstance(found["out"], str)
+
+
+def test_a_turn_back_restores_rows_and_columns():
+    """Of 4 and 2 pixels each: a turn that exchanged them would be seen."""
+    model = nn.Sequential(nn.Conv2d(3, 4, (4, 2), (4, 2)), Turns(), nn.Identity())
+    found = trace_geometry(model, ["0", "2"], (64, 64))
+    assert found["2"] == found["0"]
+    assert (found["2"].y.jump, found["2"].x.jump) == (4, 2)
+
+
+class Turns(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(3, 0, 2, 1).permute(1, 3, 2, 0)
+
+
 def test_layers_after_an_operation_without_a_rule_have_the_reason():
     found = trace_geometry(networks.Branching(), ["stem", "plain", "odd", "join"], (32, 32))
     assert isinstance(found["stem"], Geometry)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.find import Finder
 from dissect_xr.activations.layouts.impulse import judge, places
 from dissect_xr.activations.layouts.layout import KINDS, Layout
 from dissect_xr.activations.layouts.maps import to_maps
+from dissect_xr.activations.layouts.positions import grid_geometry
 from dissect_xr.activations.request import LayerChoice, Preprocess, Recording
 from dissect_xr.errors import DissectError
 

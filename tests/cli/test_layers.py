@@ -63,9 +63,9 @@ def test_layers_are_listed_with_what_they_are(folder, capsys):
     shown = capsys.readouterr().out
     rows = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
     lines = {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}
-    assert lines["embed"] == ["1x6x4x6", "6x4x6", "nchw", "0.6", "maps (unit, y, x)", "not needed"]
+    assert lines["embed"] == ["1x6x4x6", "6x4x6", "nchw", "0.6", "maps (unit, y, x)", "every 8 px from 4", "not needed"]
     taken = "tokens on a grid of 4x6, after one other"
-    assert lines["block.0"] == ["1x25x12", "12x4x6", "tokens", "1.1", taken, "agrees (5 of 5)"]
+    assert lines["block.0"] == ["1x25x12", "12x4x6", "tokens", "1.1", taken, "every 8 px from 4", "agrees (5 of 5)"]
     why = "is a 1x2 float32 tensor, one number for each unit: name it with layout: cell for maps of one cell"
     assert lines["head"] == [why]
     assert "block.0 <" not in lines

@@ -33,8 +33,8 @@ class Named(nn.Module):
 
     def forward(self, x):
         for name in self.names:
-            # The last layer has no geometry, so it is anchored at half pixels.
-            x = self.get_submodule(name)(x.roll(1, 3) if name == self.names[-1] else x)
+            # The last layer sees the image mirrored: it has no geometry, so it is anchored at half pixels.
+            x = self.get_submodule(name)(x.flip(3) if name == self.names[-1] else x)
         return x
 """
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vision import library
 
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.find import Finder
+from dissect_xr.activations.layouts.positions import grid_geometry
 from dissect_xr.activations.request import Preprocess, Recording
 from dissect_xr.activations.taps import as_tapped, forward
 from dissect_xr.errors import DissectError

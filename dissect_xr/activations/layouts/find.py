@@ -1,7 +1,7 @@
 """The layers that a recording asks for: where each is taken, its layout, what the impulse test said of it.
 
 Knows: the order of things: one pass, another with more images where something is unclear, the choice, the test.
-Does not know: how a layout is guessed (`recognise`) or tested (`impulse`), or what is recorded of a layer.
+Does not know: how a layout is guessed (`recognise`) or tested (`impulse`), or where cells lie (`positions`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -227,34 +227,6 @@ def _alike(known: Known, one: Wanted, layout: Layout) -> list[str]:
         return meant in guess.layouts if own else taps[name].shape == one.seen.shape
 
     return [name for name, guess in known.guesses.items() if is_alike(name, guess)]
-
-
-def grid_geometry(known: Known, found: Found, size: tuple[int, int]) -> Any:
-    """The geometry of a map: traced where it is plain, of a token grid that of the map of this size before it.
-
-    The field of tokens is the whole image, since attention may mix all of them.
-    """
-    name, layout = found.wanted.name, found.layout
-    if layout.is_plain:
-        return known.geometry[name]
-    if layout.kind in ("token", "cell"):
-        return "its one cell is of the whole image"
-    guess, taps = known.guesses, known.available.taps
-    grid = found.shape[1:]
-    last: Any = None
-    for other, seen in taps.items():
-        if other == name:
-            break
-        place = known.geometry.get(other, "")
-        if not isinstance(place, str) and guess[other].is_sure and seen.shape[2:] == grid:
-            last = place
-    if last is None:
-        return f"no map of {grid[0]}x{grid[1]} cells before it was traced to the image"
-    whole = [
-        type(axis)(axis.jump, axis.start, type(axis.jump)(length))
-        for axis, length in zip((last.y, last.x), size, strict=True)
-    ]
-    return type(last)(*whole)
 
 
 def reasons(known: Known) -> dict[str, str]:

@@ -13,7 +13,8 @@ import numpy as np
 from dissect_xr.activations.images import to_input
 from dissect_xr.activations.layouts.choose import Wanted
 from dissect_xr.activations.layouts.families import offered
-from dissect_xr.activations.layouts.find import Finder, Known, reasons
+from dissect_xr.activations.layouts.find import Finder, Found, Known, reasons
+from dissect_xr.activations.layouts.positions import Place, Positions
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.request import ModelSpec, Recording
 from dissect_xr.activations.sources import cached, device_of, seeded
@@ -34,6 +35,8 @@ class Listed:
     image_bytes: int
     """of one image's maps, as they would be stored"""
     taken_for: str
+    place: str
+    """where its cells lie, in a few words"""
     tested: str | None
     """what the impulse test said; None where none was needed"""
 
@@ -69,19 +72,24 @@ def list_layers(spec: ModelSpec, recording: Recording, *, inputs: bool = False) 
         short = offered(known.guesses, [name for name, _ in model.named_modules()])
         wanted = _wanted(known, {name for names in short.values() for name in names}, inputs=inputs)
         finder.test(known, wanted)
-    others, listed = reasons(known), []
-    for one in wanted:
-        try:
-            found = finder.settled(known, one)
-        except DissectError as error:
-            others[one.name] = str(error)
-            continue
-        nbytes = int(np.prod(found.shape)) * np.dtype(recording.dtype).itemsize
-        kind = found.layout.kind
-        listed.append(Listed(one.name, one.seen.shape, found.shape, kind, nbytes, one.said(found.layout), found.tested))
+        others, settled = reasons(known), dict[str, Found]()
+        for one in wanted:
+            try:
+                settled[one.name] = finder.settled(known, one)
+            except DissectError as error:
+                others[one.name] = str(error)
+        places = Positions(finder, known).of(settled)
+    itemsize = np.dtype(recording.dtype).itemsize
+    listed = [_listed(found, places[name], itemsize) for name, found in settled.items()]
     if not inputs:
         others = {name: why for name, why in others.items() if not _is_input(known, name)}
     return Listing(tuple(listed), short, others)
+
+
+def _listed(found: Found, place: Place, itemsize: int) -> Listed:
+    one, nbytes = found.wanted, int(np.prod(found.shape)) * itemsize
+    kind, taken_for = found.layout.kind, one.said(found.layout)
+    return Listed(one.name, one.seen.shape, found.shape, kind, nbytes, taken_for, place.said, found.tested)
 
 
 def _wanted(known: Known, named: set[str], *, inputs: bool) -> list[Wanted]:

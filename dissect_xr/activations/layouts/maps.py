@@ -81,4 +81,5 @@ def _on_grid(layer: str, rows: Tensor, layout: Layout) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _order_on(layout: Layout, device: torch.device) -> Tensor:
-    return torch.from_numpy(layout.order().copy()).to(device)
+    with torch.inference_mode(False):  # it is kept, and may be needed for a gradient later
+        return torch.from_numpy(layout.order().copy()).to(device)

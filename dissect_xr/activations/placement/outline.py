@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder, grid_geometry
+from dissect_xr.activations.layouts.find import Finder
+from dissect_xr.activations.layouts.positions import grid_geometry
 from dissect_xr.activations.placement.blocks import blocks_of, nbytes, sizes_of
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.request import ModelSpec, Recording

@@ -1,6 +1,7 @@
 """Rules that give the geometry of a torch function's result from the geometries of its arguments.
 
-Knows: torch's functions by name; how maps are combined, sliced and reshaped. y and x are always the last two dims.
+Knows: torch's functions by name; how maps are combined, sliced and reshaped. y and x are the last two dims, but for
+the few functions in `TURNED`.
 Does not know: models, layers, or how calls are recorded (`tracing`). A function without a rule has no geometry: nothing
 is guessed.
 """
@@ -11,12 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dissect_xr.activations.receptive_field import windows
+from dissect_xr.activations.receptive_field import turned, windows
 from dissect_xr.activations.receptive_field.geometry import AxisGeometry, Geometry, NoGeometryError
+from dissect_xr.activations.receptive_field.turned import Turned
 
-Position = Geometry | str | None
-"""Positions of a tensor's cells: a geometry, the reason why it cannot be found, or None if the tensor's cells have no
-positions (parameters, and what is computed from parameters or pooled vectors alone)."""
+Position = Geometry | Turned | str | None
+"""Positions of a tensor's cells: a geometry, that of a turned map, the reason why it cannot be found, or None if the
+tensor's cells have no positions (parameters, and what is computed from parameters or pooled vectors alone)."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,27 @@ def _transposed(call: Call, input: Tensor, dim0: int, dim1: int) -> Position:
 
 
 def _reordered(call: Call, input: Tensor, order: list[int]) -> Position:
-    if order[-2:] == [input.ndim - 2, input.ndim - 1]:
-        return call.position(input)
-    if input.shape[-2:].numel() == 1:
+    position = call.position(input)
+    if not isinstance(position, (Geometry, Turned)):
+        return position
+    is_kept = order[-2:] == [input.ndim - 2, input.ndim - 1]
+    if isinstance(position, Geometry) and not is_kept and input.shape[-2:].numel() == 1:
         return None
-    raise NoGeometryError("moves y and x to other dims")
+    return turned.reordered(position, order)
+
+
+def _turned_pointwise(call: Call, *args: object, **kwargs: object) -> Position:
+    given = [(tensor, call.position(tensor)) for tensor in tensors([args, kwargs])]
+    if any(isinstance(position, Geometry) for _, position in given):
+        raise NoGeometryError("joins a turned map and another one")
+    return turned.combined([(tensor, p) for tensor, p in given if isinstance(p, Turned)], call.output)
+
+
+def _turned_linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Position:
+    position = call.position(input)
+    if not isinstance(position, Turned):
+        raise NoGeometryError("takes a map as a parameter")
+    return turned.linear(position, input)
 
 
 def _indexed(call: Call, input: Tensor, index: Any) -> Position:
@@ -200,3 +218,11 @@ RULES: dict[str, Rule] = {
     "getitem": _indexed,
 }
 """Name of a torch function, without leading and trailing underscores (`relu` for `relu_`) -> its rule."""
+
+TURNED: dict[str, Rule] = {
+    **dict.fromkeys(_POINTWISE.split(), _turned_pointwise),
+    **dict.fromkeys(["transpose", "swapaxes", "swapdims"], _transposed),
+    "permute": _permuted,
+    "linear": _turned_linear,
+}
+"""As `RULES`, where a function is given a turned map. Nothing else is done to one without losing its positions."""

@@ -5,8 +5,7 @@ that cannot be traced exactly gets the reason instead of a geometry.
 Does not know: how a function changes positions (`rules`), or what a caller does without a geometry.
 """
 
-import copy
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dissect_xr.activations.receptive_field.geometry import PIXELS, Geometry, NoGeometryError
-from dissect_xr.activations.receptive_field.rules import RULES, Call, Position, tensors
+from dissect_xr.activations.receptive_field.rules import RULES, TURNED, Call, Position, tensors
+from dissect_xr.activations.receptive_field.turned import Turned
+from dissect_xr.activations.receptive_field.twin import twin
 from dissect_xr.activations.tapping.name import Tap
 from dissect_xr.activations.tapping.values import arguments, tensors_in
 from dissect_xr.activations.taps import check_layers, taps_at
@@ -59,7 +60,7 @@ def trace_geometry(
     """
     where = taps_at(model, layers)
     check_layers(model, [tap.module for tap in where.values()])
-    reached: dict[str, Position] = {}
+    reached: dict[str, Geometry | str | None] = {}
     reason = "it is not called in a forward pass"
     try:
         _follow(model, (2, channels, *input_size), reached)
@@ -74,27 +75,27 @@ def trace_geometry(
 _NO_POSITION = "its cells have no position: it is computed from a pooled vector or from parameters alone"
 
 
-def _follow(model: nn.Module, shape: tuple[int, ...], reached: dict[str, Position]) -> None:
+def _follow(model: nn.Module, shape: tuple[int, ...], reached: dict[str, Geometry | str | None]) -> None:
     """Run the forward pass; fills `reached` layer by layer, so that a failure does not lose the layers before it."""
     calls = _Calls()
-    twin, parameters = _valueless(model)
+    valueless, parameters = twin(model, lambda tensor: tensor.detach().to("meta"))
     for tensor in parameters:
         calls.put(tensor, None)
     image = torch.empty(shape, dtype=_input_dtype(parameters), device="meta")
     calls.put(image, Geometry(PIXELS, PIXELS))
 
     reach = _Reach(calls, reached)
-    for name, module in twin.named_modules():
+    for name, module in valueless.named_modules():
         module.register_forward_pre_hook(reach.enter(name), with_kwargs=True)
         module.register_forward_hook(reach.leave(name))
     with torch.no_grad(), calls:
-        twin(image)
+        valueless(image)
 
 
 class _Reach:
     """Notes the position at every tap as it is reached."""
 
-    def __init__(self, calls: "_Calls", reached: dict[str, Position]) -> None:
+    def __init__(self, calls: "_Calls", reached: dict[str, Geometry | str | None]) -> None:
         self.calls, self.reached = calls, reached
         self.numbers: Counter[str] = Counter()
 
@@ -122,8 +123,9 @@ class _Reach:
 
     def _note(self, tap: Tap, number: int, tensor: Tensor) -> None:
         position = self.calls.position(tensor) if tensor.ndim == 4 else _NO_MAPS
-        self.reached[str(replace(tap, call=number))] = position
-        self.reached[str(tap)] = position if number == 1 else _CALLED_TWICE
+        found = position.reason if isinstance(position, Turned) else position
+        self.reached[str(replace(tap, call=number))] = found
+        self.reached[str(tap)] = found if number == 1 else _CALLED_TWICE
 
 
 _CALLED_TWICE = "it is called more than once in a forward pass"
@@ -180,28 +182,19 @@ class _Calls(TorchFunctionMode):
         if all(position is None for position in positions):
             return None
         where = f"{name} in {self.inside[-1] or 'the model'}"
-        if name not in RULES:
-            return f"{where} has no receptive-field rule"
+        turned = next((position for position in positions if isinstance(position, Turned)), None)
+        rules = RULES if turned is None else TURNED
         try:
-            return RULES[name](call, *args, **kwargs)
+            if name not in rules:
+                return f"{where} has no receptive-field rule" if turned is None else turned.reason
+            found = rules[name](call, *args, **kwargs)
+            if isinstance(found, Turned) and not found.reason:
+                return replace(found, reason=f"{where} moves y and x to other dims")
+            return found
         except NoGeometryError as error:
             return f"{where} {error}"
         except (TypeError, ValueError, IndexError) as error:
             return f"{where} is called in a way that has no receptive-field rule ({error})"
-
-
-def _valueless(model: nn.Module) -> tuple[nn.Module, list[Tensor]]:
-    """A copy of the modules in eval mode without hooks, whose tensors have no values; and a list of these tensors."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        held = [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]
-        memo |= {id(tensor): tensor.detach().to("meta") for tensor in held if isinstance(tensor, Tensor)}
-        memo |= {id(hooks): OrderedDict() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
-    parameters = [tensor for tensor in memo.values() if isinstance(tensor, Tensor)]
-    twin = copy.deepcopy(model, memo)
-    for module in twin.modules():
-        module.training = False
-    return twin, parameters
 
 
 def _input_dtype(parameters: list[Tensor]) -> torch.dtype:

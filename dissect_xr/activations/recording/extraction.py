@@ -5,6 +5,7 @@ Does not know: which blocks are finished (`activations.extract`), how one is com
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,8 @@ class Described:
     """of the layers that do not give maps"""
     impulse: dict[str, str] = field(default_factory=dict)
     """of the layers whose layout was tested, what the test said"""
+    measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """of the layers whose geometry was measured: the tap where it was, and what it may be off by, in pixels"""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def layers(
 def shown(listing: "Listing") -> Iterator[RenderableType]:
     """The tables of a list."""
     table = Table(title=f"layers ({len(listing.layers)})", title_justify="left")
-    for column in ("layer", "tensor", "maps", "layout", "KiB an image", "taken for", "impulse test"):
+    for column in ("layer", "tensor", "maps", "layout", "KiB an image", "taken for", "cells", "impulse test"):
         table.add_column(column, justify="right" if column.startswith("KiB") else "left", overflow="fold")
     for one in listing.layers:
         table.add_row(*map(escape, _row(one)))
@@ -78,6 +78,7 @@ def _row(one: "Listed") -> tuple[str, ...]:
         one.layout,
         f"{one.image_bytes / 1024:.1f}",
         one.taken_for,
+        one.place,
         _shortly(one.tested),
     )
 
