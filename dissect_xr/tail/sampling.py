@@ -63,11 +63,18 @@ class Sampling:
         size = min(images, self.images, max(LEAST, images // PART))
         return [i * images // size for i in range(size)]
 
-    def index(self, cells: int, images: int) -> int:
-        """Index of the bound among a sample's values in descending order, for maps of so many cells.
+    def share(self, images: int) -> Fraction:
+        """The share of a sample's values that lie above the bound, with so many images in all.
 
         A unit may be bright all over a few images. Where the sample is not of all images it may hold more of these
         than its share, so `BRIGHT` images more are let through, in proportion to what was not sampled.
+        """
+        sampled = len(self.of(images))
+        wanted = Fraction(repr(self.fraction)) * Fraction(repr(self.margin))
+        return wanted + Fraction(BRIGHT, sampled) * (1 - Fraction(sampled, images))
+
+    def index(self, cells: int, images: int) -> int:
+        """Index of the bound among a sample's values in descending order, for maps of so many cells.
 
         Parameters
         ----------
@@ -79,10 +86,8 @@ class Sampling:
         >>> Sampling(0.005, 2).index(49, 63305)  # floor((0.01 + 4 / 1024 * (1 - 1024 / 63305)) * 1024 * 49)
         694
         """
-        sampled = len(self.of(images))
-        share = Fraction(repr(self.fraction)) * Fraction(repr(self.margin))
-        share += Fraction(BRIGHT, sampled) * (1 - Fraction(sampled, images))
-        return min(sampled * cells - 1, floor(share * sampled * cells))
+        values = len(self.of(images)) * cells
+        return min(values - 1, floor(self.share(images) * values))
 
 
 SAMPLING = Sampling()

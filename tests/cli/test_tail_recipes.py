@@ -100,9 +100,14 @@ def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, caps
     disk = {}
     for keep in ("dense", "tail"):
         assert call("run", *arguments(tmp_path, digits, keep), "--dry-run") == 0
-        (row,) = (line for line in capsys.readouterr().out.splitlines() if "activations first" in line)
-        disk[keep] = float(row.split("│")[3].removesuffix("MiB "))
-    assert 0 < disk["tail"] <= disk["dense"]
+        printed = capsys.readouterr().out
+        (row,) = (line for line in printed.splitlines() if "activations first" in line)
+        disk[keep] = row.split("│")[3].strip()
+        assert f"as asked for, keep: {keep}" in printed
+    assert f"all cells {disk['dense']} in " in printed
+    assert f"tails at most {disk['tail']} in " in printed
+    assert "for which 8 of 40 images go through the model twice" in printed
+    assert 0 < float(disk["tail"].split()[0]) < float(disk["dense"].split()[0])
 
 
 @pytest.mark.parametrize("kind", ["derived", "cam"])

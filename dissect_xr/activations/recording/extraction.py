@@ -14,7 +14,7 @@ from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.references import source_sha256
-from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, optional_inputs
+from dissect_xr.activations.request import Keep, ModelSpec, Recording, SnapshotInfo, optional_inputs
 from dissect_xr.activations.store import LayerShape, in_one_snapshot
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.resources import Projection
@@ -82,16 +82,15 @@ class Extraction:
         """Raw bytes of all layers."""
         return sum(layer.image_bytes for layer in self.layers) * len(self.images)
 
-    @property
-    def stored_bytes(self) -> int:
+    def bytes_of(self, keep: Keep) -> int:
         """Bytes that are stored at most, before compression; of tails, as many as are expected at most.
 
         A cell above its bound that stands alone has eight neighbours: nine values and three spans, 30 bytes of float16
         instead of two.
         """
-        if self.recording.keep == "dense":
+        if keep == "dense":
             return self.nbytes
-        share = min(WORTH, 15 * self.recording.sampling.fraction * self.recording.sampling.margin)
+        share = min(WORTH, 15 * float(self.recording.sampling.share(len(self.images))))
         maps = len(self.images) * sum(layer.shape[1] for layer in self.layers)
         return int(share * self.nbytes) + 2 * maps
 
@@ -100,14 +99,13 @@ class Extraction:
         """Image blocks, each of which is a task."""
         return -(-len(self.images) // self.layers[0].block)
 
-    @property
-    def objects(self) -> int:
+    def objects_of(self, keep: Keep) -> int:
         """Objects that the snapshot will be: shards, two for what is small of an image block, metadata and markers.
 
         Of tails, seven for an image block and its marker, however many layers there are.
         """
         layers, images = self.layers, len(self.images)
-        if self.recording.keep == "tail":
+        if keep == "tail":
             return 8 * self.blocks + 3 * len(layers) + 14
         shards = sum(-(-images // layer.shard_images) for layer in layers)
         return shards + 3 * self.blocks + 4 * len(layers) + 5

@@ -203,6 +203,8 @@ def _show_plans(plans: Any) -> None:
         disk, memory = f"{plan.disk / 2**20:,.1f} MiB", f"{plan.memory.total / 2**20:,.0f} MiB"
         table.add_row(escape(plan.name), str(plan.tasks), disk, f"{plan.objects:,}", memory)
     console.print(table)
+    for note in (plan.note for plan in plans if plan.note):
+        console.print(escape(note), soft_wrap=True)
 
 
 def _say(started: "Run") -> None:

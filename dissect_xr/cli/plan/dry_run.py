@@ -163,8 +163,9 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
         )
         extraction.check_budget()
         memory = Projection((("process with torch", WITH_TORCH), *extraction.memory.parts))
-        objects = extraction.objects + (0 if n else activations_root)
-        yield StagePlan(f"activations {snapshot.name}", extraction.blocks, extraction.stored_bytes, objects, memory, 1)
+        keep, note = extraction.recording.keep, "" if n else _both_ways(extraction)
+        objects, disk = extraction.objects_of(keep) + (0 if n else activations_root), extraction.bytes_of(keep)
+        yield StagePlan(f"activations {snapshot.name}", extraction.blocks, disk, objects, memory, 1, note)
         layers = [_layer(extraction, layer) for layer in extraction.layers]
         if run.derived_of(snapshot.name):
             derived = planned_layers(run, snapshot.name, layers)
@@ -197,6 +198,19 @@ def _dissection_stage(run: Run, snapshot: str, layers: Sequence[Layer], labels: 
         objects,
         Projection((("process", RESIDENT), *max(needed, key=lambda projection: projection.total).parts)),
         run.pool.workers,
+    )
+
+
+def _both_ways(extraction: "Extraction") -> str:
+    """What the activations of a snapshot take as all cells and as tails, and which is chosen."""
+    dense, tail = (
+        f"{extraction.bytes_of(keep) / 2**20:,.1f} MiB in {extraction.objects_of(keep):,} objects"
+        for keep in ("dense", "tail")
+    )
+    sampling, images = extraction.recording.sampling, len(extraction.images)
+    return (
+        f"activations of a snapshot: all cells {dense}; tails at most {tail}, for which {len(sampling.of(images)):,} "
+        f"of {images:,} images go through the model twice; as asked for, keep: {extraction.recording.keep}"
     )
 
 

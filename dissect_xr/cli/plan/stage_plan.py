@@ -23,3 +23,5 @@ class StagePlan:
     """memory of one task, with that of the worker process"""
     at_once: int
     """number of tasks that run at the same time on this machine"""
+    note: str = ""
+    """what else is to be said of it"""
