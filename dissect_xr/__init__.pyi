@@ -2,6 +2,7 @@ from .activations.extract import extract as extract
 from .activations.extract import prepare_extraction as prepare_extraction
 from .activations.layouts.layout import Layout as Layout
 from .activations.placement.asked import Placement as Placement
+from .activations.recording.kept import extract_again as extract_again
 from .activations.request import LayerChoice as LayerChoice
 from .activations.request import ModelSpec as ModelSpec
 from .activations.request import Preprocess as Preprocess
@@ -29,6 +30,7 @@ from .bases.derive import layer_maps as layer_maps
 from .bases.linear_probe import linear_probe as linear_probe
 from .dissection.dissect import dissect as dissect
 from .dissection.method import Method as Method
+from .errors import BoundTooHighError as BoundTooHighError
 from .errors import DissectError as DissectError
 from .exemplars.masks import Stores as Stores
 from .exemplars.top_images import iou_images as iou_images

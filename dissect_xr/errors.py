@@ -26,8 +26,8 @@ class BoundTooHighError(DissectError):
         units = ", ".join(f"{count} of {layer}" for layer, count in layers.items())
         super().__init__(
             f"{snapshot}: the tails that were kept do not hold the thresholds of some units: {units}. `dissect-xr run` "
-            "extracts these layers again, whole. Elsewhere, write their activations with keep='dense', or a larger "
-            "margin."
+            "extracts these layers again, whole, and `extract_again(extraction, error.layers)` does from Python. "
+            "Activations that come from arrays: write them with keep='dense', or a larger margin."
         )
 
     def __reduce__(self) -> tuple[type["BoundTooHighError"], tuple[str, dict[str, int]]]:

@@ -40,7 +40,7 @@ BESIDE = {"dissect_xr.parallel.progress.track", "dissect_xr.cli.start.open_run",
 INNER = {
     f"dissect_xr.{name}"
     for name in (
-        "cli.commands.check.export_probe", "cli.label_sets.Stage",
+        "activations.recording.kept.choose_bounds", "cli.commands.check.export_probe", "cli.label_sets.Stage",
         "experiments.linear.counts.ClassWork", "experiments.replay.passes.Passes", "experiments.results.compute_pass",
         "probe.check.survey.survey_probe", "probe.root.follow_images", "survey.page.write_page",
         "survey.write.write_planned",
@@ -51,7 +51,7 @@ INNER = {
 ELSEWHERE = {
     f"dissect_xr.{name}"
     for name in (
-        "bases.derive.derive", "experiments.ablation.ablation", "experiments.cam.cam",
+        "activations.recording.kept.extract_again", "bases.derive.derive", "experiments.ablation.ablation", "experiments.cam.cam",
         "experiments.classes.fitted_classes", "experiments.classes.head_classes", "experiments.explanation.explanation",
         "experiments.localisation.grad_cam.grad_cam",
         "io.broden.write_broden", "plot.experiments.classes.class_units", "probe.check.findings.check_probe",

@@ -15,7 +15,7 @@ from dissect_xr.activations.recording.bounds import Bounds, find_bounds
 from dissect_xr.activations.recording.extraction import Extraction
 from dissect_xr.activations.store import LayerShape, tail_shape
 from dissect_xr.errors import DissectError
-from dissect_xr.parallel.pool import Pool, run_blocks, run_tasks
+from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
 from dissect_xr.store.seal import SEAL, seal
 from dissect_xr.tail.arrays import TAILS, again_key
@@ -105,14 +105,23 @@ def check_kept(extraction: Extraction) -> None:
         )
 
 
-def extract_again(extraction: Extraction, layers: Mapping[str, int], *, pool: Pool, show: bool = True) -> None:
+def extract_again(
+    extraction: Extraction, layers: Mapping[str, int], *, pool: Pool | None = None, show: bool = True
+) -> None:
     """Write all cells of layers some of whose bounds were too high, beside their tails; finished blocks are kept.
 
     Parameters
     ----------
+    extraction
+        That of the snapshot, whose tails are written.
     layers
-        Layer -> how many of its units that are.
+        Layer -> how many of its units have such a bound, as a `BoundTooHighError` has them.
+    pool
+        Where tasks run; threads of this process by default.
+    show
+        Whether to draw a progress bar.
     """
+    pool = pool or Threads()
     url, name, fingerprint = extraction.url, extraction.snapshot.name, extraction.fingerprint
     wanted = set(layers)
     chosen = tuple(layer for layer in extraction.layers if layer.name in wanted)
