@@ -51,7 +51,8 @@ INNER = {
 ELSEWHERE = {
     f"dissect_xr.{name}"
     for name in (
-        "activations.recording.kept.extract_again", "bases.derive.derive", "experiments.ablation.ablation", "experiments.cam.cam",
+        "activations.recording.kept.extract_again", "bases.derive.derive",
+        "experiments.ablation.ablation", "experiments.cam.cam",
         "experiments.classes.fitted_classes", "experiments.classes.head_classes", "experiments.explanation.explanation",
         "experiments.localisation.grad_cam.grad_cam",
         "io.broden.write_broden", "plot.experiments.classes.class_units", "probe.check.findings.check_probe",
