@@ -124,3 +124,17 @@ def test_what_needs_all_cells_is_refused_before_anything_is_done(
     assert call("run", *given, "--dry-run") == 2
     assert "Use keep: dense" in capsys.readouterr().err
     assert not (tmp_path / "tail").exists()
+
+
+def test_the_report_is_that_of_all_cells_byte_for_byte(tmp_path: Path, digits: Path, dense: Path) -> None:
+    """Peaks choose its images, and masks are drawn in them: a tail has both."""
+    given = arguments(tmp_path, digits, "tail")
+    assert call("run", *given, "--quiet") == 0
+    assert call("report", *given, "--quiet") == 0
+    assert call("report", *arguments(tmp_path, digits, "dense")[:-1], str(dense), "--quiet") == 0
+    pages = [
+        {path.relative_to(out): path.read_bytes() for path in (out / "report").rglob("*") if path.is_file()}
+        for out in (tmp_path / "tail", dense)
+    ]
+    assert any(path.suffix == ".html" for path in pages[0])
+    assert pages[0] == pages[1]
