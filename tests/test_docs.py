@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from checkout import ROOT
+from conftest import LONGEST
 from pages import blocks, links, paths_named, run_python
 from pydantic import TypeAdapter
 from test_rooms import ROOMS
@@ -91,6 +92,10 @@ def test_every_make_target_is_explained() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)
     assert phony is not None
     assert [target for target in phony[1].split() if f"`make {target}`" not in contributing] == []
+
+
+def test_the_files_that_are_begun_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_hooks_are_what_make_lint_runs() -> None:

@@ -115,6 +115,7 @@ def test_broden_folder_to_counts_is_the_oracles(data):
     stores.assert_same(got, stores.expected(acts.activation, label_set, fractions, stores.HALF_PIXEL, "annotated"))
 
 
+@pytest.mark.slow
 def test_same_for_every_cut(tmp_path):
     case = noisy_probe(images=24, size=(9, 7), concepts=200)
     acts = np.maximum(noise(24, 21, (4, 6)), 0)

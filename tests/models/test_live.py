@@ -56,7 +56,7 @@ def maps(url: str, snapshot: str) -> Any:
 
 def by_torch(model: nn.Module, probe: str) -> Tensor:
     images = [np.asarray(Image.open(Path(probe).parent / f"{image}.png")) for image in range(5)]
-    batch = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    batch = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).contiguous().float() / 255  # else other last bits
     with torch.inference_mode():
         return torch.cat([model(part) for part in batch.split(2)])
 

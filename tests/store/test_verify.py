@@ -33,19 +33,22 @@ def size(request):
 
 
 @pytest.fixture(scope="module")
-def finished(size, tmp_path_factory):
-    """(arguments, output directory) of a finished run that no test may change."""
+def made(tmp_path_factory):
+    """(arguments, folder of a finished run for each size, size -> what it holds); made once, as it has no size."""
     folder = tmp_path_factory.mktemp("finished")
     write_digits(folder / "digits", images=20, size=64)
     arguments = [str(runs.write_recipe(folder / "recipe")), "--set", f"data={folder / 'digits'}", "--quiet"]
-    assert runs.call("run", *arguments, "--out", str(folder / "run")) == 0
-    return arguments, folder / "run"
+    for size in runs.SIZES:
+        with runs.layers_are(size):
+            assert runs.call("run", *arguments, "--out", str(folder / size)) == 0
+    return arguments, folder, {size: runs.contents(str(folder / size)) for size in runs.SIZES}
 
 
-@pytest.fixture(scope="module")
-def whole(finished):
-    """What it holds."""
-    return runs.contents(str(finished[1]))
+@pytest.fixture
+def finished(made, size):
+    """(arguments, output directory) of a finished run that no test may change."""
+    arguments, folder, _ = made
+    return arguments, folder / size
 
 
 @pytest.fixture
@@ -232,20 +235,20 @@ def done_again(before: dict[str, int], out: Path) -> set[str]:
     ],
     indirect=["size"],
 )
-def test_run_does_just_the_damaged_block_again(whole, copy, pattern, again, how, capsys):
+def test_run_does_just_the_damaged_block_again(made, size, copy, pattern, again, how, capsys):
     arguments, out = copy
     before = runs.blocks(out)
     mar(out / pattern, how)
     assert runs.call("run", *arguments, "--verify") == 0
     assert "will be done again" in capsys.readouterr().err
     assert verify(str(out))[0] == []
-    assert runs.contents(str(out)) == whole
+    assert runs.contents(str(out)) == made[2][size]
     store = pattern.removeprefix("markers/").split("/")[0]
     assert done_again(before, out) == {f"{store}/{key}" for key in again}
 
 
 @pytest.mark.parametrize(("pattern", "again"), NOTHING_RESTS_ON)
-def test_an_end_that_is_not_marked_is_marked_and_nothing_is_done_twice(finished, copy, pattern, again, capsys):
+def test_an_end_that_is_not_marked_is_marked_and_nothing_is_done_twice(made, size, copy, pattern, again, capsys):
     arguments, out = copy
     before = runs.blocks(out)
     mar(out / pattern, "removed")
@@ -253,7 +256,7 @@ def test_an_end_that_is_not_marked_is_marked_and_nothing_is_done_twice(finished,
     assert "will be done again" not in capsys.readouterr().err
     assert (out / pattern).is_file()
     assert verify(str(out))[0] == []
-    assert runs.contents(str(out)) == whole
+    assert runs.contents(str(out)) == made[2][size]
     store = pattern.removeprefix("markers/").split("/")[0]
     assert done_again(before, out) == {f"{store}/{key}" for key in again}
 
