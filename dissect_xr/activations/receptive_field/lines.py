@@ -50,6 +50,8 @@ class Line:
 
     jump: Fraction
     start: Fraction
+    field: int
+    """pixels that a cell sees at most, of those that see no border"""
     residual: float
     """pixels between the line and the centroid of a cell, at most"""
     error: float
@@ -97,13 +99,19 @@ def line_of(cells: NDArray[np.int64], seen: NDArray[np.float64], *, count: int |
     residual = float(np.abs(drawn.mean(0) - float(start) - float(jump) * at).max())
     if residual > max(2 * SURE, slope):
         raise NoGeometryError(f"its cells do not lie on a line: a centroid is {residual:.2g} pixels away from it")
-    return Line(jump, start, residual, float(error))
+    return Line(jump, start, _field(seen[:, inside]), residual, float(error))
 
 
 def _sees_no_border(shares: NDArray[np.float64], cell: float) -> NDArray[np.bool_]:
     edge = max(1, round(cell / 2))
     inside: NDArray[np.bool_] = np.maximum(shares[:, :edge].sum(1), shares[:, -edge:].sum(1)) <= AT_BORDER
     return inside
+
+
+def _field(seen: NDArray[np.float64]) -> int:
+    anything: NDArray[np.bool_] = np.any(seen > 0, axis=0)
+    extents = anything.shape[1] - anything[:, ::-1].argmax(1) - anything.argmax(1)
+    return int(extents.max())
 
 
 def _fitted(at: NDArray[np.float64], centroids: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -21,6 +21,7 @@ gradient.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dissect_xr.activations.receptive_field.geometry import AxisGeometry, Geometry, NoGeometryError
-from dissect_xr.activations.receptive_field.lines import SURE, Line, UnsureError, line_of
+from dissect_xr.activations.receptive_field.lines import SURE, UnsureError, line_of
 from dissect_xr.activations.receptive_field.twin import twin
 from dissect_xr.activations.tapping.hooks import listening
 from dissect_xr.activations.tapping.name import Tap
@@ -186,8 +187,8 @@ class _State:
                 self.found = str(error)
             return
         if is_last or max(y.error, x.error) <= SURE:
-            geometry = Geometry(_axis(y, self.rows), _axis(x, self.columns))
-            self.found = Measured(geometry, (y.residual, x.residual))
+            axes = (AxisGeometry(line.jump, line.start, Fraction(line.field)) for line in (y, x))
+            self.found = Measured(Geometry(*axes), (y.residual, x.residual))
 
 
 def _joined(drawn: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -195,14 +196,6 @@ def _joined(drawn: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     shares = np.stack([one / one.sum(1, keepdims=True) for one in drawn])
     joined: NDArray[np.float64] = (shares[0::2] + shares[1::2]) / 2
     return joined
-
-
-def _axis(line: Line, seen: list[NDArray[np.float64]]) -> AxisGeometry:
-    """The line, and as field as many pixels as a cell sees at most."""
-    anything = np.any([one > 0 for one in seen], axis=0)
-    length = anything.shape[1]
-    extents = length - anything[:, ::-1].argmax(1) - anything.argmax(1)
-    return AxisGeometry(line.jump, line.start, type(line.jump)(int(extents.max())))
 
 
 def _cells(grid: tuple[int, int]) -> NDArray[np.int64]:
