@@ -41,7 +41,11 @@ SURE = 0.25
 
 
 class UnsureError(NoGeometryError):
-    """Too little was seen; with more draws, there may be a line."""
+    """Too little was seen; with more draws, there may be a line. `times`: how much too large the error is."""
+
+    def __init__(self, message: str, times: float) -> None:
+        super().__init__(message)
+        self.times = times
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,11 @@ def line_of(cells: NDArray[np.int64], seen: NDArray[np.float64], *, count: int |
         raise NoGeometryError(f"its cells see the image mirrored: they lie {slope:.3g} pixels apart")
     if slope <= 2 * at_slope:
         raise UnsureError(
-            f"its cells cannot be told apart: their centroids lie {slope:.3g} pixels apart, give or take {at_slope:.2g}"
+            f"its cells cannot be told apart: they lie {slope:.3g} pixels apart, give or take {at_slope:.2g}",
+            2 * at_slope / max(slope, at_slope / 2),
         )
-    if error > max(2 * SURE, slope / 8):
-        raise UnsureError(f"the centroids of its cells are uncertain by {error:.2g} pixels")
+    if error > (allowed := max(2 * SURE, slope / 8)):
+        raise UnsureError(f"the centroids of its cells are uncertain by {error:.2g} pixels", error / allowed)
     jump = _jump(slope, at_slope + SLACK / (count - 1), Fraction(length, count))
     start = _start(level - float(jump) * middle, at_level + SLACK / 2, jump, count, length)
     residual = float(np.abs(drawn.mean(0) - float(start) - float(jump) * at).max())

@@ -116,7 +116,7 @@ class Meter:
             self._look(left, draw)
             if draw + 1 >= least:
                 for state in left:
-                    state.conclude(is_last=draw + 1 == most)
+                    state.conclude(most)
         return [state.found or "it was not measured" for state in states]
 
     def _look(self, states: "Sequence[_State]", number: int) -> None:
@@ -173,17 +173,22 @@ class _State:
         self.rows.append(seen.sum(2))
         self.columns.append(seen.sum(1))
 
-    def conclude(self, *, is_last: bool) -> None:
-        """Find the lines, if they are sure enough or nothing more will be seen."""
+    def conclude(self, most: int) -> None:
+        """Find the lines if they are sure enough, or a reason if they would not be so after so many draws.
+
+        Errors fall with the root of the draws; twice as many as there will be are allowed for.
+        """
         if self.found is not None:
             return
+        draws = len(self.rows) // 2
+        is_last = draws == most
         try:
             y, x = (
                 line_of(self.cells[:, axis], _joined(seen), count=self.spot.grid[axis])
                 for axis, seen in enumerate((self.rows, self.columns))
             )
         except NoGeometryError as error:
-            if is_last or not isinstance(error, UnsureError):
+            if is_last or not isinstance(error, UnsureError) or error.times**2 * draws > 2 * most:
                 self.found = str(error)
             return
         if is_last or max(y.error, x.error) <= SURE:
