@@ -27,10 +27,22 @@ from dissect_xr.probe.ingest import open_probe
 from dissect_xr.schema import DRAWN_BY, IGNORED, STORES, TAIL, Group
 from dissect_xr.tail.sampling import Sampling
 
+ROLLED = """
+from torch import nn
+
+
+class Rolled(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 2, 3))
+
+    def forward(self, x):
+        return super().forward(x.roll(1, 3))  # has no rule
+"""
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; beside it activations written from arrays, a layer derived from one, and one that is no maps."""
+    """A finished run; beside it activations from arrays, a derived layer, one of no maps, one that was measured."""
     folder = tmp_path_factory.mktemp("format")
     write_digits(folder / "digits", images=20, size=64)
     recipe = str(runs.write_recipe(folder / "recipe"))
@@ -47,6 +59,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract(extraction, show=False)
     extract_again(extraction, {"second": 1}, pool=Threads(1), show=False)
     write_activations(stores[0], {"alone": maps * np.eye(3)}, images=names, snapshot="written_tails", keep="tail")
+    (folder / "rolled.py").write_text(ROLLED)
+    measured = prepare_extraction(
+        stores[0], stores[1], SnapshotInfo("rolled"), ModelSpec.of(f"{folder / 'rolled.py'}:Rolled"),
+        Recording(Preprocess(24), ("0",)),
+    )  # fmt: skip
+    extract(measured, show=False)
     derive(stores[0], "first", PcaBasis(rank=2), snapshots=["first"], show=False)
     dissect(*stores, method=Method((0.01, 0.1)), only=[("first", "first@pca-2")], show=False)
     return folder / "run"

@@ -5,7 +5,7 @@ Does not know: how a layout is guessed (`recognise`) or tested (`impulse`), or w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from dissect_xr.activations.layouts.choose import Choice, Wanted, choose, shape_
 from dissect_xr.activations.layouts.impulse import Asked, Inputs, Verdict, impulse_test
 from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.layouts.recognise import Guess, Recogniser
+from dissect_xr.activations.layouts.wide import SQUARE_ALONE, together, wide_test
 from dissect_xr.activations.receptive_field.geometry import Geometry
 from dissect_xr.activations.receptive_field.tracing import trace_geometry
 from dissect_xr.activations.tapping.calls import Seen, taps_of, watch
@@ -129,7 +130,17 @@ class Finder:
         self._test_first_blocks(known, unsaid)
 
     def _test(self, known: Known, asked: Asked) -> dict[tuple[str, Layout], Verdict]:
-        return impulse_test(self.model, self.inputs, self.size, asked, batch=self.batch, centres=known.centres())
+        centres = known.centres()
+        square = impulse_test(self.model, self.inputs, self.size, asked, batch=self.batch, centres=centres)
+        if self.size[0] != self.size[1]:
+            return square
+        seen = known.available.taps
+        wide = wide_test(
+            self.model, self.inputs, self.size[0], asked, seen, batch=max(1, self.batch // 2), centres=centres
+        )
+        if wide is None:
+            return {key: replace(one, said=f"{one.said}; {SQUARE_ALONE}") for key, one in square.items()}
+        return {key: together(one, wide.get(key)) for key, one in square.items()}
 
     def _agreeing(self, one: Wanted) -> Layout | None:
         return next((layout for layout in one.layouts if self._outcome(one.name, layout) == "agrees"), None)

@@ -41,7 +41,11 @@ SURE = 0.25
 
 
 class UnsureError(NoGeometryError):
-    """Too little was seen; with more draws, there may be a line."""
+    """Too little was seen; with more draws, there may be a line. `times`: how much too large the error is."""
+
+    def __init__(self, message: str, times: float) -> None:
+        super().__init__(message)
+        self.times = times
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Line:
 
     jump: Fraction
     start: Fraction
+    field: int
+    """pixels that a cell sees at most, of those that see no border"""
     residual: float
     """pixels between the line and the centroid of a cell, at most"""
     error: float
@@ -88,22 +94,29 @@ def line_of(cells: NDArray[np.int64], seen: NDArray[np.float64], *, count: int |
         raise NoGeometryError(f"its cells see the image mirrored: they lie {slope:.3g} pixels apart")
     if slope <= 2 * at_slope:
         raise UnsureError(
-            f"its cells cannot be told apart: their centroids lie {slope:.3g} pixels apart, give or take {at_slope:.2g}"
+            f"its cells cannot be told apart: they lie {slope:.3g} pixels apart, give or take {at_slope:.2g}",
+            2 * at_slope / max(slope, at_slope / 2),
         )
-    if error > max(2 * SURE, slope / 8):
-        raise UnsureError(f"the centroids of its cells are uncertain by {error:.2g} pixels")
+    if error > (allowed := max(2 * SURE, slope / 8)):
+        raise UnsureError(f"the centroids of its cells are uncertain by {error:.2g} pixels", error / allowed)
     jump = _jump(slope, at_slope + SLACK / (count - 1), Fraction(length, count))
     start = _start(level - float(jump) * middle, at_level + SLACK / 2, jump, count, length)
     residual = float(np.abs(drawn.mean(0) - float(start) - float(jump) * at).max())
     if residual > max(2 * SURE, slope):
         raise NoGeometryError(f"its cells do not lie on a line: a centroid is {residual:.2g} pixels away from it")
-    return Line(jump, start, residual, float(error))
+    return Line(jump, start, _field(seen[:, inside]), residual, float(error))
 
 
 def _sees_no_border(shares: NDArray[np.float64], cell: float) -> NDArray[np.bool_]:
     edge = max(1, round(cell / 2))
     inside: NDArray[np.bool_] = np.maximum(shares[:, :edge].sum(1), shares[:, -edge:].sum(1)) <= AT_BORDER
     return inside
+
+
+def _field(seen: NDArray[np.float64]) -> int:
+    anything: NDArray[np.bool_] = np.any(seen > 0, axis=0)
+    extents = anything.shape[1] - anything[:, ::-1].argmax(1) - anything.argmax(1)
+    return int(extents.max())
 
 
 def _fitted(at: NDArray[np.float64], centroids: NDArray[np.float64]) -> tuple[float, float, float]:

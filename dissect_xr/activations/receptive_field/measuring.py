@@ -21,6 +21,7 @@ gradient.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dissect_xr.activations.receptive_field.geometry import AxisGeometry, Geometry, NoGeometryError
-from dissect_xr.activations.receptive_field.lines import SURE, Line, UnsureError, line_of
+from dissect_xr.activations.receptive_field.lines import SURE, UnsureError, line_of
 from dissect_xr.activations.receptive_field.twin import twin
 from dissect_xr.activations.tapping.hooks import listening
 from dissect_xr.activations.tapping.name import Tap
@@ -115,7 +116,7 @@ class Meter:
             self._look(left, draw)
             if draw + 1 >= least:
                 for state in left:
-                    state.conclude(is_last=draw + 1 == most)
+                    state.conclude(most)
         return [state.found or "it was not measured" for state in states]
 
     def _look(self, states: "Sequence[_State]", number: int) -> None:
@@ -172,22 +173,27 @@ class _State:
         self.rows.append(seen.sum(2))
         self.columns.append(seen.sum(1))
 
-    def conclude(self, *, is_last: bool) -> None:
-        """Find the lines, if they are sure enough or nothing more will be seen."""
+    def conclude(self, most: int) -> None:
+        """Find the lines if they are sure enough, or a reason if they would not be so after so many draws.
+
+        Errors fall with the root of the draws; twice as many as there will be are allowed for.
+        """
         if self.found is not None:
             return
+        draws = len(self.rows) // 2
+        is_last = draws == most
         try:
             y, x = (
                 line_of(self.cells[:, axis], _joined(seen), count=self.spot.grid[axis])
                 for axis, seen in enumerate((self.rows, self.columns))
             )
         except NoGeometryError as error:
-            if is_last or not isinstance(error, UnsureError):
+            if is_last or not isinstance(error, UnsureError) or error.times**2 * draws > 2 * most:
                 self.found = str(error)
             return
         if is_last or max(y.error, x.error) <= SURE:
-            geometry = Geometry(_axis(y, self.rows), _axis(x, self.columns))
-            self.found = Measured(geometry, (y.residual, x.residual))
+            axes = (AxisGeometry(line.jump, line.start, Fraction(line.field)) for line in (y, x))
+            self.found = Measured(Geometry(*axes), (y.residual, x.residual))
 
 
 def _joined(drawn: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -195,14 +201,6 @@ def _joined(drawn: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     shares = np.stack([one / one.sum(1, keepdims=True) for one in drawn])
     joined: NDArray[np.float64] = (shares[0::2] + shares[1::2]) / 2
     return joined
-
-
-def _axis(line: Line, seen: list[NDArray[np.float64]]) -> AxisGeometry:
-    """The line, and as field as many pixels as a cell sees at most."""
-    anything = np.any([one > 0 for one in seen], axis=0)
-    length = anything.shape[1]
-    extents = length - anything[:, ::-1].argmax(1) - anything.argmax(1)
-    return AxisGeometry(line.jump, line.start, type(line.jump)(int(extents.max())))
 
 
 def _cells(grid: tuple[int, int]) -> NDArray[np.int64]:
