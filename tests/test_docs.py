@@ -71,12 +71,12 @@ def test_the_readme_leads_to_every_page() -> None:
 
 
 def test_sections_that_the_code_cites_are_there() -> None:
-    sections = set(re.findall(r"^#+ (\d(?:\.\d)?)\.? ", METHOD.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    sections = set(re.findall(r"^#+ (\d(?:\.\d+)?)\.? ", METHOD.read_text(encoding="utf-8"), flags=re.MULTILINE))
     cited = set[str]()
     for folder in ("dissect_xr", "tests", "pipelines"):
         for path in (ROOT / folder).rglob("*.py"):
             for text in re.findall(r"method\.md, sections? ([\d.]+(?:(?:, | and | to )\d[\d.]*)*)", path.read_text()):
-                cited |= set(re.findall(r"\d(?:\.\d)?", text))
+                cited |= set(re.findall(r"\d(?:\.\d+)?", text))
     assert {"1.2", "1.5", "3"} <= cited
     assert cited <= sections
 

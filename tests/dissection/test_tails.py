@@ -21,6 +21,7 @@ from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import BoundTooHighError, DissectError
 from dissect_xr.parallel.pool import Threads
+from dissect_xr.tail import sampling
 from dissect_xr.tail.arrays import StoredTail
 from dissect_xr.tail.sampling import Sampling
 
@@ -28,13 +29,13 @@ STEPS = {"one task": True, "in steps": False}
 """Whether a layer is small: one task, or a search and counts by blocks."""
 
 
-def write_tails(folder: Any, probe: str, maps: NDArray[Any], sampling: Sampling, **attrs: Any) -> str:
+def write_tails(folder: Any, probe: str, maps: NDArray[Any], chosen: Sampling, **attrs: Any) -> str:
     """The activations of a probe's images as tails, however large these are."""
     url = str(folder / "tails.zarr")
     with patch.object(write, "WORTH", np.inf):
         write_activations(
             url, {"conv": maps}, images=store.read(probe, "image")[:].tolist(), snapshot="s", dtype=str(maps.dtype),
-            attrs={"conv": attrs}, keep="tail", sampling=sampling, show=False,
+            attrs={"conv": attrs}, keep="tail", sampling=chosen, show=False,
         )  # fmt: skip
     return url
 
@@ -60,8 +61,8 @@ def test_tails_give_the_same_numbers_as_all_cells(small, data):
         if not small:
             stack.enter_context(patch.object(dissection, "is_small", lambda *_: False))
         probe, out = stores.write_probe_case(case, folder), str(folder / "out.zarr")
-        sampling = Sampling(max(fractions), margin, sample)
-        url = write_tails(folder, probe, maps, sampling, **stores.geometry_attrs(anchoring))
+        chosen = Sampling(max(fractions), margin, sample)
+        url = write_tails(folder, probe, maps, chosen, **stores.geometry_attrs(anchoring))
         number = too_high(url, maps, fractions)
         event(f"bounds too high: {number > 0}")
         if number:
@@ -108,7 +109,8 @@ def test_a_unit_that_the_sample_shows_brighter_than_it_is_is_noticed(case, tmp_p
     """The first of every six images, which the sample is, are ten times as bright."""
     probe, _, maps = case
     maps[::6, 0] *= 10
-    url, out = write_tails(tmp_path, probe, maps, Sampling(0.2, 1.0, 10)), str(tmp_path / "out.zarr")
+    with patch.object(sampling, "BRIGHT", 0):
+        url, out = write_tails(tmp_path, probe, maps, Sampling(0.2, 1.0, 10)), str(tmp_path / "out.zarr")
     assert too_high(url, maps, [0.2]) == 1
     with (
         patch.object(dissection, "is_small", lambda *_: small),

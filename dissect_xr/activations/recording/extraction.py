@@ -175,8 +175,9 @@ class Extraction:
         """sha256 of `inputs`."""
         return store.fingerprint(self.inputs)
 
-    def tasks(self, layers: tuple[LayerShape, ...], *, again: str | None = None) -> list[ExtractTask]:
-        """One task per image block, which records these layers."""
+    def tasks(self, layers: tuple[LayerShape, ...] | None = None, *, again: str | None = None) -> list[ExtractTask]:
+        """One task per image block, which records these layers; None for all of them, dense."""
+        layers = self.layers if layers is None else layers
         block = self.layers[0].block
         starts = range(0, len(self.images), block)
         return [self._task(layers, self.images[i : i + block], i, again=again) for i in starts]
