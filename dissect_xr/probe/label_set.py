@@ -6,7 +6,8 @@ Does not know: formats of label files, pixels, or stores.
 
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,12 @@ LabelSource = Literal["human", "predicted", "mixed"]
 
 LARGEST = 65_535
 """Largest concept number: labels are stored as uint16."""
+
+
+@cache
+def _fields(record: type) -> tuple[Field[Any], ...]:
+    """Fields of a dataclass. `asdict` copies every value, which took 50 us for each of 65,000 concepts."""
+    return fields(record)
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,9 @@ class Concept:
     @property
     def content(self) -> dict[str, Any]:
         """The fields for a fingerprint, without what only concepts of merged sets, or predicted ones, have."""
-        usual = Concept(self.number, self.name, self.category)
         rare = ("among", "label_source", "agreement")
-        return {
-            name: value for name, value in asdict(self).items() if name not in rare or value != getattr(usual, name)
-        }
+        found = ((part, getattr(self, part.name)) for part in _fields(Concept))
+        return {part.name: value for part, value in found if part.name not in rare or value != part.default}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class Row:
     @property
     def content(self) -> dict[str, Any]:
         """The fields for a fingerprint, without `where`, and without what only rows of some formats have."""
-        found = asdict(replace(self, where="", parts=())) | {"parts": [[n, row.content] for n, row in self.parts]}
+        found = {part.name: getattr(self, part.name) for part in _fields(Row)}
+        found |= {"where": "", "parts": [[n, row.content] for n, row in self.parts]}
         return {name: value for name, value in found.items() if value or name not in ("segments", "parts")}
 
 
