@@ -270,7 +270,7 @@ class Recording:
     autocast: str | None = None
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
     keep: Keep = "dense"
-    """what is stored of the maps: all cells, or the tail (docs/method.md, section 1.10); no fingerprint depends on it"""
+    """what is stored of the maps: all cells, or the tail (docs/method.md, section 1.10); it is in no fingerprint"""
     sampling: Sampling = SAMPLING
     """how the bounds of tails are chosen"""
     allow_nondeterministic: bool = False
