@@ -250,6 +250,15 @@ def test_a_jump_that_is_the_ratio_of_sizes():
     assert (found.jump, found.start) == (Fraction(64, 5), Fraction(32, 5))
 
 
+def test_a_little_that_is_seen_of_everything_does_not_shorten_the_jump():
+    """28 cells 8 pixels apart, each of which also sees 1/400 of the image evenly: the jump is 7.98."""
+    centres = [2.5 + 8 * n for n in range(28)]
+    seen = boxes(centres, 224, 4) / 8 + 1 / 400 / 224
+    found = line_of(np.arange(28), seen[None])
+    assert (found.jump, found.start) == (8, Fraction(5, 2))
+    assert 0.1 < found.residual < 0.4
+
+
 def test_draws_that_do_not_agree_are_unsure():
     one, other = (boxes([shift + 4 * n for n in range(1, 6)], 40) for shift in (3, 8))
     with pytest.raises(UnsureError, match="uncertain by 5 pixels"):

@@ -13,7 +13,7 @@ A line is found in four steps. Here for 4 cells 2 pixels apart along 8 pixels, e
 4. Jump and start become the first of these that lie within the error, and as much more as `SLACK` pixels over the whole
    map: a jump of whole or half pixels, of the map's length divided by its cells, or of quarters, eighths, sixteenths; a
    start with which the map lies in the middle of the image, of 1/2, or of whole, half, quarter or eighth pixels. Here 2
-   and 1.
+   and 1. Where no jump is near enough, it may be longer or shorter by `PULLED`, too.
 
 >>> seen = np.kron(np.eye(4), np.ones(2))
 >>> found = line_of(np.arange(4), seen[None])
@@ -35,6 +35,9 @@ AT_BORDER = 0.005
 
 SLACK = 0.25
 """Pixels by which a line may miss the centroids, over the length of a map, beyond their error."""
+
+PULLED = 0.005
+"""Part of its length by which a jump may be too short: what sees a little of everything is pulled to the middle."""
 
 SURE = 0.25
 """Pixels of error at which nothing more needs to be measured."""
@@ -150,9 +153,10 @@ def _multiples(value: float, *parts: int) -> Iterator[Fraction]:
 
 
 def _jump(slope: float, error: float, ratio: Fraction) -> Fraction:
-    for jump in (*_multiples(slope, 1, 2), ratio, *_multiples(slope, 4, 8, 16)):
-        if jump > 0 and abs(float(jump) - slope) <= error:
-            return jump
+    for allowed in (error, error + PULLED * slope):
+        for jump in (*_multiples(slope, 1, 2), ratio, *_multiples(slope, 4, 8, 16)):
+            if jump > 0 and abs(float(jump) - slope) <= allowed:
+                return jump
     raise NoGeometryError(f"its cells lie {slope:.4g} pixels apart, which no plain fraction is near to")
 
 
