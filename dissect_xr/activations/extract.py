@@ -5,15 +5,17 @@ Does not know: how the activations of a block are computed (`recording`).
 """
 
 import json
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
 from dissect_xr import store
 from dissect_xr.activations.images import to_input
-from dissect_xr.activations.layouts.find import Finder
+from dissect_xr.activations.layouts.find import Finder, Found
 from dissect_xr.activations.layouts.layout import PLAIN
-from dissect_xr.activations.layouts.positions import Positions
+from dissect_xr.activations.layouts.positions import Place, Positions
 from dissect_xr.activations.placement.empty import empty_model
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds
@@ -27,6 +29,7 @@ from dissect_xr.activations.recording.kept import (
     with_bounds,
 )
 from dissect_xr.activations.recording.threads import autocast
+from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
 from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
 from dissect_xr.activations.sources import Loaded, cached, check_pool, device_of, seeded
@@ -44,6 +47,11 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.probe.crop import stored_crop
 from dissect_xr.store.seal import SEAL, seal
 
+KEPT_PLACES = 16
+"""Architectures of which a process keeps where the cells of their layers lie."""
+
+_KNOWN_PLACES: dict[tuple[Any, ...], dict[str, Place]] = {}
+
 
 def describe(task: tuple[ModelSpec, Recording]) -> Described:
     """The layers of the task's model, which is loaded for this; runs on a worker that can run the model.
@@ -60,10 +68,10 @@ def describe(task: tuple[ModelSpec, Recording]) -> Described:
     loaded = cached(spec, device)
     twin = empty_model(spec, "the geometry of its layers") if loaded.placed else loaded.model
     with seeded(0, device):
-        return _described(loaded, twin, recording, device)
+        return _described(spec, loaded, twin, recording, device)
 
 
-def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, device: str) -> Described:
+def _described(spec: ModelSpec, loaded: Loaded, twin: torch.nn.Module, recording: Recording, device: str) -> Described:
     """The layers, their maps, and their geometry, found on a twin that may have no weights."""
     size, model = recording.preprocess.size, loaded.model
     finder = Finder(model, partial(to_input, recording.preprocess, device=device), size, recording.batch, twin)
@@ -75,11 +83,27 @@ def _described(loaded: Loaded, twin: torch.nn.Module, recording: Recording, devi
     if not recording.allow_nondeterministic:
         with autocast(device, recording.autocast):
             check_repeats(model, finder.inputs, size, maps, batch=recording.batch, layouts=layouts)
-    places = Positions(finder, known).of(found)
+    places = _places(spec, Positions(finder, known), found)
     geometry = {name: place.attrs for name, place in places.items()}
     measured = {name: place.measured for name, place in places.items() if place.measured is not None}
     tested = {name: one.tested for name, one in found.items() if one.tested is not None}
     return Described(maps, geometry, loaded.sha256, loaded.said, layouts, tested, measured)
+
+
+def _places(spec: ModelSpec, positions: Positions, found: Mapping[str, Found]) -> dict[str, Place]:
+    """Where the cells of the layers lie, which belongs to the architecture: found once in a process, for all weights.
+
+    To measure them takes a minute of a core for a model of windows that cannot be traced.
+    """
+    if spec.live is not None:
+        return positions.of(found)
+    model = spec.factory, spec.kwargs, str(source_sha256(spec.factory)), positions.finder.size
+    key = *model, *((name, one.shape, repr(one.layout)) for name, one in found.items())
+    if key not in _KNOWN_PLACES:
+        while len(_KNOWN_PLACES) >= KEPT_PLACES:
+            _KNOWN_PLACES.pop(next(iter(_KNOWN_PLACES)))
+        _KNOWN_PLACES[key] = positions.of(found)
+    return _KNOWN_PLACES[key]
 
 
 def prepare_extraction(

@@ -18,7 +18,9 @@ from strategies import SEEDS, activations
 from torch import nn
 
 from dissect_xr import schema, store
+from dissect_xr.activations import extract as extraction
 from dissect_xr.activations.extract import extract, prepare_extraction
+from dissect_xr.activations.layouts.positions import Positions
 from dissect_xr.activations.recording import batches, block
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.threads import torch_threads
@@ -73,6 +75,8 @@ def grey(batch: np.ndarray) -> torch.Tensor:
     """A `Preprocess.callable`: green alone."""
     return torch.tensor(batch[..., 1:2]).permute(0, 3, 1, 2).to(torch.float32)
 
+
+POSITIONS_OF = Positions.of
 
 PREPROCESS = Preprocess(SIZE, scale=1.0)
 RECORDING = Recording(PREPROCESS, LAYERS, batch=8, device="cpu", threads=1)
@@ -337,6 +341,17 @@ def test_a_layer_whose_geometry_was_measured_says_so(url, probe):
     assert attrs["geometry_reason"] is None
     assert attrs["geometry_measured"] == {"at": "conv", "residual": {"y": 0.0, "x": 0.0}}
     assert "geometry_measured" not in store.read_attrs(url, "s")["inputs"], "a residual may differ between machines"
+
+
+def test_geometry_is_measured_once_for_all_weights_of_a_model(url, probe):
+    recording = replace(RECORDING, layers=("conv",))
+    with patch.object(extraction, "_KNOWN_PLACES", {}), patch.object(Positions, "of", autospec=True) as found:
+        found.side_effect = POSITIONS_OF
+        for seed in (0, 1):
+            spec = ModelSpec.of(f"{__name__}:Rolled", seed=seed)
+            run(url, probe, spec=spec, recording=recording, snapshot=f"seed {seed}")
+    assert found.call_count == 1
+    assert store.read_attrs(url, "seed 0/conv")["geometry"] == store.read_attrs(url, "seed 1/conv")["geometry"]
 
 
 class Rolled(nn.Module):
