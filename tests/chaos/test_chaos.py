@@ -32,6 +32,7 @@ STAGES = {
     "start": "recipe.yaml",
     "probe": "markers/probe.zarr/blocks",
     "activations": "markers/activations.zarr/first/blocks",
+    "tails": "markers/activations.zarr/first/tails",
     "thresholds": "markers/activations.zarr/first/done.json",
     "dissection": "markers/dissection.zarr/first",
     "first thresholds": "markers/dissection.zarr/first/first.0/threshold.json",
@@ -41,6 +42,9 @@ STAGES = {
     "end": "markers/dissection.zarr/second",
 }
 """Stage -> what lies in the output directory once it is under way."""
+
+ALL = tuple(stage for stage in STAGES if stage != "tails")
+"""Of a run that keeps all cells."""
 
 BETWEEN_LAYERS = ("first thresholds", "first counts", "first layer")
 """Stages in which one layer has come further than others, for a moment; the first two only if layers are large."""
@@ -59,6 +63,17 @@ def undisturbed(tmp_path_factory):
     return arguments, runs.contents(str(folder / "run"))
 
 
+@pytest.fixture(scope="module")
+def undisturbed_tails(undisturbed, tmp_path_factory):
+    """The same of a run that keeps tails."""
+    arguments, _ = undisturbed
+    arguments = [*arguments, "--set", "activations.keep=tail", "--set", "dissect.fractions=[0.005, 0.01]"]
+    out = str(tmp_path_factory.mktemp("tails") / "run")
+    assert runs.call("run", *arguments, "--quiet", "--out", out) == 0
+    assert objects.sizes(out, "markers/activations.zarr/first/tails/")
+    return arguments, runs.contents(out)
+
+
 def under_way(out: str, stage: str) -> bool:
     """Whether a run has come to a stage."""
     if objects.is_local(out):
@@ -68,7 +83,7 @@ def under_way(out: str, stage: str) -> bool:
 
 
 def round_of(
-    seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, *, stages=tuple(STAGES), **extra: str
+    seed: int, out: str, stage_folder: Path, arguments: list[str], wanted: object, *, stages=ALL, **extra: str
 ) -> None:
     """Kill one process at a random moment of one of the stages, give the command again, and compare."""
     draw = random.Random(seed)
@@ -138,6 +153,13 @@ def test_killed_at_any_moment(undisturbed, tmp_path, seed):
 def test_killed_between_layers(undisturbed, tmp_path, stage, seed):
     arguments, wanted = undisturbed
     round_of(seed, str(tmp_path / "run"), tmp_path / "stage", arguments, wanted, stages=(stage,))
+
+
+@pytest.mark.parametrize("seed", LOCAL[:2])
+def test_killed_while_tails_are_kept(undisturbed_tails, tmp_path, seed):
+    arguments, wanted = undisturbed_tails
+    stages = ("tails", "thresholds", "dissection", "second")
+    round_of(seed, str(tmp_path / "run"), tmp_path / "stage", arguments, wanted, stages=stages)
 
 
 @pytest.mark.parametrize("seed", S3)

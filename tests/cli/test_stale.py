@@ -9,8 +9,9 @@ pytest.importorskip("torch")
 import runs
 
 from dissect_xr import schema
-from dissect_xr.activations import extract, request
+from dissect_xr.activations import request
 from dissect_xr.activations import store as activations
+from dissect_xr.activations.recording import extraction
 from dissect_xr.dissection import method
 from dissect_xr.dissection import store as dissection
 from dissect_xr.probe import ingest
@@ -70,7 +71,7 @@ def test_other_labels_under_the_same_names_are_refused(finished, tmp_path, capsy
 
 def test_another_schema_is_refused(finished, monkeypatch, capsys):
     arguments, _ = finished
-    for module in (schema, extract, request, activations, method, dissection, ingest):
+    for module in (schema, extraction, request, activations, method, dissection, ingest):
         monkeypatch.setattr(module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     assert runs.call("run", *arguments) == 2
     assert f"schema_version was {SCHEMA_VERSION}, is {SCHEMA_VERSION + 1}" in capsys.readouterr().err

@@ -21,7 +21,7 @@ model:
   input_size: 48
   snapshots: [{name: first, step: 0, seed: 0}, {name: second, step: 5, seed: 1}]
 layers: [first, second]
-activations: {sample: 8, threads: 1}
+activations: {threads: 1}
 dissect: {fractions: [0.005, 0.02]}
 """
 
@@ -106,7 +106,7 @@ def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, caps
         assert f"as asked for, keep: {keep}" in printed
     assert f"all cells {disk['dense']} in " in printed
     assert f"tails at most {disk['tail']} in " in printed
-    assert "for which 8 of 40 images go through the model twice" in printed
+    assert "for which 40 of 40 images go through the model twice" in printed
     assert 0 < float(disk["tail"].split()[0]) < float(disk["dense"].split()[0])
 
 

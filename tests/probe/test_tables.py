@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stores import scratch
 
@@ -114,6 +114,7 @@ def test_other_encodings_are_not_taken_for_windows_1252(encoding):
 CELL = st.text(st.characters(exclude_characters="\x00", codec="utf-8"), max_size=5).filter(lambda t: t == t.strip())
 
 
+@example(rows=[("1", "0\r0")], delimiter=",", newline="\n")
 @given(
     rows=st.lists(st.tuples(st.integers(1, 9).map(str), CELL), min_size=1, max_size=4),
     delimiter=st.sampled_from([",", ";", "\t"]),
@@ -121,7 +122,11 @@ CELL = st.text(st.characters(exclude_characters="\x00", codec="utf-8"), max_size
 )
 def test_what_the_csv_module_writes_comes_back(rows, delimiter, newline):
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter, lineterminator=newline).writerows([("number", "name"), *rows])
+    # Python before 3.13 leaves a carriage return without quotes where it is not what ends lines; a reader cannot tell.
+    lone = newline == "\n" and any("\r" in name for _, name in rows)
+    quoting = csv.QUOTE_ALL if lone else csv.QUOTE_MINIMAL
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=newline, quoting=quoting)
+    writer.writerows([("number", "name"), *rows])
     with scratch() as folder:
         found = cells(folder, text.getvalue())
     assert [(row["number"], row["name"]) for row in found] == rows
