@@ -189,7 +189,8 @@ def check_same(extraction: Extraction) -> None:
     name = extraction.snapshot.name
     if store.marker(extraction.url, f"{name}/created") is None:
         return
-    stored, wanted = store.read_attrs(extraction.url, name)["inputs"], json.loads(json.dumps(extraction.inputs))
+    attrs, wanted = store.read_attrs(extraction.url, name), json.loads(json.dumps(extraction.inputs))
+    stored = attrs["inputs"]
     keys = dict.fromkeys([*wanted, *stored])
     differing = [key for key in keys if stored.get(key) != wanted.get(key)]
     changed = [f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing]
@@ -198,7 +199,7 @@ def check_same(extraction: Extraction) -> None:
             f"{extraction.url}: holds snapshot {name} made from something else: {'; '.join(changed)}. "
             "Use another output directory or snapshot name, or delete this one."
         )
-    check_kept(extraction)
+    check_kept(extraction, attrs)
 
 
 def _create(extraction: Extraction, bounds: Bounds | None, *, keep: bool) -> store.Written:

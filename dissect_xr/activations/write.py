@@ -186,7 +186,7 @@ def _bound(name: str, values: Any, images: int, dtype: str, sampling: Sampling) 
     check_finite(maps, name, [f"number {n} of those sampled" for n in range(len(maps))], dtype)
     largest = Largest(1 + sampling.index(maps[0, 0].size, images))
     largest.add(maps)
-    bound = largest.smallest(dtype)
+    bound = largest.smallest()
     some = maps[[i * len(maps) // MEASURED for i in range(min(MEASURED, len(maps)))]]
     return bound if share_of(some, bound) <= WORTH else None
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from dissect_xr import store
 from dissect_xr.bases.basis import Basis, PcaBasis
 from dissect_xr.bases.principal_axes import MeanProducts, mean_products, projected, sum_tasks
-from dissect_xr.bases.stored import derived_name, is_there, reseal, write
+from dissect_xr.bases.stored import derived_name, is_there, seal_derived, write
 from dissect_xr.dissection.cut import Limits
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.layers import Layer, Snapshot, check_dense, complete_snapshots, open_layer
@@ -91,7 +91,7 @@ def _derive(url: str, snapshot: Snapshot, layer: str, bases: Sequence[Basis], po
                 linear = basis.linear(source.shape[1])
             write(url, source, basis, linear)
             bar.advance(0)
-    reseal(url, snapshot.name)
+    seal_derived(url, snapshot.name)
 
 
 def _products(source: Layer, bases: Sequence[Basis], pool: Pool, bar: Bar) -> list[MeanProducts]:

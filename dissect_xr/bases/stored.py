@@ -15,7 +15,7 @@ from dissect_xr.bases.basis import Basis, Linear
 from dissect_xr.dissection.layers import Layer, Snapshot
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import DERIVED, SCHEMA_VERSION, layer_path
-from dissect_xr.store.seal import SEAL, seal
+from dissect_xr.store.seal import reseal
 
 MATRIX_CHUNK = 2 * 2**20
 """Bytes of a chunk of a matrix at most."""
@@ -122,19 +122,9 @@ def derived_fingerprint(source: str, basis: dict[str, Any], matrix_sha256: str, 
     return store.fingerprint({"source": source, "basis": basis, "matrix_sha256": matrix_sha256, "dtype": dtype})
 
 
-def reseal(url: str, snapshot: str) -> None:
+def seal_derived(url: str, snapshot: str) -> None:
     """Let the seal and the marker of a finished snapshot cover its derived layers, unless they do already."""
     done = store.marker(url, f"{snapshot}/done")
-    if done is None:
-        return
     derived = {key for key in store.markers(url, snapshot) if key.endswith("/done")} - {f"{snapshot}/done"}
-    if derived <= set(done["depends_on"]):
-        return
-    store.mark(
-        url,
-        f"{snapshot}/done",
-        fingerprint=done["fingerprint"],
-        written={name: (size, crc) for name, (size, crc) in done["objects"].items()},
-        note=done["note"] | {SEAL: seal(url, snapshot)},
-        depends_on={*done["depends_on"], *derived},
-    )
+    if done is not None and not derived <= set(done["depends_on"]):
+        reseal(url, snapshot, derived)

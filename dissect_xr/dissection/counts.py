@@ -24,7 +24,9 @@ label pixels:
 >>> maps, threshold = np.array([[[[0, 4]]]], np.float32), np.array([[1]], np.float32)
 >>> axes = half_pixel(1, 1), half_pixel(2, 8)
 >>> tables = lookup, np.array([0, 0])
->>> add_counts((intersection, unit_area), maps, maps.max(axis=(2, 3)), threshold, labels, tables, axes, "all")
+>>> from dissect_xr.dissection.derived.maps import all_reached
+>>> reached = all_reached(maps, maps.max(axis=(2, 3)))
+>>> add_counts((intersection, unit_area), reached, threshold, labels, tables, axes, "all")
 >>> intersection.ravel().tolist(), unit_area.ravel().tolist()  # (car, sky) and (the one domain, all images)
 ([1, 2], [5, 5])
 
@@ -96,7 +98,7 @@ def count_block(task: CountTask) -> Counts:
     for images, (values, where, peak), known in _shared(maps, labels):
         tables = lookup, task.labels.domain
         found = values, where[images], peak[images]
-        _add(counts, found, task.thresholds, known, tables, (rows, cols), task.domain)
+        add_counts(counts, found, task.thresholds, known, tables, (rows, cols), task.domain)
     return counts
 
 
@@ -133,8 +135,7 @@ def _shared(first: Iterator[_Read], second: Iterator[_Read]) -> Iterator[tuple[s
 
 def add_counts(
     counts: Counts,
-    values: NDArray[np.floating],
-    peak: NDArray[np.floating],
+    maps: Reached,
     thresholds: NDArray[np.float32],
     labels: Sequence[NDArray[Any]],
     tables: tuple[NDArray[np.int32], NDArray[np.int64]],
@@ -147,8 +148,8 @@ def add_counts(
     ----------
     counts
         As `kernels.count_pixels` takes them.
-    values : (image, unit, y, x) float16 or float32
-    peak : (image, unit) largest value of each map
+    maps
+        Maps of float16 or float32, at least those that reach a threshold.
     thresholds : (fraction, unit)
     labels
         As `labels.read_labels` gives them for these images.
@@ -159,20 +160,6 @@ def add_counts(
     domain
         The images whose active pixels are counted into `unit_area`.
     """
-    every = np.arange(peak.size).reshape(peak.shape)
-    _add(counts, (values.reshape(-1, *values.shape[2:]), every, peak), thresholds, labels, tables, axes, domain)
-
-
-def _add(
-    counts: Counts,
-    maps: Reached,
-    thresholds: NDArray[np.float32],
-    labels: Sequence[NDArray[Any]],
-    tables: tuple[NDArray[np.int32], NDArray[np.int64]],
-    axes: tuple[Axis, Axis],
-    domain: Domain,
-) -> None:
-    """Add the counts of those maps that reach a threshold; other parameters are those of `add_counts`."""
     (values, where, peak), (rows, cols), (lookup, domains) = maps, axes, tables
     is_float16 = values.dtype == np.float16
     planes, whole, annotated, *ignored = labels

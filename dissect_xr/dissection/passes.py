@@ -43,7 +43,6 @@ from dissect_xr.dissection.thresholds import (
     LayerThresholds,
     Selection,
     bins,
-    decode,
     histogram_block,
     merge_histograms,
     ranks,
@@ -53,9 +52,9 @@ from dissect_xr.dissection.thresholds import (
     shift,
     top_code,
 )
+from dissect_xr.floats import decode
 from dissect_xr.parallel.fold import Fold
 from dissect_xr.tail.arrays import StoredTail
-from dissect_xr.tail.packed import code as code_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def find_thresholds(
     top, low = np.full(units, top_code(layer.itemsize), np.int64), np.full(units, -top_code(layer.itemsize), np.int64)
     stored = None if layer.tail is None else StoredTail(layer.tail)
     if stored is not None:
-        low = code_of(stored.bound.astype(layer.dtype)) + 1
+        low = stored.lowest
     if samples := sample_tasks(layer, max(fractions)):
         low = np.concatenate((yield [Fold(task.units, [task], sample_bound) for task in samples]))
     dropped = shift(int((top - low).max()) + 1, bins(layer, limits.memory))

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.dissection import cut
 from dissect_xr.dissection.counts import add_counts, no_counts
-from dissect_xr.dissection.derived.maps import Maps
+from dissect_xr.dissection.derived.maps import Maps, all_reached
 from dissect_xr.dissection.labels import read_labels
 from dissect_xr.dissection.levels.tails import proven_by
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
-from dissect_xr.dissection.thresholds import LayerThresholds, decode, ranks
-from dissect_xr.floats import bits
+from dissect_xr.dissection.thresholds import LayerThresholds, ranks
+from dissect_xr.floats import codes, decode
 from dissect_xr.tail.arrays import StoredTail
 
 COPIES = 4
@@ -65,12 +65,12 @@ def dissect_small(task: SmallLayer) -> int:
         return 0
     images, units = layer.shape[:2]
     values, peaks = Maps(layer)((0, images))
-    found = thresholds(values, ranks(layer, fractions, units))
+    index = ranks(layer, fractions, units)
+    found = thresholds(values, index)
     if layer.tail is not None:
         stored = StoredTail(layer.tail)
         above = (values > stored.bound[:, None, None].astype(values.dtype)).sum(axis=(0, 2, 3))
         counted = np.broadcast_to(above, found.threshold.shape)
-        index = ranks(layer, fractions, units)
         found = proven_by(stored, index, (index < counted, counted), found)
         if found.too_high:
             return found.too_high
@@ -79,7 +79,9 @@ def dissect_small(task: SmallLayer) -> int:
     for first in range(0, images, step):
         part = slice(first, min(first + step, images))
         known = read_labels(labels, (part.start, part.stop))
-        add_counts(counts, values[part], peaks[part], found.threshold, known, tables, axes, wanted.method.domain)
+        add_counts(
+            counts, all_reached(values[part], peaks[part]), found.threshold, known, tables, axes, wanted.method.domain
+        )
     written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
     return 0
@@ -101,11 +103,9 @@ def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerT
     ([[1.0]], [[1]])
     """
     flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-    # Integers are partitioned faster. Those of negative values are turned round: codes have the order of values.
-    raw = bits(flat, "i")
-    codes = np.where(raw < 0, np.iinfo(raw.dtype).min - raw, raw)
-    indices = codes.shape[1] - 1 - ranks[:, 0]
-    codes.partition(np.unique(indices), axis=1)
-    found = codes[:, indices].T
-    above = np.stack([(codes > level[:, None]).sum(axis=1) for level in found])
+    ordered = codes(flat)  # integers are partitioned faster
+    indices = ordered.shape[1] - 1 - ranks[:, 0]
+    ordered.partition(np.unique(indices), axis=1)
+    found = ordered[:, indices].T
+    above = np.stack([(ordered > level[:, None]).sum(axis=1) for level in found])
     return LayerThresholds(decode(found.astype(np.int64), values.dtype.itemsize), above)

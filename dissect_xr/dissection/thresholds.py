@@ -24,6 +24,7 @@ fraction of 0.005, T is the value with index floor(0.005 * 1,000) = 5 in descend
 Had the bound been 2.75, the histogram would hold one value only. One is not more than 5, so nothing is proven, and the
 unit is searched again, this time over all codes.
 
+>>> from dissect_xr.floats import decode
 >>> values = np.array([1.5, 2.0, 2.5, 3.0], np.float16)
 >>> keys, counts = values.view(np.int16) + np.int64(MIDDLE), np.array([70, 6, 3, 1])
 >>> index = np.array([[rank(0.005, 1000)]])
@@ -48,7 +49,6 @@ from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.levels.histograms import histogram, histogram_of_tail
 from dissect_xr.floats import bits
 from dissect_xr.tail.arrays import StoredTail
-from dissect_xr.tail.packed import code as code_of
 
 BIN_BITS = 16
 """A histogram has at most 2**16 bins per unit: a bin for each code of float16."""
@@ -125,13 +125,6 @@ def top_code(itemsize: int) -> int:
     return 0x7C00 if itemsize == 2 else 0x7F800000
 
 
-def decode(codes: NDArray[np.int64], itemsize: int) -> NDArray[np.float32]:
-    """The float32 values whose codes these are, of floats of `itemsize` bytes."""
-    sign = 1 << (8 * itemsize - 1)
-    raw = np.where(codes >= 0, codes, -codes | sign)
-    return raw.astype(f"u{itemsize}").view(f"f{itemsize}").astype(np.float32)
-
-
 def bins(layer: Layer, memory: int) -> int:
     """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit an eighth of the memory."""
     return max(2, min(1 << BIN_BITS, memory // 8 // (BIN_BYTES * layer.chunk[1])))
@@ -202,7 +195,7 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
     counts = np.zeros(offsets[-1], np.int32)
     if task.layer.tail is not None:
         stored, units = StoredTail(task.layer.tail), slice(*task.block.units)
-        low = np.maximum(task.low, code_of(stored.bound[units].astype(task.layer.dtype)) + 1)
+        low = np.maximum(task.low, stored.lowest[units])
         for packed in prefetch(stored, task.block.reads):
             histogram_of_tail(
                 packed.span_count, packed.spans[1], bits(packed.values, "i"), units.start, low, base, task.shift,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dissect_xr import store
 from dissect_xr.analysis.select import only
 from dissect_xr.dissection.counts import add_counts
-from dissect_xr.dissection.derived.maps import Maps
+from dissect_xr.dissection.derived.maps import Maps, all_reached
 from dissect_xr.dissection.interpolation import Axis
 from dissect_xr.dissection.labels import ProbeLabels, open_labels, read_labels
 from dissect_xr.dissection.layers import Layer, open_layer
@@ -186,5 +186,5 @@ def _counted(
     intersection = np.zeros((1, 1, tables[1].size), np.int64)
     areas = np.zeros((1, 1, labels[2].shape[1] + 1), np.int64)
     level = np.array([[threshold]], np.float32)
-    add_counts((intersection, areas), maps, maps.max(axis=(2, 3)), level, labels, tables, axes, domain)
+    add_counts((intersection, areas), all_reached(maps, maps.max(axis=(2, 3))), level, labels, tables, axes, domain)
     return intersection[0, 0], areas[0, 0, :-1]

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dissect_xr.errors import DissectError
 from dissect_xr.store import objects
-from dissect_xr.store.markers import Written, marker, markers
+from dissect_xr.store.markers import Written, mark, marker, markers
 from dissect_xr.store.verified import METADATA
 
 SEAL = "seal"
@@ -34,6 +34,20 @@ def seal(url: str, prefix: str) -> str:
             content = marker(url, key) or {"objects": {}}
             listed |= {name: pair for name, pair in content["objects"].items() if name.startswith(f"{prefix}/")}
     return _digest((key, size, crc if key.endswith(METADATA) else None) for key, (size, crc) in sorted(listed.items()))
+
+
+def reseal(url: str, prefix: str, depends_on: Iterable[str] = ()) -> None:
+    """Seal a finished group again, after more was written below it, and let its marker depend on more markers."""
+    done = marker(url, f"{prefix}/done")
+    if done is not None:
+        mark(
+            url,
+            f"{prefix}/done",
+            fingerprint=done["fingerprint"],
+            written={name: (size, crc) for name, (size, crc) in done["objects"].items()},
+            note=done["note"] | {SEAL: seal(url, prefix)},
+            depends_on={*done["depends_on"], *depends_on},
+        )
 
 
 def sealed(url: str, sizes: Mapping[str, int], keys: Iterable[str]) -> set[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
+from dissect_xr.floats import codes
 from dissect_xr.schema import TAIL, layer_path
 from dissect_xr.tail.packed import Packed, joined, pack, span_dtype
 
@@ -214,6 +215,11 @@ class StoredTail:
     def bound(self) -> NDArray[np.float32]:
         """(unit,) the bounds."""
         return np.asarray(self._array("bound")[slice(*self.place.columns)])
+
+    @cached_property
+    def lowest(self) -> NDArray[np.int64]:
+        """(unit,) the lowest codes (`floats.codes`) that lie above the bounds."""
+        return codes(self.bound.astype(self._array("tail").dtype)).astype(np.int64) + 1
 
     @cached_property
     def equal(self) -> NDArray[np.int64]:

@@ -28,13 +28,9 @@ cells. A span is stored as the gap that lies before it, and its length: (2, 2) a
 import numba
 import numpy as np
 
+from dissect_xr.floats import ordered
+
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
-@_jit
-def _code(bits, magnitude):
-    """The code of a value from its bits as a signed integer; -0.0 has that of 0.0."""
-    return bits if bits >= 0 else -(bits & magnitude)
 
 
 @_jit
@@ -42,7 +38,7 @@ def _scan(cells, bound, magnitude):
     """How many cells lie above the bound, and how many are equal to it."""
     above, equal = 0, 0
     for c in range(cells.size):
-        code = _code(np.int64(cells[c]), magnitude)
+        code = ordered(np.int64(cells[c]), magnitude)
         above += code > bound
         equal += code == bound
     return above, equal
@@ -54,7 +50,7 @@ def _mark(cells, width, bound, magnitude, kept):
     kept[:] = False
     height = cells.size // width
     for c in range(cells.size):
-        if _code(np.int64(cells[c]), magnitude) > bound:
+        if ordered(np.int64(cells[c]), magnitude) > bound:
             y, x = c // width, c % width
             for row in range(max(y - 1, 0), min(y + 2, height)):
                 for col in range(max(x - 1, 0), min(x + 2, width)):

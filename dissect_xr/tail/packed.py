@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.floats import bits
+from dissect_xr.floats import bits, codes
 from dissect_xr.tail import kernels
 
 FIRST = 16
@@ -68,12 +68,6 @@ class Packed:
         return found.reshape(number, *self.shape), where
 
 
-def code(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Codes of float16 or float32 values: integers in their order, -0.0 as 0.0."""
-    raw = bits(values, "i").astype(np.int64)
-    return np.where(raw < 0, -(raw & (1 << (8 * values.dtype.itemsize - 1)) - 1), raw)
-
-
 def span_dtype(cells: int) -> str:
     """The dtype of gaps, lengths and numbers of spans in maps of so many cells."""
     return "uint16" if cells < 1 << 16 else "uint32"
@@ -103,7 +97,7 @@ def pack(
     cells = height * width
     dtype = span_dtype(cells) if dtype is None else dtype
     raw = bits(maps.reshape(images, units, cells), "i")
-    codes = code(bound.astype(maps.dtype))
+    levels = codes(bound.astype(maps.dtype)).astype(np.int64)
     most = images * units * cells
     span_count, ends = np.zeros((images, units), dtype), np.zeros((images, 2), np.int64)
     equal = np.zeros(units, np.int64)
@@ -111,7 +105,7 @@ def pack(
     spans, values = np.empty((2, room // 2 + cells // 2 + 1), dtype), np.empty(room + cells, raw.dtype)
     state = (0, 0, 0)
     while True:
-        state = kernels.pack_maps(raw, width, codes, state, spans, values, span_count, equal, ends)
+        state = kernels.pack_maps(raw, width, levels, state, spans, values, span_count, equal, ends)
         number, s, v = state
         if number == images * units:
             break

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.errors import DissectError
-from dissect_xr.floats import bits
+from dissect_xr.floats import codes, decode
 from dissect_xr.schema import FRACTION
 from dissect_xr.tail.packed import pack
 
@@ -100,12 +100,11 @@ class Largest:
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
         self._kept: list[NDArray[np.signedinteger]] = []
-        """(unit, value) as integers in the order of values"""
+        """(unit, value) codes"""
 
     def add(self, maps: NDArray[np.floating]) -> None:
         """Add the values of maps (image, unit, y, x)."""
-        raw = bits(np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1), "i")
-        self._kept.append(np.where(raw < 0, np.iinfo(raw.dtype).min - raw, raw))
+        self._kept.append(codes(np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1)))
         if sum(part.shape[1] for part in self._kept) > 2 * self._wanted:
             self._cut()
 
@@ -115,12 +114,11 @@ class Largest:
             joined = np.partition(joined, spare, axis=1)[:, spare:].copy()
         self._kept = [joined]
 
-    def smallest(self, dtype: str) -> NDArray[np.float32]:
+    def smallest(self) -> NDArray[np.float32]:
         """(unit,) the smallest of the largest values; -0.0 as 0.0."""
         self._cut()
         found = self._kept[0].min(axis=1)
-        raw = np.where(found < 0, np.iinfo(found.dtype).min - found, found).astype(found.dtype)
-        return np.asarray(raw.view(dtype).astype(np.float32) + np.float32(0))
+        return decode(found.astype(np.int64), found.dtype.itemsize)
 
 
 def share_of(maps: NDArray[np.floating], bound: NDArray[np.float32]) -> float:

@@ -107,7 +107,7 @@ class _Sample:
         """The bounds, and how large the tails of some images are."""
         values, shares = [], {}
         for layer in self._task.layers:
-            bound = self._largest[layer.name].smallest(layer.dtype)
+            bound = self._largest[layer.name].smallest()
             maps = np.stack([found for _, found in sorted(self._maps[layer.name].items())])
             values.append(bound)
             shares[layer.name] = share_of(maps, bound)

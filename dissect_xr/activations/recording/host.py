@@ -63,22 +63,19 @@ class HostMaps:
             self._sizes.append((layer, torch.maximum(-low, high)))
         span = slice(first, first + count)
         peak, mean = self.peak[layer][span], self.mean[layer][span]
-        if layer in self._tails:
-            stored = output.detach().to(self.dtype).cpu().contiguous()
-            torch.amax(stored, (2, 3), out=peak)
-            mean.copy_(torch.from_numpy(means(stored.numpy())))
-            self._check_finite(layer, span, stored.numpy())
-            self._tails[layer].take(first, stored.numpy())
-            return
-        maps = self.maps[layer][span]
-        if output.device.type == "cpu":
+        tail = self._tails.get(layer)
+        if tail is not None or output.device.type == "cpu":
+            maps = torch.empty(output.shape, dtype=self.dtype) if tail is not None else self.maps[layer][span]
             maps.copy_(output.detach())
             torch.amax(maps, (2, 3), out=peak)
             mean.copy_(torch.from_numpy(means(maps.numpy())))
+            if tail is not None:
+                self._check_finite(layer, span, maps.numpy())
+                tail.take(first, maps.numpy())
             return
         self._devices.add(output.device)
         stored = output.detach().to(self.dtype)
-        maps.copy_(stored, non_blocking=True)
+        self.maps[layer][span].copy_(stored, non_blocking=True)
         self._small.append((peak, stored.amax((2, 3))))
         self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
 

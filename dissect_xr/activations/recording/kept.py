@@ -17,7 +17,7 @@ from dissect_xr.activations.store import LayerShape, tail_shape
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
-from dissect_xr.store.seal import SEAL, seal
+from dissect_xr.store.seal import reseal
 from dissect_xr.tail.arrays import TAILS, again_key
 
 
@@ -57,10 +57,13 @@ def _largest(sizes: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def with_bounds(extraction: Extraction, bounds: Bounds | None) -> tuple[LayerShape, ...]:
-    """The layers, each with what is kept of it."""
-    if bounds is None:
-        return extraction.layers
-    return tuple(replace(la, kept="dense" if la.name in bounds.dense else "tail") for la in extraction.layers)
+    """The layers, each with what is to be kept of it."""
+    return extraction.layers if bounds is None else _kept(extraction.layers, bounds.dense)
+
+
+def _kept(layers: Sequence[LayerShape], dense: Sequence[str]) -> tuple[LayerShape, ...]:
+    """Layers of which tails are kept, but for those that are kept dense."""
+    return tuple(replace(layer, kept="dense" if layer.name in dense else "tail") for layer in layers)
 
 
 def tail_attrs(extraction: Extraction, bounds: Bounds | None) -> dict[str, Any]:
@@ -82,15 +85,12 @@ def create_tails(url: str, snapshot: str, layers: Sequence[LayerShape], bounds: 
 def stored_layers(extraction: Extraction) -> tuple[LayerShape, ...]:
     """The layers of a snapshot whose groups are created, each with what is kept of it."""
     tail = store.read_attrs(extraction.url, extraction.snapshot.name).get("tail")
-    if tail is None:
-        return extraction.layers
-    return tuple(replace(la, kept="dense" if la.name in tail["dense"] else "tail") for la in extraction.layers)
+    return extraction.layers if tail is None else _kept(extraction.layers, tail["dense"])
 
 
-def check_kept(extraction: Extraction) -> None:
-    """Raise where the store holds tails of this snapshot, and they do not serve what is asked."""
-    url, name, recording = extraction.url, extraction.snapshot.name, extraction.recording
-    tail = store.read_attrs(url, name).get("tail")
+def check_kept(extraction: Extraction, stored: Mapping[str, Any]) -> None:
+    """Raise where the store holds tails of this snapshot, as its attributes say, that do not serve what is asked."""
+    url, name, recording, tail = extraction.url, extraction.snapshot.name, extraction.recording, stored.get("tail")
     if tail is None:
         return
     if recording.keep == "dense":
@@ -143,7 +143,4 @@ def extract_again(
         key = f"{name}/again/{again_key(layer.name)}"
         note = {"units": layers[layer.name]}
         store.mark(url, key, fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)
-    done = store.marker(url, f"{name}/done", fingerprint=fingerprint)
-    if done is not None:
-        note = done["note"] | {SEAL: seal(url, name)}
-        store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=done["depends_on"])
+    reseal(url, name)

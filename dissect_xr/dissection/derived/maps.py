@@ -43,6 +43,11 @@ Reached = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.floating]]
 of each map, (image, unit)."""
 
 
+def all_reached(values: NDArray[np.floating], peaks: NDArray[np.floating]) -> Reached:
+    """Maps (image, unit, y, x) and their peaks as `Reached` has them, with all of them among those given."""
+    return values.reshape(-1, *values.shape[2:]), np.arange(peaks.size).reshape(peaks.shape), peaks
+
+
 class Maps:
     """Called with a half-open range of images, it gives the maps of some units and their peaks.
 
@@ -80,9 +85,7 @@ class Maps:
 
         def reached(images: tuple[int, int]) -> Reached:
             if self.layer.tail is None:
-                values, peaks = self(images)
-                every = np.arange(peaks.size).reshape(peaks.shape)
-                return values.reshape(-1, *values.shape[2:]), every, peaks
+                return all_reached(*self(images))
             peaks = self._peaks[slice(*images), slice(*self.units)]
             found, where = self._tail(images).maps(self._tail.bound, self.units, peaks > levels)
             return found, where, peaks

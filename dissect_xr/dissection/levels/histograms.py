@@ -7,6 +7,8 @@ Does not know: files, chunks, names, or what a histogram is used for.
 import numba
 import numpy as np
 
+from dissect_xr.floats import ordered
+
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 STRIP = 64
@@ -14,15 +16,6 @@ STRIP = 64
 
 TILE = 16
 """Units whose histograms are filled at the same time, so that their bins stay in the processor's cache."""
-
-
-@_jit
-def ordered(bits, magnitude):
-    """The code of a value, from its IEEE bits as a signed integer: codes have the order of values, -0.0 that of 0.0.
-
-    `magnitude` is a mask in which every bit but the sign is set.
-    """
-    return bits if bits >= 0 else -(bits & magnitude)
 
 
 @_jit
