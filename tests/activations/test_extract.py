@@ -100,17 +100,6 @@ def probe_in(folder):
     return url
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory):
-    """The probe of all these tests."""
-    return probe_in(tmp_path_factory.mktemp("probe"))
-
-
-@pytest.fixture
-def url(tmp_path):
-    return str(tmp_path / "activations.zarr")
-
-
 def run(url, probe, *, spec=SPEC, recording=RECORDING, snapshot="s", pool=None):
     extraction = prepare_extraction(url, probe, SnapshotInfo(snapshot, 3, {"loss": 0.5}), spec, recording)
     extract(extraction, pool=pool or Threads(1), show=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stores
 from scipy import ndimage
-from test_extract import IMAGES, LAYERS, RECORDING, SPEC, Small, probe_in, recorded, run
+from test_extract import IMAGES, LAYERS, RECORDING, SPEC, Small, recorded, run
 
 from dissect_xr import store
 from dissect_xr.activations.recording import batches, bounds, kept
@@ -23,17 +23,6 @@ from dissect_xr.tail.sampling import Sampling
 SAMPLING = Sampling(0.02, 2.0, 16)
 """Of 40 images 16 are sampled."""
 TAILS = replace(RECORDING, keep="tail", sampling=SAMPLING)
-
-
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory):
-    """The probe of `test_extract`."""
-    return probe_in(tmp_path_factory.mktemp("probe"))
-
-
-@pytest.fixture
-def url(tmp_path):
-    return str(tmp_path / "activations.zarr")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stores
 import torch
-from test_extract import IMAGES, RECORDING, Small, forwards, probe_in, recorded, run
+from test_extract import IMAGES, RECORDING, Small, forwards, recorded, run
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,17 +40,6 @@ class Red(nn.Module):
             case "one cell" if bright:
                 x = x.amax((2, 3), keepdim=True)
         return self.first(x) + self.second(x)
-
-
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory):
-    """The probe of `test_extract`."""
-    return probe_in(tmp_path_factory.mktemp("probe"))
-
-
-@pytest.fixture
-def url(tmp_path):
-    return str(tmp_path / "activations.zarr")
 
 
 def red(scale: float = 1.0, kind: str = "plain") -> ModelSpec:
