@@ -59,6 +59,8 @@ class Failed:
     """whether all other tasks would fail as well, so that the run must stop"""
     damaged: tuple[str, str] | None = None
     """`url` and `key` of the `DamagedError` that made the task fail, if one did"""
+    lost: bool = False
+    """whether a partial result that was there is gone with the workers that held it, so what made it must run again"""
 
 
 class BlocksFailed(DissectError):

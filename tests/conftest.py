@@ -8,6 +8,7 @@ from pathlib import Path
 import dask
 import pytest
 from hypothesis import HealthCheck, settings
+from longest import LONGEST
 
 from dissect_xr.parallel.pool import open_pool
 
@@ -24,28 +25,6 @@ _NEED_TORCH = sorted(
     if _SIGNS & set(path.read_text("utf-8").splitlines())
 )
 collect_ignore = [] if _TORCH else _NEED_TORCH
-
-LONGEST = (
-    "chaos/test_chaos.py",
-    "dissection/test_memory.py",
-    "test_camvid.py",
-    "test_camvid_run.py",
-    "store/test_repair.py",
-    "fuzz/test_fuzz_runs.py",
-    "models/test_placement.py",
-    "cli/test_faults.py",
-    "cli/test_main.py",
-    "cli/test_experiments.py",
-    "cli/test_derived_recipes.py",
-    "store/test_verify.py",
-    "store/test_object_store.py",
-    "test_notebooks.py",
-    "dissection/test_dissect.py",
-    "dissection/test_label_formats.py",
-    "analysis/test_scores.py",
-    "dissection/test_domains.py",
-)
-"""Files that take longest, in this order: they are begun first, so that none is left for one process at the end."""
 
 
 def pytest_configure(config):

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from checkout import ROOT
-from conftest import LONGEST
+from longest import LONGEST
 from pages import blocks, links, paths_named, run_python
 from pydantic import TypeAdapter
 from test_rooms import ROOMS

@@ -32,6 +32,10 @@ _KILLED = (
     "less (--memory, activations.memory, batch)."
 )
 
+_GONE = (
+    "its partial results were lost, again and again, with the workers that held them. What killed them is named too."
+)
+
 _NO_WORKER = "there has been no {kind}worker for {seconds:.0f} s. Finished blocks are kept: start one, and run again."
 
 
@@ -127,6 +131,10 @@ class _DaskStream:
     When a worker dies, Dask blames every task that the worker held, even those that had not started. A task that Dask
     gives up for this reason (`KilledWorker`) becomes a suspect. The suspects run again at the end, one at a time: a
     task whose workers die again is then the cause, and only this task fails.
+
+    A worker that dies takes finished results with it, which Dask computes again beside whatever kills the next worker.
+    Such a result may be given up as well, long after its task had succeeded. What needs it is then a `Failed` that is
+    `lost`, and no suspect: whoever asked for it has to make the result again.
     """
 
     def __init__(self, client: Any, cluster: _Cluster, resources: dict[str, int] | None) -> None:
@@ -175,8 +183,10 @@ class _DaskStream:
             error = future.exception()
             if type(error).__name__ != "KilledWorker":
                 raise error
+            name = _task_name(call[0])
+            if error.task != future.key:
+                return call[0], Failed(f"{name}: {_GONE}", name, lost=True)
             if alone:
-                name = _task_name(call[0])
                 return call[0], Failed(f"{name}: {_KILLED.format(times=error.allowed_failures + 1)}", name)
             self._suspects.append(call)
 
@@ -209,7 +219,12 @@ class _DaskStream:
         if isinstance(handle, Failed):
             return handle
         with self._scheduler():
-            return handle.result()
+            try:
+                return handle.result()
+            except Exception as error:
+                if type(error).__name__ != "KilledWorker":
+                    raise
+                return Failed(_GONE, lost=True)
 
     @contextmanager
     def _scheduler(self) -> Iterator[None]:

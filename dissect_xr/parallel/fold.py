@@ -15,6 +15,10 @@ These are 3 merges of 8, 8 and 6 results. Whatever the order, there are 3: each 
 At most 7 results of the fold wait for a merge, and 8 are held by each merge that runs, where collecting all results
 first would hold 20. Of 2,000 tasks as well, at most 7 results wait.
 
+Results that wait may be lost with the workers that hold them, and the scheduler may then give them up: their tasks no
+longer exist for it. A merge that needs one of them comes back as a `Failed` that is `lost`, and the whole fold is begun
+again, up to three times.
+
 Steps, an example. The thresholds of a layer are found by a first fold, and only then is it known what a second fold
 counts. The layer is a generator: it yields the first fold, is sent its result, and yields the second. `run_steps` runs
 many such generators at once, so workers compute for other layers while one layer is between two steps.
@@ -31,6 +35,9 @@ from dissect_xr.parallel.retry import attempt, check
 
 TREE = 8
 """Partial results merged by one task."""
+
+AGAIN = 3
+"""How often a fold is begun again because partial results of it were lost with the workers that held them."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,12 @@ class _Open:
     merging: int = 0
     ready: list[Any] = field(default_factory=list)
     """handles of partial results"""
+    told: int = 0
+    """tasks whose end was told, by this fold or before it was begun again"""
+    again: int = 0
+    """how often it was begun again"""
+    dropped: bool = False
+    """whether it was begun again since, so that what is still under way no longer counts"""
 
 
 class _Running:
@@ -149,8 +162,7 @@ class _Running:
                 return
             work.results, work.left = [None] * len(folds), len(folds)
             for number, fold in enumerate(folds):
-                opened = _Open(fold, work, number, len(fold.tasks))
-                self.leaves += [(opened, task) for task in fold.tasks]
+                self._open(fold, work, number)
             results = []
 
     def start(self) -> None:
@@ -162,17 +174,33 @@ class _Running:
     def take(self, tag: tuple[_Open, Any], handle: Any) -> Any | None:
         """Take what has finished: a task of a fold, which is returned, a merge (None), or `finish` (None)."""
         opened, what = tag
+        is_task = what is not _MERGE and what is not _FINISH
+        self.in_flight -= is_task
+        if opened.dropped or self._begin_again(opened, handle):
+            return None
         if what is _FINISH:
             self._end(opened, handle)
             return None
         opened.ready.append(handle)
-        if what is _MERGE:
-            opened.merging -= 1
-        else:
-            opened.left -= 1
-            self.in_flight -= 1
+        opened.left -= is_task
+        opened.merging -= what is _MERGE
+        is_news = is_task and len(opened.fold.tasks) - opened.left > opened.told
+        opened.told += is_news
         self._merge(opened)
-        return None if what is _MERGE else what
+        return what if is_news else None
+
+    def _begin_again(self, opened: _Open, handle: Any) -> bool:
+        """Whether the fold had to be begun again, because partial results of it are lost."""
+        if not isinstance(handle, Failed) or not handle.lost or opened.again == AGAIN:
+            return False
+        opened.dropped = True
+        self._open(opened.fold, opened.work, opened.number, opened.told, opened.again + 1)
+        return True
+
+    def _open(self, fold: Fold, work: _Work, number: int, told: int = 0, again: int = 0) -> None:
+        """Begin a fold; its tasks wait for room in the window."""
+        opened = _Open(fold, work, number, len(fold.tasks), told=told, again=again)
+        self.leaves += [(opened, task) for task in fold.tasks]
 
     def _merge(self, opened: _Open) -> None:
         """Merge, or finish, where enough partial results are there."""
@@ -189,6 +217,8 @@ class _Running:
     def _end(self, opened: _Open, handle: Any) -> None:
         """A fold has its result; with the last one of a step its work goes on, or ends where one failed."""
         work, result = opened.work, self.stream.result(handle)
+        if self._begin_again(opened, result):
+            return
         work.failed |= not check(result, self.failures)
         work.results[opened.number] = result
         work.left -= 1

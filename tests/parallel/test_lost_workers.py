@@ -78,6 +78,34 @@ def test_a_fold_whose_task_kills_its_worker_fails_and_the_others_do_not(killed_t
     assert found == {"good": ("good", 4)}
 
 
+@dataclass(frozen=True)
+class Moody:
+    """A task that kills its worker in one of its runs."""
+
+    folder: Path
+    number: int
+    deadly_run: int
+    what: str = "overlaps of first"
+
+
+def run_moody(task: Moody) -> int:
+    with (task.folder / f"moody {task.number}").open("a") as file:
+        file.write("x")
+    if (task.folder / f"moody {task.number}").stat().st_size == task.deadly_run:
+        os._exit(1)
+    return task.number
+
+
+def test_a_fold_is_begun_again_where_a_result_that_was_there_is_lost_for_good(tmp_path):
+    """Task 1 takes its worker and the result of task 0 with it, which is then given up while it is computed again."""
+    tasks, told = [Moody(tmp_path, 0, deadly_run=2), Moody(tmp_path, 1, deadly_run=1)], []
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), open_pool(workers=1) as pool:
+        fold = Fold("whole", tasks, run_moody, joined, finish)
+        assert dict(fold_tasks(pool, [fold], on_task=told.append)) == {"whole": ("whole", 1)}
+    assert (tmp_path / "moody 0").read_text() == "xxx"
+    assert len(told) == 2
+
+
 @pytest.fixture
 def play(tmp_path, monkeypatch):
     """A scheduler and two workers in processes of their own, and a wait of 2 s for dask_pool."""

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from strategies import ProbeCase
 
 from dissect_xr.dissection.dissect import dissect
-from dissect_xr.errors import BlocksFailed, DissectError
+from dissect_xr.errors import BlocksFailed, DissectError, Failed
 from dissect_xr.parallel import dask_pool, retry
 from dissect_xr.parallel.dask_pool import DaskPool
-from dissect_xr.parallel.fold import TREE, Fold
+from dissect_xr.parallel.fold import AGAIN, TREE, Fold
 from dissect_xr.parallel.pool import Threads, open_pool, run_blocks, run_tasks
 from dissect_xr.parallel.resources import Host, Projection
 
@@ -275,6 +275,51 @@ def test_folds_merge_every_task_once_in_any_order(sizes, window, seed):
     assert pool.most <= window
     assert not pool.waiting
     assert pool.cancelled
+
+
+class Losing(Shuffled):
+    """A pool that loses `losses` partial results, which shows when they are merged, finished or fetched."""
+
+    def __init__(self, window: int, seed: int, losses: int) -> None:
+        super().__init__(window, seed)
+        self.losses = losses
+
+    def _lost(self) -> bool:
+        lost = self.losses > 0 and self.random.random() < 0.5
+        self.losses -= lost
+        return lost
+
+    def next(self):
+        tag, handle = super().next()
+        return tag, Failed("lost", lost=True) if tag[1] in ("merge", "finish") and self._lost() else handle
+
+    def result(self, handle):
+        return Failed("lost", lost=True) if self._lost() else handle
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 2**16), st.booleans())
+def test_folds_whose_partial_results_are_lost_are_begun_again(sizes, window, seed, ends):
+    pool, seen = Losing(window, seed, losses=AGAIN), Counter()
+    finish = finished if ends else None
+    folds = [Fold(n, [Leaf(n, v) for v in range(size)], as_list, joined, finish) for n, size in enumerate(sizes)]
+    got = dict(fold_tasks(pool, folds, on_task=lambda leaf: seen.update([leaf.fold])))
+    wanted = {n: list(range(size)) for n, size in enumerate(sizes)}
+    assert {key: result[1] if ends else sorted(result) for key, result in got.items()} == wanted
+    assert seen == dict(enumerate(sizes))
+    assert pool.most <= window
+    assert not pool.waiting
+
+
+def test_a_fold_that_is_lost_again_and_again_fails_and_the_others_do_not():
+    class Always(Shuffled):
+        def result(self, handle):
+            return Failed("lost", lost=True) if handle[0] == 1 else handle
+
+    folds = [Fold(n, [Leaf(n, v) for v in range(13)], as_list, joined, finished) for n in range(3)]
+    with pytest.raises(BlocksFailed, match="lost"):
+        list(fold_tasks(Always(3, 0), folds))
+    got = dict(_until_failure(fold_tasks(Always(3, 0), folds)))
+    assert got == {n: (n, list(range(13))) for n in (0, 2)}
 
 
 @given(st.integers(0, 30), st.integers(1, 9), st.integers(0, 2**16))
