@@ -15,7 +15,7 @@ import xarray as xr
 
 from dissect_xr.errors import DissectError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Rises by one when this package can no longer read the stores that older versions wrote."""
 
 FRACTION = 0.005
@@ -56,6 +56,12 @@ PROBE = _table(
     Variable("domain_area", ("domain",), "int64", "label pixels", "pixels of images annotated for it"),
 )
 
+RUNS = _table(
+    Variable("run_count", ("image", "plane", "row"), "uint16", "runs", "runs of equal labels in each row of labels"),
+    Variable("run", ("image_block", "part", "n_run"), "uint16", "1", "column behind a run, and its concept number"),
+)
+"""The label maps once more, as runs: what counting reads."""
+
 IGNORED = Variable(
     "ignored", ("image", "row", "col"), "bool", "1", "pixel is in no mask, no concept and no area; absent if none is"
 )
@@ -70,6 +76,7 @@ ACTIVATIONS = _table(
 TAIL = _table(
     Variable("bound", ("unit",), "float32", "1", "cells above it belong to the unit's tail, with their neighbours"),
     Variable("at_bound", ("image_block", "unit"), "int64", "activations", "values of the block equal to the bound"),
+    Variable("largest", ("image_block", "unit"), "float16", "1", "largest activation of the block"),
     Variable("span_count", ("image", "unit"), "uint16", "1", "spans of cells that the tail of the map has"),
     Variable("tail_range", ("image", "layer", "end"), "int64", "1", "first and last (excluded) in `span`, in `tail`"),
     Variable("span", ("image_block", "part", "n_span"), "uint16", "cells", "gap before a span in its map, and length"),
@@ -178,12 +185,14 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 Variable("plane_category", ("plane",), "string", "1", "category whose labels the plane holds"),
                 *_CONCEPTS,
                 *PROBE.values(),
+                *RUNS.values(),
                 IGNORED,
             ),
             _VERSION
             | {
                 "parameters": "how the label set was read: layout, tables, subset, crop, images left out",
                 "label_size": "rows and columns of the label grid",
+                "most_runs": "runs of the image that has most",
                 "has_ignored": "whether the variable `ignored` is there",
                 "root": "folder of the images, relative to the store's where they lie in it; of a merged probe one for "
                 "each set, by name",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.activations.write import write_activations
+from dissect_xr.probe.label_maps.runs import run_arrays, runs_of, write_runs
 from dissect_xr.schema import PROBE, SCHEMA_VERSION
 
 BANK = 1024
@@ -89,6 +90,7 @@ def write_synthetic_probe(url: str, size: Size, *, seed: int = 0) -> None:
     numbers = np.arange(1, size.concepts + 1)
     length = 256
     _create_probe(url, size, category, length)
+    most = 0
     areas, images = np.zeros((2, size.concepts), np.int64)
     annotated_images = np.zeros(len(CATEGORIES), np.int64)
     with store.marked(url, "done", fingerprint=store.fingerprint({"seed": seed, "size": str(size)})) as (writer, _):
@@ -104,8 +106,11 @@ def write_synthetic_probe(url: str, size: Size, *, seed: int = 0) -> None:
                 annotated[i, category[found > 0]] = True
             annotated_images += annotated.sum(0)
             writer.write("annotation", (first, 0, 0, 0), planes)
+            write_runs(writer, first, length, runs := runs_of(planes))
+            most = max(most, runs.most)
             writer.write("whole_image", (first, 0), whole)
             writer.write("annotated", (first, 0), annotated)
+        writer.add(store.write_group(url, "", store.read_attrs(url) | {"most_runs": most}))
         writer.write("concept_images", (0,), images)
         writer.write("concept_area", (0,), areas)
         writer.write("domain_area", (0,), annotated_images * size.labels**2)
@@ -195,13 +200,14 @@ def _create_probe(url: str, size: Size, category: NDArray[np.int64], length: int
                 variable.name, variable.dims, shape, variable.dtype, chunks, block if sharded else None, variable.attrs
             )
         )
+    arrays += run_arrays([sizes[dim] for dim in PROBE["annotation"].dims], length)
     dims = {"image": "image", "split": "image", "category": "category", "domain": "domain", "plane_category": "plane"}
     for name, values in _coordinates(size, np.arange(1, size.concepts + 1), category):
         arrays.append(store.coordinate(name, dims.get(name, "concept"), values)[0])
     names = store.fingerprint({"images": image_names(size.images)})
     attrs = {
         "schema_version": SCHEMA_VERSION, "images_sha256": "", "names_sha256": names, "root": "", "parameters": {},
-        "label_size": [size.labels] * 2, "has_ignored": False, "turned": {},
+        "label_size": [size.labels] * 2, "has_ignored": False, "turned": {}, "most_runs": 0,
         "coordinates": "split concept_name concept_category concept_domain parent plane_category",
     }  # fmt: skip
     store.create(url, "", arrays, attrs)

@@ -15,11 +15,12 @@ label pixels:
   pixels. At 6 starts the run without a label. Three steps have counted five pixels.
 
 >>> from dissect_xr.dissection.interpolation import half_pixel
+>>> from dissect_xr.probe.label_maps.runs import runs_of
 >>> car, sky = 2, 5
 >>> planes = np.array([car] * 4 + [sky] * 2 + [0] * 2, np.uint16).reshape(1, 1, 1, 8)
 >>> lookup = np.full(1 << 16, -1, np.int32)
 >>> lookup[[car, sky]] = 0, 1
->>> labels = planes, np.zeros((1, 1), np.uint16), np.array([[True]])
+>>> labels = runs_of(planes), np.zeros((1, 1), np.uint16), np.array([[True]])
 >>> intersection, unit_area = np.zeros((1, 1, 2), np.int64), np.zeros((1, 1, 2), np.int64)
 >>> maps, threshold = np.array([[[[0, 4]]]], np.float32), np.array([[1]], np.float32)
 >>> axes = half_pixel(1, 1), half_pixel(2, 8)
@@ -42,10 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.dissection import kernels
-from dissect_xr.dissection.cut import Block
+from dissect_xr.dissection.cut import Block, ahead
 from dissect_xr.dissection.derived.maps import Maps, Reached
 from dissect_xr.dissection.interpolation import Axis
-from dissect_xr.dissection.labels import ProbeLabels, read_labels
+from dissect_xr.dissection.labels import ProbeLabels, read_runs
 from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.method import Domain
 from dissect_xr.floats import HALF_VALUES, bits
@@ -92,9 +93,9 @@ def count_block(task: CountTask) -> Counts:
     lookup, counts = task.labels.lookup, no_counts(task.labels, len(task.thresholds), last - first)
     reads, (start, stop), step = task.block.reads, task.block.images, task.label_step
     label_reads = [(max(i, start), min(i + step, stop)) for i in range(start // step * step, stop, step)]
-    reached = Maps(layer, task.block.units).above(task.thresholds.min(axis=0))
+    reached = Maps(layer, task.block.units, ahead(layer, task.block)).above(task.thresholds.min(axis=0))
     maps = zip(reads, prefetch(reached, reads), strict=True)
-    labels = zip(label_reads, prefetch(partial(read_labels, task.labels), label_reads), strict=True)
+    labels = zip(label_reads, prefetch(partial(read_runs, task.labels), label_reads), strict=True)
     for images, (values, where, peak), known in _shared(maps, labels):
         tables = lookup, task.labels.domain
         found = values, where[images], peak[images]
@@ -137,7 +138,7 @@ def add_counts(
     counts: Counts,
     maps: Reached,
     thresholds: NDArray[np.float32],
-    labels: Sequence[NDArray[Any]],
+    labels: Sequence[Any],
     tables: tuple[NDArray[np.int32], NDArray[np.int64]],
     axes: tuple[Axis, Axis],
     domain: Domain,
@@ -152,7 +153,7 @@ def add_counts(
         Maps of float16 or float32, at least those that reach a threshold.
     thresholds : (fraction, unit)
     labels
-        As `labels.read_labels` gives them for these images.
+        As `labels.read_runs` gives them for these images.
     tables
         (65536,) concept number -> index, and (concept,) index of each concept's domain.
     axes
@@ -162,8 +163,8 @@ def add_counts(
     """
     (values, where, peak), (rows, cols), (lookup, domains) = maps, axes, tables
     is_float16 = values.dtype == np.float16
-    planes, whole, annotated, *ignored = labels
-    hidden = ignored[0] if ignored else np.zeros((0, *planes.shape[2:]), np.bool_)
+    runs, whole, annotated, *ignored = labels
+    hidden = ignored[0] if ignored else np.zeros((0, rows.first.size, cols.first.size), np.bool_)
     starts = np.concatenate([[0], np.cumsum(annotated.sum(axis=1, dtype=np.int64))])
     kernels.count_pixels(
         bits(values) if is_float16 else values,
@@ -171,7 +172,7 @@ def add_counts(
         where,
         peak.astype(np.float32),
         thresholds,
-        (planes, whole, (starts, np.nonzero(annotated)[1]), hidden, lookup, domains),
+        ((runs.count, runs.run, runs.ends), whole, (starts, np.nonzero(annotated)[1]), hidden, lookup, domains),
         _arguments(rows),
         _arguments(cols),
         (cols.spans, cols.span_weights, *cols.spans_of_cells),

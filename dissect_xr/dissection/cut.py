@@ -28,6 +28,7 @@ images and 64 units, is counted against 1,197 concepts in 6 categories, by 16 wo
 from dataclasses import dataclass
 from math import ceil
 
+from dissect_xr import store
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import TILE, Layer
 from dissect_xr.parallel.fold import TREE
@@ -86,6 +87,12 @@ class Block:
         """Half-open image ranges of the reads."""
         first, last = self.images
         return [(i, min(i + self.step, last)) for i in range(first, last, self.step)]
+
+
+def ahead(layer: Layer, block: Block) -> store.Ahead:
+    """What a task keeps of peaks and tails beyond the images of a read: an eighth of the read, or half of it."""
+    read = block.step * (block.units[1] - block.units[0]) * _map_bytes(layer)
+    return store.Ahead(block.images[1], read // (8 if layer.tail is None else 2))
 
 
 def count_chunk_units(layer: Layer, unit_bytes: int) -> int:

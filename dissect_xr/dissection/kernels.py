@@ -18,19 +18,22 @@ interval. Take 2 cells with the activations 0 and 4, T = 1, and 8 label pixels (
 - Span [6, 8) lies at the second cell: both pixels are active.
 - [3, 6) and [6, 8) touch and are joined to [3, 8).
 
-How an interval is counted. `run_table` gives for every pixel the concept's index and the pixel at which the run of
-equal labels stops. For the labels 2 2 2 2 5 5 0 0, of which 0 is none, the stops are 4 4 4 4 6 6 8 8. From pixel 3 the
-loop goes to 4, 6 and 8: it adds 1 pixel to concept 2 and 2 pixels to concept 5.
+How an interval is counted. The labels of a row are runs of equal labels, each held as the column behind it and its
+concept's index, -1 for none: 2 2 2 2 5 5 0 0, of which 0 is none, are (4, 0), (6, 1), (8, -1). `index_runs` notes which
+run holds every eighth column, from where the run of any column is found in a few steps. The interval [3, 8) begins in
+the first run, which stops at 4: 1 pixel of concept 2. Then come 2 pixels of concept 5, and 2 without a concept.
 
->>> planes = np.array([2, 2, 2, 2, 5, 5, 0, 0], np.uint16).reshape(1, 1, 8)
+>>> count, run = np.array([[3]], np.uint16), np.array([[4, 6, 8], [2, 5, 0]], np.uint16)
 >>> lookup = np.full(1 << 16, -1, np.int32)
 >>> lookup[[2, 5]] = 0, 1
->>> runs = np.empty((1, 1, 8), np.uint32)
->>> run_table(planes, lookup, runs)
->>> (runs >> 16).ravel().tolist()
-[4, 4, 4, 4, 6, 6, 8, 8]
->>> (runs[0, 0, :6] & 0xFFFF).tolist()
-[0, 0, 0, 0, 1, 1]
+>>> index, at, labelled = np.empty(3, np.int32), np.empty((1, 1, 1), np.int64), np.empty((1, 2), np.int64)
+>>> index_runs(count, run, 0, lookup, index, at, labelled)
+>>> index.tolist(), at.ravel().tolist(), labelled.tolist()  # one plane, number 0, has concepts in the row
+([0, 1, -1], [0], [[0, 1]])
+>>> found = np.zeros(2, np.int64)
+>>> _overlap(run[0], index, at, labelled, 0, 3, 8, found)
+>>> found.tolist()
+[1, 2]
 
 Which arithmetic decides. `S > T` is decided in float64 only where |S - T| exceeds 1e-6 times the largest absolute value
 of its four cells; pixels closer to T are decided by `_sign_of_sum`, which is exact for maps of float16 and float32.
@@ -54,42 +57,43 @@ NEAR = 1e-6
 ANNOTATED, TOUCHED, ALL = 0, 1, 2
 """Domains of `unit_area` (docs/method.md, section 2)."""
 
-NO_CONCEPT = 0xFFFF
-"""Index in a run table of pixels without a concept: concepts have numbers from 1 to 65,535, so indices to 65,534."""
+STEP = 3
+"""The run of every 2**STEP-th column of a row is noted."""
 
 _SPLIT = 29
 """Weights are split into pieces of 29 bits: times the 24 bits of a float32 they fit the 53 bits of a float64."""
 
 
 @_jit
-def run_table(planes, lookup, runs):
-    """Write for each label pixel which concept it carries and where the run of equal labels stops, in one integer.
+def index_runs(count, run, first, lookup, index, at, labelled):
+    """Prepare the runs of an image, so that the runs in any columns of a row are found in a few steps.
 
     Parameters
     ----------
-    planes : (plane, row, col) uint16 concept numbers
+    count : (plane, row) runs of each row
+    run : (2, run) uint16, the column behind each run and its concept number
+    first : the number of the image's first run
     lookup : (65536,) int32 concept number -> index, -1 where there is none
-    runs : (plane, row, col) uint32, written: ``stop << 16 | index``, where `stop` is the next column with another label
-        and `index` is `NO_CONCEPT` where there is no concept
+    index : (run,) int32, written: the concept's index, of the image's runs
+    at : (plane, row, block) int64, written: the number of the run that holds the first of 2**STEP columns
+    labelled : (row, plane + 1) int64, written: the planes in which the row has a concept; last, how many they are
     """
-    cols = planes.shape[2]
-    for p in range(planes.shape[0]):
-        for r in range(planes.shape[1]):
-            row, out = planes[p, r], runs[p, r]
-            others = np.uint16(0)
-            for c in range(cols):
-                others |= row[c] ^ row[0]
-            if others == 0:  # one run, as in all rows of an empty plane
-                out[:] = (np.uint32(cols) << np.uint32(16)) | np.uint32(lookup[row[0]] & NO_CONCEPT)
-                continue
-            # Two loops without branches, from the right: where runs stop, then which concepts they are.
-            stop = np.uint32(cols)
-            for c in range(cols - 1, 0, -1):
-                out[c] = stop
-                stop = np.uint32(c) if row[c] != row[c - 1] else stop
-            out[0] = stop
-            for c in range(cols):
-                out[c] = (out[c] << np.uint32(16)) | np.uint32(lookup[row[c]] & NO_CONCEPT)
+    n, last = first, count.shape[0]
+    labelled[:, last] = 0
+    for p in range(count.shape[0]):
+        for r in range(count.shape[1]):
+            block, some = 0, False
+            for _ in range(count[p, r]):
+                while block << STEP < run[0, n]:
+                    at[p, r, block] = n
+                    block += 1
+                concept = lookup[run[1, n]]
+                index[n - first] = concept
+                some |= concept >= 0
+                n += 1
+            if some:
+                labelled[r, labelled[r, last]] = p
+                labelled[r, last] += 1
 
 
 @_jit
@@ -195,16 +199,19 @@ def _crossing(left, right, near, weight, step, inverse, lo, hi):
 
 
 @_inlined
-def _overlap(runs, r, a, b, intersection):
+def _overlap(stops, index, at, labelled, r, a, b, intersection):
     """Add to each concept its pixels in the active columns [a, b) of row r."""
-    for p in range(runs.shape[0]):
-        c = a
+    first = at[0, 0, 0]
+    for k in range(labelled[r, at.shape[0]]):
+        n, c = at[labelled[r, k], r, a >> STEP], a
+        while stops[n] <= a:
+            n += 1
         while c < b:
-            run = np.int64(runs[p, r, c])
-            stop, index = min(run >> 16, b), run & NO_CONCEPT
-            if index != NO_CONCEPT:
-                intersection[index] += stop - c
+            stop, concept = min(np.int64(stops[n]), b), index[n - first]
+            if concept >= 0:
+                intersection[concept] += stop - c
             c = stop
+            n += 1
 
 
 @_inlined
@@ -218,15 +225,18 @@ def _mark(touched, domain):
 
 
 @_jit
-def _mark_domains(runs, r, a, b, touched, domains):
+def _mark_domains(stops, index, at, labelled, r, a, b, touched, domains):
     """Mark in `touched` the domain of every concept in the active columns [a, b) of row r."""
-    for p in range(runs.shape[0]):
-        c = a
+    first = at[0, 0, 0]
+    for k in range(labelled[r, at.shape[0]]):
+        n, c = at[labelled[r, k], r, a >> STEP], a
+        while stops[n] <= a:
+            n += 1
         while c < b:
-            run = np.int64(runs[p, r, c])
-            if run & NO_CONCEPT != NO_CONCEPT:
-                _mark(touched, domains[run & NO_CONCEPT])
-            c = run >> 16
+            if index[n - first] >= 0:
+                _mark(touched, domains[index[n - first]])
+            c = np.int64(stops[n])
+            n += 1
 
 
 @_jit
@@ -274,14 +284,27 @@ def _active_extents(values, threshold, extents):
     return largest
 
 
-@_inlined
-def _count_interval(labels, r, start, stop, intersection, touched):
-    """Count the active columns [start, stop) of row r into `intersection`; returns how many are not ignored."""
-    runs, before, domains, touching = labels
-    _overlap(runs, r, start, stop, intersection)
-    if touching:
-        _mark_domains(runs, r, start, stop, touched, domains)
-    return stop - start - (before[r, stop] - before[r, start] if before.size else 0)
+@_jit
+def _count_rows(labels, intervals, count, intersection, touched):
+    """Count active columns into `intersection`; returns how many are not ignored.
+
+    Parameters
+    ----------
+    intervals : (interval, 3) row, first column and the one behind the last, of which `count` are given
+    """
+    stops, index, at, labelled, before, domains, touching = labels
+    area = 0
+    for n in range(count):
+        r, start, stop = intervals[n, 0], intervals[n, 1], intervals[n, 2]
+        area += stop - start
+        _overlap(stops, index, at, labelled, r, start, stop, intersection)
+    for n in range(count if before.size else 0):
+        r, start, stop = intervals[n, 0], intervals[n, 1], intervals[n, 2]
+        area -= before[r, stop] - before[r, start]
+    for n in range(count if touching else 0):
+        r, start, stop = intervals[n, 0], intervals[n, 1], intervals[n, 2]
+        _mark_domains(stops, index, at, labelled, r, start, stop, touched, domains)
+    return area
 
 
 @_jit
@@ -292,11 +315,14 @@ def _count_mask(values, threshold, rows, cols, spans, labels, intersection, touc
     `touched`.
     """
     ranges, weights, first_span, last_span = spans
-    line, extents, corners = scratch
+    line, extents, corners, intervals = scratch
     # Relative to the largest value of the map, not of the four cells: a few more pixels are decided exactly.
     near = NEAR * _active_extents(values, threshold, extents)
-    area = 0
-    for r in range(labels[0].shape[1]):
+    area, count = 0, 0
+    for r in range(len(labels[3])):
+        if count + line.size >= len(intervals):
+            area += _count_rows(labels, intervals, count, intersection, touched)
+            count = 0
         first, second, weight = rows[0][r], rows[1][r], rows[4][r]
         leftmost, rightmost = min(extents[first, 0], extents[second, 0]), max(extents[first, 1], extents[second, 1])
         if leftmost > rightmost:
@@ -322,12 +348,14 @@ def _count_mask(values, threshold, rows, cols, spans, labels, intersection, touc
                     continue
             if a != stop:
                 if stop > start:
-                    area += _count_interval(labels, r, start, stop, intersection, touched)
+                    intervals[count, 0], intervals[count, 1], intervals[count, 2] = r, start, stop
+                    count += 1
                 start = a
             stop = b
         if stop > start:
-            area += _count_interval(labels, r, start, stop, intersection, touched)
-    return area
+            intervals[count, 0], intervals[count, 1], intervals[count, 2] = r, start, stop
+            count += 1
+    return area + _count_rows(labels, intervals, count, intersection, touched)
 
 
 @_jit
@@ -341,8 +369,8 @@ def count_pixels(raw, decode, where, peak, thresholds, labels, rows, cols, spans
     where : (image, unit) int64 number of the unit's map in `raw`, of maps that reach a threshold
     peak : (image, unit) float32 largest value of each map
     thresholds : (fraction, unit) float32
-    labels : the tuple (planes, whole, annotated, ignored, lookup, domains)
-        planes : (image, plane, row, col) uint16 concept numbers of pixels, 0 where they are ignored
+    labels : the tuple (runs, whole, annotated, ignored, lookup, domains)
+        runs : the arrays of `label_maps.runs.Runs`: `count`, `run` and `ends`; ignored pixels carry no label
         whole : (image, slot) uint16 concept numbers of whole images
         annotated : two int64 arrays: where the list of each image begins, and the lists of domains one after the other
         ignored : (image, row, col) bool; of no image where the probe has no ignored pixels
@@ -355,20 +383,24 @@ def count_pixels(raw, decode, where, peak, thresholds, labels, rows, cols, spans
     unit_area : (fraction, unit, domain + 1) int64, added to; the last column is the area over all images, and the only
         one for ALL
     """
-    planes, whole, (starts, annotated), ignored, lookup, domains = labels
+    (run_count, run, ends), whole, (starts, annotated), ignored, lookup, domains = labels
     height, width = raw.shape[1], raw.shape[2]
     values = np.empty((height, width))
-    scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4))
-    runs = np.empty(planes.shape[1:], np.uint32)
-    before = np.empty((planes.shape[2] if ignored.shape[0] else 0, planes.shape[3] + 1), np.int64)
+    planes, sides, columns = run_count.shape[1], run_count.shape[2], cols[0].size
+    intervals = np.empty((sides + columns + width + 2, 3), np.int64)
+    scratch = (np.empty(width), np.empty((height, 2), np.int64), np.empty(4), intervals)
+    at = np.empty((planes, sides, -(-columns >> STEP)), np.int64)
+    index = np.empty((ends[1:] - ends[:-1]).max(), np.int32)
+    labelled = np.empty((sides, planes + 1), np.int64)
+    before = np.empty((sides if ignored.shape[0] else 0, columns + 1), np.int64)
     last = unit_area.shape[2] - 1
     flags, listed = np.zeros(last, np.bool_), np.zeros(last + 1, np.int64)
     touched = flags, listed
     for i in range(where.shape[0]):
-        run_table(planes[i], lookup, runs)
+        index_runs(run_count[i], run, ends[i], lookup, index, at, labelled)
         if ignored.shape[0]:
             _ignored_before(ignored[i], before)
-        mine = (runs, before, domains, domain == TOUCHED)
+        mine = (run[0], index, at, labelled, before, domains, domain == TOUCHED)
         for u in range(where.shape[1]):
             loaded = False
             for f in range(thresholds.shape[0]):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.label_maps.runs import StoredRuns
 from dissect_xr.schema import LABEL_SIDE, check_version
 
 
@@ -34,6 +35,8 @@ class ProbeLabels:
     domain: NDArray[np.int64]
     """(concept,) index of the concept's domain"""
     domains: int
+    most_runs: int
+    """runs of equal labels of the image that has most"""
     has_ignored: bool
     """whether there are pixels that are neither labelled nor unlabelled"""
     fingerprint: str
@@ -47,9 +50,10 @@ class ProbeLabels:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image's labels."""
-        pixels = int(np.prod(self.shape[2:]))
-        return (2 * self.shape[1] + self.has_ignored) * pixels + 2 * self.slots + self.domains
+        """Bytes of one image's labels as the passes read them, at most."""
+        _, planes, rows, cols = self.shape
+        runs = 2 * planes * rows + 4 * self.most_runs
+        return runs + self.has_ignored * rows * cols + 2 * self.slots + self.domains
 
     def unit_bytes(self, fractions: int) -> int:
         """Bytes of one unit's counts."""
@@ -62,6 +66,9 @@ class ProbeLabels:
         table[self.concepts] = np.arange(self.concepts.size)
         return table
 
+
+CountedLabels = tuple[Any, ...]
+"""`Runs` of the planes, and whole, annotated and ignored as in a `LabelBlock`: what counting reads."""
 
 LabelBlock = tuple[NDArray[Any], ...]
 """Planes (image, plane, row, col), whole-image labels (image, slot), annotated (image, domain) and, where the probe has
@@ -98,6 +105,7 @@ def open_labels(url: str) -> ProbeLabels:
         concepts=np.asarray(store.read(url, "concept")[:], np.int64),
         domain=np.array([domains[name] for name in names], np.int64),
         domains=len(domains),
+        most_runs=attrs["most_runs"],
         has_ignored=attrs["has_ignored"],
         fingerprint=done["fingerprint"],
         images_sha256=attrs["images_sha256"],
@@ -115,12 +123,19 @@ def _labels_of(url: str, fingerprint: str) -> ProbeLabels:
 
 
 def read_labels(labels: ProbeLabels, images: tuple[int, int]) -> LabelBlock:
-    """The labels of a half-open range of images."""
-    return tuple(array[slice(*images)] for array in _arrays_of(labels.url, labels.fingerprint, labels.has_ignored))
+    """The labels of a half-open range of images, pixel by pixel."""
+    planes, _, *others = _arrays_of(labels.url, labels.fingerprint, labels.has_ignored)
+    return tuple(array[slice(*images)] for array in (planes, *others))
+
+
+def read_runs(labels: ProbeLabels, images: tuple[int, int]) -> CountedLabels:
+    """The labels of a half-open range of images, their planes as runs."""
+    _, *arrays = _arrays_of(labels.url, labels.fingerprint, labels.has_ignored)
+    return tuple(array[slice(*images)] for array in arrays)
 
 
 @lru_cache(maxsize=4)
-def _arrays_of(url: str, fingerprint: str, ignored: bool) -> tuple[store.StoredArray, ...]:
+def _arrays_of(url: str, fingerprint: str, ignored: bool) -> tuple[Any, ...]:
     """The arrays of a probe, opened once in this process; `fingerprint` tells them from those of one made again."""
-    names = ["annotation", "whole_image", "annotated", *(["ignored"] if ignored else [])]
-    return tuple(store.read(url, name) for name in names)
+    names = ["whole_image", "annotated", *(["ignored"] if ignored else [])]
+    return store.read(url, "annotation"), StoredRuns(url), *(store.read(url, name) for name in names)

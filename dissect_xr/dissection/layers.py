@@ -295,6 +295,10 @@ class Peaks:
         self.chunk = self._array.chunks[0]
         """images of a chunk"""
 
+    def in_order(self, units: tuple[int, int], ahead: store.Ahead | None) -> store.Rows:
+        """The peaks of some units, to be read image range after image range."""
+        return store.Rows(self._array, slice(self._first + units[0], self._first + units[1]), ahead)
+
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.floating]:
         images, units = key
         return np.asarray(self._array[images, self._first + (units.start or 0) : self._first + units.stop])

@@ -52,7 +52,7 @@ from dissect_xr.dissection.thresholds import (
     shift,
     top_code,
 )
-from dissect_xr.floats import decode
+from dissect_xr.floats import codes, decode
 from dissect_xr.parallel.fold import Fold
 from dissect_xr.tail.arrays import StoredTail
 
@@ -116,17 +116,17 @@ def find_thresholds(
     """Exact thresholds of a layer, in steps (`parallel.fold.Steps`); nothing is written.
 
     Of a tail, the values above its bounds are searched (`proven_by`). Otherwise the first search covers codes from a
-    sampled bound upwards. Units whose bound was too high are searched again over
-    all codes. Where a bin holds several codes, as for float32, a search inside the bin follows for each fraction.
+    sampled bound upwards, and units whose bound was too high are searched again over all codes. Where a bin holds
+    several codes, as for float32, a search inside the bin follows for each fraction.
     """
     units = layer.shape[1]
     top, low = np.full(units, top_code(layer.itemsize), np.int64), np.full(units, -top_code(layer.itemsize), np.int64)
     stored = None if layer.tail is None else StoredTail(layer.tail)
     if stored is not None:
-        low = stored.lowest
+        low, top = stored.lowest, codes(stored.largest).astype(np.int64)
     if samples := sample_tasks(layer, max(fractions)):
         low = np.concatenate((yield [Fold(task.units, [task], sample_bound) for task in samples]))
-    dropped = shift(int((top - low).max()) + 1, bins(layer, limits.memory))
+    dropped = shift(max(1, int((top - low).max()) + 1), bins(layer, limits.memory))
     search = Search(layer, dropped, low, top, ranks(layer, fractions, units))
     found = yield from _search(search, limits)
     result = yield from _thresholds_inside(search, found, limits)
@@ -175,7 +175,7 @@ def _search(search: Search, limits: Limits) -> Generator[Sequence[Fold], Sequenc
     """The selection of a search, from a histogram of each unit block."""
     ranks, layer = search.ranks, search.layer
     result = Selection.nothing(ranks.shape)
-    width = int(((search.high - search.low) >> search.shift).max()) + 2
+    width = _bins_per_unit(search)
     folds = []
     for blocks in threshold_blocks(layer, limits, width):
         units = slice(*blocks[0].units)
@@ -189,6 +189,13 @@ def _search(search: Search, limits: Limits) -> Generator[Sequence[Fold], Sequenc
         result.code[:, fold.key], result.above[:, fold.key] = part.code, part.above
         result.proven[:, fold.key], result.counted[:, fold.key] = part.proven, part.counted
     return result
+
+
+def _bins_per_unit(search: Search) -> int:
+    """Bins of a unit, on average over the chunk of units that has most: a block is of whole chunks."""
+    bins = np.maximum(0, (search.high - search.low) >> search.shift) + 2
+    starts = np.arange(0, bins.size, search.layer.chunk[1])
+    return int(np.ceil(np.add.reduceat(bins, starts) / np.diff(starts, append=bins.size)).max())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dissect_xr import store
 from dissect_xr.dissection import cut
 from dissect_xr.dissection.counts import add_counts, no_counts
 from dissect_xr.dissection.derived.maps import Maps, all_reached
-from dissect_xr.dissection.labels import read_labels
+from dissect_xr.dissection.labels import read_runs
 from dissect_xr.dissection.levels.tails import proven_by
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
 from dissect_xr.dissection.thresholds import LayerThresholds, ranks
@@ -78,7 +78,7 @@ def dissect_small(task: SmallLayer) -> int:
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
     for first in range(0, images, step):
         part = slice(first, min(first + step, images))
-        known = read_labels(labels, (part.start, part.stop))
+        known = read_runs(labels, (part.start, part.stop))
         add_counts(
             counts, all_reached(values[part], peaks[part]), found.threshold, known, tables, axes, wanted.method.domain
         )

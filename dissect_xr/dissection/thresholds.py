@@ -43,7 +43,7 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.dissection.cut import Block
+from dissect_xr.dissection.cut import Block, ahead
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.levels.histograms import histogram, histogram_of_tail
@@ -56,6 +56,9 @@ BIN_BITS = 16
 BIN_BYTES = 20
 """Bytes that a bin takes at most: its count (4), and its key and count (16) in the list of bins that are not empty."""
 
+TAIL_BINS = 256
+"""Bins per unit of a search in a tail at least, also where those of all units do not fit."""
+
 SAMPLE = 1024
 """Images in a sample; 1/16 of all images where that is fewer. Values vary more between images than within one."""
 
@@ -64,6 +67,9 @@ SAMPLE_VALUES = 1 << 14
 
 SAMPLE_UNITS = 256
 """Units that one task samples."""
+
+LISTED_UNITS = 64
+"""Units whose bins are listed at a time."""
 
 MERGED_UNITS = 16
 """Units whose histograms are merged at a time."""
@@ -126,8 +132,16 @@ def top_code(itemsize: int) -> int:
 
 
 def bins(layer: Layer, memory: int) -> int:
-    """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit an eighth of the memory."""
-    return max(2, min(1 << BIN_BITS, memory // 8 // (BIN_BYTES * layer.chunk[1])))
+    """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit an eighth of the memory.
+
+    Of a tail, which is read anew for each block of units, those of all units should fit: two searches in turn, the
+    second inside a bin of the first, cost two reads.
+    """
+    most = memory // 8 // BIN_BYTES
+    fit = most // layer.chunk[1]
+    if layer.tail is not None:
+        fit = min(fit, max(TAIL_BINS, most // layer.shape[1]))
+    return max(2, min(1 << BIN_BITS, fit))
 
 
 def shift(codes: int, most: int) -> int:
@@ -194,7 +208,7 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     counts = np.zeros(offsets[-1], np.int32)
     if task.layer.tail is not None:
-        stored, units = StoredTail(task.layer.tail), slice(*task.block.units)
+        stored, units = StoredTail(task.layer.tail, ahead(task.layer, task.block)), slice(*task.block.units)
         low = np.maximum(task.low, stored.lowest[units])
         for packed in prefetch(stored, task.block.reads):
             histogram_of_tail(
@@ -202,7 +216,7 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
                 counts, offsets, task.high,
             )  # fmt: skip
         return _listed(counts, offsets, base, task.shift)
-    for values, peak in prefetch(Maps(task.layer, task.block.units), task.block.reads):
+    for values, peak in prefetch(Maps(task.layer, task.block.units, ahead(task.layer, task.block)), task.block.reads):
         flat = bits(values.reshape(*values.shape[:2], -1), "i")
         histogram(flat, bits(peak, "i"), base, task.shift, counts, offsets, task.high)
     return _listed(counts, offsets, base, task.shift)
@@ -211,13 +225,16 @@ def histogram_block(task: HistogramTask) -> SparseHistogram:
 def _listed(
     counts: NDArray[np.int32], offsets: NDArray[np.int64], base: NDArray[np.int64], shift: int
 ) -> SparseHistogram:
-    """The bins that are not empty; made unit by unit, so that only the result grows with the number of units."""
-    keys, found = [], []
-    for unit in range(base.size):
-        mine = counts[offsets[unit] : offsets[unit + 1]]
-        bins = np.flatnonzero(mine)
-        keys.append((unit << 32) + (bins << shift) + base[unit] + MIDDLE)
-        found.append(mine[bins].astype(np.int64))
+    """The bins that are not empty; made some units at a time, so that only the result grows with their number."""
+    keys, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    first = (np.arange(base.size) << 32) + base + MIDDLE
+    for unit in range(0, base.size, LISTED_UNITS):
+        edges = offsets[unit : unit + LISTED_UNITS + 1]
+        at = np.flatnonzero(counts[edges[0] : edges[-1]]) + edges[0]
+        bins = np.diff(np.searchsorted(at, edges))
+        mine = first[unit : unit + LISTED_UNITS] - (edges[:-1] << shift)
+        keys.append(np.repeat(mine, bins) + (at << shift))
+        found.append(counts[at].astype(np.int64))
     return np.concatenate(keys), np.concatenate(found)
 
 
@@ -276,15 +293,14 @@ def select(histogram: SparseHistogram, units: int, ranks: NDArray[np.int64]) -> 
     keys, counts = histogram
     found = Selection.nothing(ranks.shape)
     edges = np.searchsorted(keys >> 32, np.arange(units + 1))
-    for unit in range(units):
-        mine = slice(edges[unit], edges[unit + 1])
-        down = np.cumsum(counts[mine][::-1])
-        index = np.searchsorted(down, ranks[:, unit], side="right")
-        for f in np.flatnonzero(index < down.size):
-            found.proven[f, unit] = True
-            found.code[f, unit] = (keys[mine][::-1][index[f]] & 0xFFFFFFFF) - MIDDLE
-            found.above[f, unit] = down[index[f] - 1] if index[f] else 0
-        found.counted[:, unit] = down[-1] if down.size else 0
+    up = np.concatenate([[0], np.cumsum(counts)])
+    start, end = up[edges[:-1]], up[edges[1:]]
+    found.counted[:] = end - start
+    found.proven[:] = ranks < found.counted
+    # The highest bin with more than `rank` values in it and above it: those below its end are at least end - rank.
+    bins = np.searchsorted(up[1:], np.where(found.proven, end - ranks, 1))
+    found.above[:] = np.where(found.proven, end - up[1:][bins], 0) if counts.size else 0
+    found.code[:] = np.where(found.proven, (keys[bins] & 0xFFFFFFFF) - MIDDLE, 0) if counts.size else 0
     return found
 
 

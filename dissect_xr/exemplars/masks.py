@@ -24,6 +24,7 @@ from dissect_xr.dissection.labels import ProbeLabels, open_labels, read_labels
 from dissect_xr.dissection.layers import Layer, open_layer
 from dissect_xr.dissection.method import Domain
 from dissect_xr.errors import DissectError
+from dissect_xr.probe.label_maps.runs import runs_of
 
 NUMBERS = (1 << 16) - 1
 """Label pixels that can have a label of their own at a time: labels are uint16, and 0 is none."""
@@ -122,7 +123,7 @@ def mask(values: NDArray[np.floating], threshold: float, rows: Axis, cols: Axis)
         stop = min(first + NUMBERS, active.size)
         planes = np.zeros(active.size, np.uint16)
         planes[first:stop] = np.arange(1, stop - first + 1)
-        labels = planes.reshape(1, 1, height, width), np.zeros((1, 1), np.uint16), np.ones((1, 1), np.bool_)
+        labels = runs_of(planes.reshape(1, 1, height, width)), np.zeros((1, 1), np.uint16), np.ones((1, 1), np.bool_)
         intersection, _ = _counted(values[None, None], threshold, labels, tables, (rows, cols), "all")
         active[first:stop] = intersection[: stop - first] > 0
     return active.reshape(height, width)
@@ -146,7 +147,7 @@ def image_counts(
     intersection, active = np.zeros((2, len(maps)), np.int64)
     tables = labels.lookup, labels.domain
     for i in np.flatnonzero(maps.max(axis=(1, 2, 3)) > threshold).tolist():
-        image = tuple(array[i : i + 1] for array in here)
+        image = runs_of(planes[i : i + 1]), *(array[i : i + 1] for array in here[1:])
         counted, areas = _counted(maps[i : i + 1], threshold, image, tables, (view.rows, view.cols), view.domain)
         intersection[i], active[i] = counted[concept], areas[labels.domain[concept]]
     return intersection, active, area.astype(np.int64)
@@ -177,7 +178,7 @@ def channel_of(view: View, unit: str) -> int:
 def _counted(
     maps: NDArray[np.floating],
     threshold: float,
-    labels: Sequence[NDArray[Any]],
+    labels: Sequence[Any],
     tables: tuple[NDArray[np.int32], NDArray[np.int64]],
     axes: tuple[Axis, Axis],
     domain: Domain,

@@ -16,8 +16,8 @@ from dissect_xr.probe.colors import color_labels
 from dissect_xr.probe.crop import Crop
 from dissect_xr.probe.faults import Fault
 from dissect_xr.probe.folder import Folder
+from dissect_xr.probe.label_maps.labels import Share
 from dissect_xr.probe.label_set import LabelSet, Row
-from dissect_xr.probe.labels import Share
 from dissect_xr.probe.orientation import Size, orientation_of
 from dissect_xr.probe.pixels import WHOLE, nearest, stored_rgb, turned
 from dissect_xr.probe.sources.numbers import Numbers

@@ -19,6 +19,7 @@ from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
 from dissect_xr.probe.block import image_blocks
 from dissect_xr.probe.ingest_block import IngestTask, ingest_block
+from dissect_xr.probe.label_maps.runs import run_arrays
 from dissect_xr.probe.label_set import LabelSet
 from dissect_xr.probe.root import follow_images, root_attrs
 from dissect_xr.schema import DRAWN_BY, IGNORED, PROBE, SCHEMA_VERSION, check_version
@@ -69,7 +70,7 @@ def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None
             note=_summary(label_set),
         )
     tasks = [
-        IngestTask(url, block, n * length, slots, fingerprint)
+        IngestTask(url, block, n * length, length, slots, fingerprint)
         for n, block in enumerate(image_blocks(label_set, length))
     ]
     marked = store.markers(url, "blocks")
@@ -144,6 +145,7 @@ def _create(label_set: LabelSet, url: str, length: int, slots: int) -> store.Wri
                 shards=(outer, *block[1:]) if outer != inner else None,
             )
         )  # fmt: skip
+    arrays += run_arrays([sizes[dim] for dim in PROBE["annotation"].dims], length)
     drawn = _drawn_by(label_set) if label_set.is_predicted else []
     coordinates = [
         store.coordinate("image", "image", [row.image for row in label_set.rows]),
@@ -182,6 +184,7 @@ def _attrs(label_set: LabelSet, url: str) -> dict[str, Any]:
         "label_size": list(label_set.label_size),
         "root": root_attrs(label_set.folder, url),
         "turned": {},
+        "most_runs": 0,
         "has_ignored": bool(label_set.void),
         "coordinates": " ".join(
             (
@@ -218,6 +221,7 @@ def _finish(label_set: LabelSet, url: str, blocks: Sequence[Mapping[str, Any]]) 
         "turned": turned,
         "images_sha256": store.fingerprint(seen | ({"crop": label_set.crop.parameters} if label_set.crop else {})),
         "names_sha256": store.fingerprint(names),
+        "most_runs": max(block["note"]["most_runs"] for block in blocks),
     }
     fingerprint = store.fingerprint(digests | {"label_set": label_set_fingerprint(label_set)})
     with store.marked(url, "done", fingerprint=fingerprint, depends_on=store.markers(url)) as (writer, _):

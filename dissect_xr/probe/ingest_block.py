@@ -12,7 +12,8 @@ import numpy as np
 
 from dissect_xr import store
 from dissect_xr.probe.block import Block, read_maps
-from dissect_xr.probe.labels import label_image
+from dissect_xr.probe.label_maps.labels import label_image
+from dissect_xr.probe.label_maps.runs import Runs, joined, runs_of, write_runs
 from dissect_xr.probe.sources.concept_table import ConceptTable
 
 
@@ -23,6 +24,8 @@ class IngestTask:
     url: str
     block: Block
     start: int
+    length: int
+    """images of every block but the last"""
     slots: int
     fingerprint: str
 
@@ -53,6 +56,7 @@ def ingest_block(task: IngestTask) -> None:
     images, areas = np.zeros((2, concepts.numbers.size), np.int64)
     pixels_digest, labels_digest = hashlib.sha256(), hashlib.sha256()
     turned: dict[str, int] = {}
+    runs: list[Runs] = []
     for i, row in enumerate(block.rows):
         maps = read_maps(block, row, pixels_digest, labels_digest)
         turned |= {row.image: maps.orientation} if maps.orientation != 1 else {}
@@ -64,8 +68,10 @@ def ingest_block(task: IngestTask) -> None:
         hidden[i] = found.ignored
         annotated[i, found.domains] = True
         domains[found.domains] += hidden[i].size - int(hidden[i].sum())
+        runs.append(runs_of(planes[i : i + 1]))
     with store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         writer.write("annotation", (task.start, 0, 0, 0), planes)
+        write_runs(writer, task.start, task.length, found_runs := joined(runs))
         writer.write("whole_image", (task.start, 0), whole)
         writer.write("annotated", (task.start, 0), annotated)
         if block.void.mask.any():
@@ -75,6 +81,7 @@ def ingest_block(task: IngestTask) -> None:
         note["concepts"] = [[int(c), int(images[c]), int(areas[c])] for c in seen]
         note["domains"] = [[int(d), int(domains[d])] for d in np.flatnonzero(domains)]
         note["turned"] = turned
+        note["most_runs"] = found_runs.most
 
 
 @lru_cache(maxsize=4)

@@ -76,6 +76,7 @@ class TailShape:
             "span_count": ((self.images, self.units), self.span_dtype, (deep, wide), (deep, whole)),
             "tail_range": ((self.images, len(self.layers), 4), "int64", (deep, 1, 4), (deep, len(self.layers), 4)),
             "at_bound": ((blocks, self.units), "int64", (1, self.units), (1, self.units)),
+            "largest": ((blocks, self.units), self.dtype, (1, self.units), (1, self.units)),
         }
         return [
             store.ArraySpec(
@@ -102,6 +103,7 @@ class TailShape:
         start: int,
         parts: Sequence[Sequence[Packed]],
         equal: NDArray[np.int64],
+        largest: NDArray[np.floating],
     ) -> None:
         """Write an image block.
 
@@ -113,7 +115,8 @@ class TailShape:
             The block's first image.
         parts
             Of each layer, the tails of its successive images; none where it is kept dense.
-        equal : (unit of all layers,) values of the block that equal the bound
+        equal, largest : (unit of all layers,)
+            Values of the block that equal the bound, and the largest of all.
         """
         images = min(self.block, self.images - start)
         found = [joined(mine) if mine else self._nothing(images, n) for n, mine in enumerate(parts)]
@@ -129,6 +132,7 @@ class TailShape:
         writer.write(f"{path}/span_count", (start, 0), np.concatenate([mine.span_count for mine in found], axis=1))
         writer.write(f"{path}/tail_range", (start, 0, 0), where)
         writer.write(f"{path}/at_bound", (block, 0), equal[None])
+        writer.write(f"{path}/largest", (block, 0), largest[None])
         writer.write_beginning(f"{path}/span", (block, 0, 0), spans[None])
         writer.write_beginning(f"{path}/tail", (block, 0), values[None])
 
@@ -146,19 +150,24 @@ class TailBlocks:
     def __init__(self, writer: store.Writer, path: str, shape: TailShape, bound: NDArray[np.float32]) -> None:
         self._writer, self._path, self._shape, self._bound = writer, path, shape, bound
         self._parts: list[Packed] = []
-        self._equal = np.zeros(bound.size, np.int64)
+        self._equal, self._largest = self._nothing()
         self._images = 0
+
+    def _nothing(self) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Of a block without images: values equal to the bound, and the largest."""
+        return np.zeros(self._bound.size, np.int64), np.full(self._bound.size, -np.inf, self._shape.dtype)
 
     def add(self, maps: NDArray[np.floating]) -> None:
         """Add maps as stored, of images that do not reach beyond the block."""
         packed, equal = pack(maps, self._bound, self._shape.span_dtype)
         self._parts.append(packed)
         self._equal += equal
+        np.maximum(self._largest, maps.max(axis=(0, 2, 3)), out=self._largest)
         self._images += len(maps)
         if self._images % self._shape.block == 0 or self._images == self._shape.images:
             start = (self._images - 1) // self._shape.block * self._shape.block
-            self._shape.write(self._writer, self._path, start, [self._parts], self._equal)
-            self._parts, self._equal = [], np.zeros_like(self._equal)
+            self._shape.write(self._writer, self._path, start, [self._parts], self._equal, self._largest)
+            self._parts, (self._equal, self._largest) = [], self._nothing()
 
 
 def _row(length: int, *before: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -200,11 +209,20 @@ class TailPlace:
 
 
 class StoredTail:
-    """The tail of one layer, read image range by image range."""
+    """The tail of one layer, read image range by image range.
 
-    def __init__(self, place: TailPlace) -> None:
+    Parameters
+    ----------
+    ahead
+        Where the ranges follow each other: what is read together and kept. None reads only what is asked for.
+    """
+
+    def __init__(self, place: TailPlace, ahead: store.Ahead | None = None) -> None:
         self.place = place
+        self._ahead = ahead
         self._arrays: dict[str, store.StoredArray] = {}
+        self._kept: tuple[int, Packed] | None = None
+        """first image, and the tails of images from there on"""
 
     def _array(self, name: str) -> store.StoredArray:
         if name not in self._arrays:
@@ -226,22 +244,49 @@ class StoredTail:
         """(unit,) how many values equal the bound."""
         return np.asarray(self._array("at_bound")[:, slice(*self.place.columns)].sum(axis=0))
 
+    @cached_property
+    def largest(self) -> NDArray[np.floating]:
+        """(unit,) the largest activations."""
+        return np.asarray(self._array("largest")[:, slice(*self.place.columns)].max(axis=0))
+
     def __call__(self, images: tuple[int, int]) -> Packed:
         """The tails of a half-open range of images."""
         first, stop = images
         step = self.place.block
         edges = [first, *range((first // step + 1) * step, stop, step), stop]
-        return joined([self._of_block((a, b)) for a, b in pairwise(edges)])
+        return joined([self._of_block(a, b) for a, b in pairwise(edges)])
 
-    def _of_block(self, images: tuple[int, int]) -> Packed:
+    def _of_block(self, first: int, stop: int) -> Packed:
         """The tails of images that lie in one block."""
-        place, block = self.place, images[0] // self.place.block
-        where = self._array("tail_range")[slice(*images), place.number]
+        if self._kept is not None:
+            start, kept = self._kept
+            if start <= first and stop <= start + len(kept.span_count):
+                return kept.images(first - start, stop - start)
+        end = stop if self._ahead is None else self._ahead.reach(first, stop, self.place.block, 1)
+        where = self._array("tail_range")[first:end, self.place.number]
+        if self._ahead is not None:
+            fits = np.searchsorted(self._bytes(where), self._ahead.nbytes, side="right")
+            where = where[: max(stop - first, int(fits))]
+        found = self._read(first, where)
+        if self._ahead is not None:
+            self._kept = first, found
+        return found.images(0, stop - first)
+
+    def _bytes(self, where: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes of the tails of images from the first one to each."""
+        span, value = self._array("span").dtype.itemsize, self._array("tail").dtype.itemsize
+        units = self.place.columns[1] - self.place.columns[0]
+        counts = np.arange(1, len(where) + 1) * units * span
+        return np.asarray(counts + 2 * span * (where[:, 1] - where[0, 0]) + value * (where[:, 3] - where[0, 2]))
+
+    def _read(self, first: int, where: NDArray[np.int64]) -> Packed:
+        """The tails of images from `first` on, whose rows of `tail_range` these are; they lie in one block."""
+        place, block = self.place, first // self.place.block
         spans, values = (int(where[0, 0]), int(where[-1, 1])), (int(where[0, 2]), int(where[-1, 3]))
         return Packed(
             place.cells,
-            self._array("span_count")[slice(*images), slice(*place.columns)],
+            self._array("span_count")[first : first + len(where), slice(*place.columns)],
             self._array("span")[block, :, slice(*spans)],
             self._array("tail")[block, slice(*values)],
-            where[:, 1::2] - [spans[0], values[0]],
+            where[:, 1::2] - np.array([spans[0], values[0]]),
         )

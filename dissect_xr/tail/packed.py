@@ -38,6 +38,14 @@ class Packed:
         """Bytes, not compressed."""
         return int(self.span_count.nbytes + self.spans.nbytes + self.values.nbytes)
 
+    def images(self, first: int, stop: int) -> "Packed":
+        """The tails of a half-open range of these images."""
+        (s, v), ends = self.ends[first - 1] if first else (0, 0), self.ends[first:stop]
+        t, w = ends[-1] if len(ends) else (s, v)
+        return Packed(
+            self.shape, self.span_count[first:stop], self.spans[:, s:t], self.values[v:w], ends - np.array([s, v])
+        )
+
     def maps(
         self, bound: NDArray[np.float32], units: tuple[int, int], wanted: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.int64]]:

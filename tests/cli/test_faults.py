@@ -76,6 +76,7 @@ def no_space_for(pattern: str, after: int = 0):
 PREPARED = {
     "metadata of the probe": ("probe.zarr/annotation/zarr.json", 0),
     "labels": ("probe.zarr/annotation/c", 1),
+    "runs of labels": ("probe.zarr/run/c", 1),
     "marker of labels": ("markers/probe.zarr/blocks", 1),
     "end of the probe": ("markers/probe.zarr/done", 0),
     "names of the images": ("activations.zarr/image/c", 0),

@@ -544,7 +544,7 @@ def layers(tmp_path):
     return activations, probe, wanted
 
 
-MANY_BLOCKS = Threads(1, memory=2**15)
+MANY_BLOCKS = Threads(1, memory=2**16)
 """Of the counts of 200 concepts it holds those of three units: four unit blocks of one layer, two of the other."""
 
 

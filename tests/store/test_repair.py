@@ -97,7 +97,8 @@ NEEDED = [
     ("activations.zarr/second/zarr.json", {"activations.zarr/second/created"}),
     ("activations.zarr/zarr.json", {"activations.zarr/created"}),
     ("activations.zarr/image/zarr.json", {"activations.zarr/created"}),
-    ("probe.zarr/annotation/c.1.0.0.0", {"probe.zarr/blocks/16-20"}),
+    ("probe.zarr/run/c.1.0.0", {"probe.zarr/blocks/16-20"}),
+    ("probe.zarr/run_count/c.0.0.0", {"probe.zarr/blocks/0-16"}),
     ("probe.zarr/whole_image/c.0.0", {"probe.zarr/blocks/0-16"}),
     ("probe.zarr/annotated/c.0.0", {"probe.zarr/blocks/0-16"}),
     ("probe.zarr/image/c.0", {"probe.zarr/created"}),
@@ -200,7 +201,7 @@ MEANWHILE = [
         "activations.zarr/first/first/activation/c.0.0.0.0",
         "activations.zarr/first/blocks/0-16",
     ),
-    ("small", "dissect_small", "probe.zarr/annotation/c.0.0.0.0", "probe.zarr/blocks/0-16"),
+    ("small", "dissect_small", "probe.zarr/run/c.0.0.0", "probe.zarr/blocks/0-16"),
     ("small", "dissect_small", "activations.zarr/second/first/activation/zarr.json", "activations.zarr/second/created"),
     ("small", "finish_snapshot", "markers/dissection.zarr/first/first/done.json", "dissection.zarr/first/first/done"),
     ("small", "finish_snapshot", "dissection.zarr/concept_area/c.0", "dissection.zarr/created"),
@@ -266,7 +267,7 @@ def test_only_what_rotted_is_extracted_and_read_again(finished, begun):
     arguments, out = begun
     rot(out / "activations.zarr/second/first/activation/c.0.0.0.0")
     rot(out / "activations.zarr/first/second/activation/c.1.0.0.0")
-    rot(out / "probe.zarr/annotation/c.0.0.0.0")
+    rot(out / "probe.zarr/run/c.0.0.0")
     real, extracted = extract.extract_block, []
     with patch("dissect_xr.activations.extract.extract_block", lambda task: extracted.append(task.key) or real(task)):
         assert runs.call("run", *arguments) == 0
@@ -278,7 +279,7 @@ def test_on_processes_too(finished, begun, capsys):
     arguments, out = begun
     rot(out / "activations.zarr/first/first/activation/c.0.0.0.0")
     rot(out / "activations.zarr/second/peak/c.1.0")
-    rot(out / "probe.zarr/annotation/c.0.0.0.0")
+    rot(out / "probe.zarr/run/c.0.0.0")
     assert runs.call("run", *arguments, "--workers", "2") == 0
     assert capsys.readouterr().err.count("will be done again") == 3
     assert same(out, finished)
@@ -349,7 +350,7 @@ def test_what_cannot_be_made_again_is_said(begun, capsys):
     shutil.copytree(folder, out.parent / "elsewhere")
     arguments = [word.replace(folder, str(out.parent / "elsewhere")) for word in arguments]
     assert runs.call("probe", *arguments) == 0  # from now on, the images are those in the other folder
-    rot(out / "probe.zarr/annotation/c.0.0.0.0")
+    rot(out / "probe.zarr/run/c.0.0.0")
     image = out.parent / "elsewhere" / "images" / str(store.read(str(out / "probe.zarr"), "image")[3])
     image.write_bytes(image.read_bytes()[:100])
     assert runs.call("run", *arguments) == 3

@@ -82,3 +82,14 @@ def test_a_map_of_more_cells_than_sixteen_bits_count_has_wider_spans() -> None:
     found, _ = pack(maps, np.zeros(1, np.float32))
     assert found.spans.dtype == np.uint32
     assert found.spans[:, 0].tolist() == [254 * 257 + 255, 2]
+
+
+def test_images_of_a_tail_are_cut_out_of_it() -> None:
+    maps = np.random.default_rng(2).normal(size=(7, 3, 4, 5)).astype(np.float16)
+    bound = np.full(3, 1.0, np.float32)
+    whole, _ = pack(maps, bound)
+    for first in range(8):
+        for stop in range(first, 8):
+            part, _ = pack(maps[first:stop], bound)
+            for name in ("span_count", "spans", "values", "ends"):
+                np.testing.assert_array_equal(getattr(whole.images(first, stop), name), getattr(part, name))

@@ -102,11 +102,11 @@ class Extraction:
     def objects_of(self, keep: Keep) -> int:
         """Objects that the snapshot will be: shards, two for what is small of an image block, metadata and markers.
 
-        Of tails, seven for an image block and its marker, however many layers there are.
+        Of tails, eight for an image block and its marker, however many layers there are.
         """
         layers, images = self.layers, len(self.images)
         if keep == "tail":
-            return 8 * self.blocks + 3 * len(layers) + 14
+            return 9 * self.blocks + 3 * len(layers) + 15
         shards = sum(-(-images // layer.shard_images) for layer in layers)
         return shards + 3 * self.blocks + 4 * len(layers) + 5
 

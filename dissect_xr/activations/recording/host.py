@@ -114,15 +114,18 @@ class HostMaps:
         if not self.mean[layer][span].isfinite().all():  # a mean is not finite if one of its values is not
             check_finite(maps, layer, self._task.images[span], self._task.layers[0].dtype)
 
-    def tails(self) -> tuple[list[list[Packed]], NDArray[np.int64]]:
-        """The tails of each layer, none of those kept dense, and how many values of each unit equal its bound."""
+    def tails(self) -> tuple[list[list[Packed]], NDArray[np.int64], NDArray[np.floating]]:
+        """The tails of each layer, none of those kept dense.
+
+        Also, of each unit of all layers, how many values equal its bound, and the largest.
+        """
         parts, equal = [], np.zeros(self.peaks.shape[1], np.int64)
         for layer in self._task.layers:
             tail = self._tails.get(layer.name)
             parts.append([] if tail is None else tail.parts)
             if tail is not None and layer.columns is not None:
                 equal[slice(*layer.columns)] = tail.equal
-        return parts, equal
+        return parts, equal, self.peaks.amax(0).numpy()
 
     def whole_shards(self) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any]]]:
         """(path, start, maps) of every shard whose images are all filled since the last call."""

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from dissect_xr.activations.recording.extraction import Extraction
     from dissect_xr.activations.store import LayerShape
 
-PROBE_OBJECTS = 4
-"""Objects of an image block of labels: three arrays and a marker."""
+PROBE_OBJECTS = 6
+"""Objects of an image block of labels: five arrays and a marker."""
 
-PROBE_ROOT = 32
-"""Objects of a probe besides: metadata of 16 arrays and the root, 10 coordinates, 3 totals and two markers."""
+PROBE_ROOT = 34
+"""Objects of a probe besides: metadata of 18 arrays and the root, 10 coordinates, 3 totals and two markers."""
 
 
 def plan_run(run: Run) -> list[StagePlan]:
@@ -131,7 +131,7 @@ def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
     memory = Projection(
         (
             ("process", RESIDENT),
-            ("labels of a block, packed and unpacked", 3 * length * image_bytes),
+            ("labels of a block, packed and unpacked, and as runs", 4 * length * image_bytes),
             ("one decoded image and its maps", 64 * 2**20),
         )
     )
@@ -245,6 +245,7 @@ def _labels(probe: LabelSet) -> ProbeLabels:
         concepts=np.array([c.number for c in probe.concepts], np.int64),
         domain=np.array([indices[c.domain] for c in probe.concepts], np.int64),
         domains=len(indices),
+        most_runs=max(1, len(probe.planes)) * probe.label_size[0] * probe.label_size[1],
         has_ignored=bool(probe.void),
         fingerprint="",
         images_sha256="",

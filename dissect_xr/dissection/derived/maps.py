@@ -53,14 +53,19 @@ class Maps:
 
     Memory: of a derived layer the maps of all units of its source in these images, the units' rows of the matrix, and
     `Layer.row_bytes` for each.
+
+    Parameters
+    ----------
+    ahead
+        Where the ranges follow each other: what of peaks and tails is read together and kept.
     """
 
-    def __init__(self, layer: Layer, units: tuple[int, int] | None = None) -> None:
-        self.layer = layer
+    def __init__(self, layer: Layer, units: tuple[int, int] | None = None, ahead: store.Ahead | None = None) -> None:
+        self.layer, self._ahead = layer, ahead
         self.units = (0, layer.shape[1]) if units is None else units
         rows = slice(*self.units)
         if layer.tail is not None:
-            self._tail = StoredTail(layer.tail)
+            self._tail = StoredTail(layer.tail, ahead)
         elif layer.derivation is None:
             self._stored = store.read(layer.url, f"{layer.maps_path}/activation")
         else:
@@ -72,7 +77,7 @@ class Maps:
         """Maps of a half-open range of images, and their peaks."""
         values = self.values(images)
         if self.layer.derivation is None:
-            return values, self._peaks[slice(*images), slice(*self.units)]
+            return values, self._peaks(*images)
         return values, values.max(axis=(2, 3))
 
     def above(self, levels: NDArray[np.float32]) -> Callable[[tuple[int, int]], Reached]:
@@ -86,15 +91,15 @@ class Maps:
         def reached(images: tuple[int, int]) -> Reached:
             if self.layer.tail is None:
                 return all_reached(*self(images))
-            peaks = self._peaks[slice(*images), slice(*self.units)]
+            peaks = self._peaks(*images)
             found, where = self._tail(images).maps(self._tail.bound, self.units, peaks > levels)
             return found, where, peaks
 
         return reached
 
     @cached_property
-    def _peaks(self) -> Peaks:
-        return Peaks(self.layer)
+    def _peaks(self) -> store.Rows:
+        return Peaks(self.layer).in_order(self.units, self._ahead)
 
     def values(self, images: tuple[int, int]) -> NDArray[np.floating]:
         """Maps of a half-open range of images; of a tail, with the bound in the cells that are not stored.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.probe.block import Block, read_maps
+from dissect_xr.probe.label_maps.labels import ImageLabels, Tables, label_image
 from dissect_xr.probe.label_set import LabelSet, Row
-from dissect_xr.probe.labels import ImageLabels, Tables, label_image
 
 
 @dataclass(frozen=True)

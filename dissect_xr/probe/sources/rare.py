@@ -15,8 +15,8 @@ from dissect_xr.parallel.pool import Pool, Threads, run_blocks
 from dissect_xr.parallel.progress import track
 from dissect_xr.probe.block import Block, image_blocks
 from dissect_xr.probe.ingest import block_length, label_set_fingerprint
+from dissect_xr.probe.label_maps.labels import Tables
 from dissect_xr.probe.label_set import LabelSet
-from dissect_xr.probe.labels import Tables
 from dissect_xr.probe.sources.concept_table import labels_on_grid
 from dissect_xr.probe.sources.numbers import Numbers
 
