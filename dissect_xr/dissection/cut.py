@@ -41,6 +41,12 @@ READ_BYTES = 24 * 2**20
 LABEL_READ_BYTES = 32 * 2**20
 """Raw bytes of labels in one read: about a shard, since parts of a shard are read at three fifths of the speed."""
 
+PART = 8
+"""Share of a task's memory that a partial result may take: an eighth."""
+
+TAIL_PART = 5
+"""That of a tail, of which little else is in memory, and which every block of units reads anew."""
+
 COPIES = 3
 """Copies of a read in memory at once: compressed, decompressed, and the next read, which is already under way."""
 
@@ -118,7 +124,7 @@ def cut(
     unit_bytes
         Bytes of a unit's partial result.
     memory
-        Bytes that a task may use. A partial result gets an eighth of it, since several wait to be merged.
+        Bytes that a task may use. A partial result gets a share of it (`part_bytes`), since several wait to be merged.
     tasks
         How many there are at least, where there are enough images or units.
     split_units
@@ -132,7 +138,7 @@ def cut(
     room = memory - memory // 4 - COPIES * label_bytes
     per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes + layer.row_bytes
     beside = COPIES * chunk_images * layer.source_bytes + _tile_bytes(layer)
-    fit = min(memory // 8 // max(1, unit_bytes), (room - beside) // per_unit) // chunk_units
+    fit = min(part_bytes(layer, memory) // max(1, unit_bytes), (room - beside) // per_unit) // chunk_units
     size = chunk_units * max(1, fit)
     # Each unit block of a derived layer reads its source again, and each of a tail all of it: no more of them than the
     # memory asks for.
@@ -146,6 +152,11 @@ def cut(
     ranges = max(ceil(images * per_image * _work(layer) / TASK_BYTES), ceil(tasks / len(spans)))
     length = max(step, ceil(ceil(images / ranges) / step) * step)
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
+
+
+def part_bytes(layer: Layer, memory: int) -> int:
+    """Bytes that a partial result may take."""
+    return memory // (PART if layer.tail is None else TAIL_PART)
 
 
 def _map_bytes(layer: Layer) -> int:

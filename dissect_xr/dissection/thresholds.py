@@ -43,7 +43,7 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from dissect_xr.dissection.cut import Block, ahead
+from dissect_xr.dissection.cut import Block, ahead, part_bytes
 from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.levels.histograms import histogram, histogram_of_tail
@@ -132,12 +132,12 @@ def top_code(itemsize: int) -> int:
 
 
 def bins(layer: Layer, memory: int) -> int:
-    """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit an eighth of the memory.
+    """Bins per unit of one search: 2**16, or fewer, so that those of a chunk of units fit in their share of the memory.
 
     Of a tail, which is read anew for each block of units, those of all units should fit: two searches in turn, the
     second inside a bin of the first, cost two reads.
     """
-    most = memory // 8 // BIN_BYTES
+    most = part_bytes(layer, memory) // BIN_BYTES
     fit = most // layer.chunk[1]
     if layer.tail is not None:
         fit = min(fit, max(TAIL_BINS, most // layer.shape[1]))
