@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dissect_xr.probe.faults import Fault
 
@@ -43,6 +44,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_WIDTH, _LENGTH = 256, 257
 _JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
@@ -93,6 +95,8 @@ def image_size(path: Path) -> tuple[int, int]:
         If the file is missing, or no image.
     """
     with _opened(path, MAX_PIXELS) as image:
+        if isinstance(image, TiffImageFile):  # whose height and width are those of what is displayed
+            return int(image.tag_v2[_LENGTH]), int(image.tag_v2[_WIDTH])
         return image.height, image.width
 
 
@@ -138,7 +142,9 @@ def open_labels(path: Path) -> Iterator[Image.Image]:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """The image file at `path`, not yet decoded; what goes wrong inside the `with` block is a fault of the file."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        # Given a path, Pillow maps files without compression into memory, TIFFs by the size that is displayed:
+        # rows and columns of one on its side would be mixed up.
+        with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
             if image.width * image.height > max_pixels:
                 raise Fault(
                     f"{path}: {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed. "

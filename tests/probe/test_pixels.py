@@ -15,7 +15,7 @@ from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.ingest import open_probe, write_probe
-from dissect_xr.probe.pixels import FORMATS, read_rgb, stored_rgb, turned
+from dissect_xr.probe.pixels import FORMATS, image_size, read_rgb, stored_rgb, turned
 from dissect_xr.probe.readers.broden import decode_broden
 from dissect_xr.probe.readers.masks import decode_mask, read_masks
 
@@ -151,6 +151,39 @@ def test_so_does_a_jpeg(tmp_path):
     assert (found, stored.size) == (6, (24, 16))
     shown = np.asarray(read_rgb(tmp_path / "a.jpg", orientation=6))[..., 0]
     assert abs(shown.astype(int) - DISPLAYED[6](blocks)).max() <= 2
+
+
+MODES = {
+    "L": lambda: Image.fromarray(PIXELS[..., 0]),
+    "P": lambda: Image.fromarray(PIXELS).quantize(),
+    "RGB": lambda: Image.fromarray(PIXELS),
+    "RGBA": lambda: Image.fromarray(PIXELS).convert("RGBA"),
+    "I;16": lambda: Image.fromarray(PIXELS[..., 0].astype(np.uint16) << 8),
+    "CMYK": lambda: Image.fromarray(PIXELS).convert("CMYK"),
+    "1": lambda: Image.fromarray(PIXELS[..., 0] > 99),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_on_its_side_is_read_whatever_its_pixels_are(tmp_path, mode, compression):
+    # Pillow maps those without compression into memory, rows and columns exchanged.
+    stored = MODES[mode]()
+    assert (stored.mode, stored.size) == (mode, (6, 4))
+    wanted = np.dstack([PIXELS[..., 0]] * 3) if mode == "I;16" else np.asarray(stored.convert("RGB"))
+    for orientation, displayed in DISPLAYED.items():
+        path = tmp_path / f"{orientation}.tif"
+        stored.save(path, compression=compression, tiffinfo={0x0112: orientation})
+        np.testing.assert_array_equal(np.asarray(read_rgb(path)), wanted)
+        np.testing.assert_array_equal(np.asarray(read_rgb(path, orientation=orientation)), displayed(wanted))
+        assert stored_rgb(path)[1] == orientation
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_size_of_a_file_is_that_of_the_stored_pixels(tmp_path, suffix):
+    for orientation in DISPLAYED:
+        Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif(orientation))
+        assert image_size(tmp_path / f"a.{suffix}") == (4, 6)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of some damage
