@@ -44,7 +44,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_WIDTH, _LENGTH = 256, 257
+_WIDTH, _LENGTH, _PHOTOMETRIC = 256, 257, 262
+_WHITE_IS_0 = 0
 _JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
@@ -202,6 +203,8 @@ def _exif_orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I;16"):
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_0:
+            image = Image.fromarray(~np.asarray(image).astype(np.uint16))  # which Pillow does with 1 and 8 bits alone
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise Fault(
@@ -229,6 +232,13 @@ def _check_exact(image: Image.Image, path: Path) -> None:
     tile = image.tile[0] if isinstance(image, ImageFile) and image.tile else None
     arguments = tile.args if tile else ""
     raw = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    if raw.startswith(("1;I", "L;I")):
+        raise Fault(
+            f"{path}: is a TIFF that says that white is 0 (photometric interpretation, tag 262, is 0 or missing), so "
+            "its numbers are those that are stored or, as Pillow and others read them, the largest less those. "
+            "Save it as PNG, or with photometric interpretation 1 (black is 0).",
+            "it is a TIFF in which white is 0",
+        )
     if raw.startswith(("L;2", "L;4", "LA;16", "RGB;16", "RGBA;16", "RGBX;16")):
         raise Fault(
             f"{path}: its pixels are of the kind {raw}, which Pillow makes 8 bits per channel by changing the numbers. "

@@ -67,6 +67,16 @@ def test_16_bits_are_the_same_everywhere(tmp_path):
     np.testing.assert_array_equal(read_picture(Folder(str(tmp_path)), "a.png", 32), wanted)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_image_in_which_white_is_0_is_read_as_it_is_displayed(tmp_path, bits):
+    shown = GRADIENT >> 8
+    if bits == 8:  # Pillow turns the numbers round where it saves them
+        Image.fromarray(shown.astype(np.uint8)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    else:
+        Image.fromarray(65535 - GRADIENT).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.tif"))[..., 0], shown)
+
+
 # --- what cannot be read is found when the probe is written ---
 
 UNREADABLE = {
