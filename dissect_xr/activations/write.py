@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.activations.arrays import blocks_of, some_images
+from dissect_xr.activations.recording.levels import WrittenLevels
 from dissect_xr.activations.request import DTYPES, Keep, SnapshotInfo
 from dissect_xr.activations.store import (
     LayerShape,
@@ -70,7 +71,8 @@ def write_activations(
     Raises
     ------
     DissectError
-        If a value is NaN, infinite or too large for the dtype, maps have not 4 dims, or the number of images differs.
+        If a value is NaN, infinite or too large for the dtype, all values of a layer are too small or too close
+        together for it, maps have not 4 dims, or the number of images differs.
     """
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
@@ -146,7 +148,7 @@ def _write_layer(
         "attrs": dict(attrs),
     }
     content = store.fingerprint(inputs)
-    writer = store.Writer(url)
+    writer, levels = store.Writer(url), WrittenLevels(dtype)
     tails = None if bound is None else TailBlocks(writer, path, tail_shape([shape]), bound)
     bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
@@ -160,6 +162,7 @@ def _write_layer(
         with np.errstate(over="ignore"):
             stored = block.astype(dtype)
         check_finite(stored, name, images[start:], dtype)
+        levels.add(block)
         if tails is None:
             writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
         else:
@@ -170,6 +173,7 @@ def _write_layer(
         bar.advance(len(block))
     if start != len(images):
         raise DissectError(f"layer {name}: expected {len(images)} images, got {start}.")
+    levels.check(name)
     for key, values in parts.items():
         whole, step = np.concatenate(values), min(shape.block, len(images))
         for i in range(0, len(whole), step):

@@ -119,3 +119,31 @@ def test_stores_are_named_by_path_or_text(tmp_path: Path) -> None:
     write_activations(tmp_path / "a.zarr", {"conv": VALUES}, images=NAMES, show=False)
     with pytest.raises(DissectError, match=r"probe\.zarr: expected a complete probe"):
         open_probe(tmp_path / "probe.zarr")
+
+
+@pytest.mark.parametrize("keep", ["dense", "tail"])
+@pytest.mark.parametrize(
+    ("scale", "offset", "said"),
+    [
+        (1e-9, 0, r"layer conv: its largest activation of all images is \S+e-09, but as float16"),
+        (1e-4, 1, r"layer conv: as float16, most of its units lose most of their levels: in a sample, .* become"),
+    ],
+)
+def test_values_that_float16_cannot_tell_apart_are_refused(
+    tmp_path: Path, keep: Any, scale: float, offset: float, said: str
+) -> None:
+    url, names = tmp_path / "a.zarr", [f"image{n}" for n in range(40)]
+    values = (np.random.default_rng(0).normal(size=(40, 3, 8, 8)) * scale + offset).astype(np.float32)
+    with pytest.raises(DissectError, match=rf"{said}.*dtype: float32"):
+        write_activations(url, {"conv": values}, images=names, keep=keep, show=False)
+    assert store.marker(str(url), "snapshot/conv/done") is None
+    write_activations(url, {"conv": values}, images=names, dtype="float32", show=False)
+    assert np.array_equal(store.read(str(url), "snapshot/conv/activation")[:], values)
+
+
+def test_values_that_are_float16_already_lose_nothing(tmp_path: Path) -> None:
+    values = np.float16(1) + (VALUES > 0).astype(np.float16) * np.float16(2**-10)
+    for name, given in (("a", values), ("b", np.abs(VALUES.astype(np.float16)) * np.float16(2**-20))):
+        url = tmp_path / f"{name}.zarr"
+        write_activations(url, {"conv": given}, images=NAMES, show=False)
+        assert np.array_equal(store.read(str(url), "snapshot/conv/activation")[:], given)
