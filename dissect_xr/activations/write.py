@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.arrays import blocks_of, some_images
+from dissect_xr.activations.arrays import blocks_of, by_name, some_images
 from dissect_xr.activations.recording.levels import WrittenLevels
 from dissect_xr.activations.request import DTYPES, Keep, SnapshotInfo
 from dissect_xr.activations.store import (
@@ -48,9 +48,10 @@ def write_activations(
     Parameters
     ----------
     layers
-        Layer name -> array (image, unit, y, x) of NumPy (also a memory map), xarray (dimensions by name, in any order),
-        Dask, Zarr or torch, or an iterator of such arrays that together hold all images, each of any length. Of an
-        array as of an iterator some blocks are in memory at a time, of 64 MiB or one chunk each, and one shard.
+        Layer name -> array (image, unit, y, x) of NumPy (also a memory map), xarray (dimensions by name, in any order,
+        and images by name, too, where they have a coordinate), Dask, Zarr or torch, or an iterator of such arrays that
+        together hold all images, each of any length. Of an array as of an iterator some blocks are in memory at a time,
+        of 64 MiB or one chunk each, and one shard.
     images
         Names of the images, as in the probe of the dissection and in the same order.
     snapshot
@@ -72,7 +73,7 @@ def write_activations(
     ------
     DissectError
         If a value is NaN, infinite or too large for the dtype, all values of a layer are too small or too close
-        together for it, maps have not 4 dims, or the number of images differs.
+        together for it, or masked, maps have not 4 dims, or the number of images differs, or their names do.
     """
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
@@ -94,6 +95,7 @@ def write_activations(
                 f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store."
             )
         extra = dict((attrs or {}).get(name, {}))
+        values = by_name(name, values, images)
         with track(f"activations {name}", show=show) as bar:
             bound = None if keep == "dense" else _bound(name, values, len(images), dtype, sampling)
             blocks = blocks_of(name, values)

@@ -13,6 +13,7 @@ from dissect_xr import store
 from dissect_xr.activations import arrays
 from dissect_xr.activations.arrays import blocks_of
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording
+from dissect_xr.activations.store import open_activations
 from dissect_xr.activations.write import write_activations
 from dissect_xr.dissection.method import Method
 from dissect_xr.errors import DissectError
@@ -147,3 +148,72 @@ def test_values_that_are_float16_already_lose_nothing(tmp_path: Path) -> None:
         url = tmp_path / f"{name}.zarr"
         write_activations(url, {"conv": given}, images=NAMES, show=False)
         assert np.array_equal(store.read(str(url), "snapshot/conv/activation")[:], given)
+
+
+# --- images and units by name ---
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("keep", ["dense", "tail"])
+def test_images_are_found_by_their_coordinate(tmp_path: Path, lazy: bool, keep: Any) -> None:
+    maps = xr.DataArray(VALUES, dims=DIMS, coords={"image": NAMES})
+    turned = maps.isel(image=[3, 0, 6, 1, 5, 2, 4]).transpose("unit", "y", "image", "x")
+    found = []
+    for name, values in (("plain", VALUES), ("turned", turned.chunk(image=2) if lazy else turned)):
+        url = tmp_path / f"{name}.zarr"
+        write_activations(url, {"conv": values}, images=NAMES, keep=keep, show=False)
+        found.append(open_activations(url)["snapshot/conv"].to_dataset().drop_attrs().load())
+    xr.testing.assert_identical(*found)
+
+
+@pytest.mark.parametrize(
+    "names", [[10, 11, 12, 13, 14, 15, 16], list(range(7)), NAMES], ids=["numbers that go on", "numbers", "names"]
+)
+def test_images_that_are_only_numbered_are_taken_by_position(tmp_path: Path, names: list[Any]) -> None:
+    url, maps = str(tmp_path / "a.zarr"), xr.DataArray(VALUES, dims=DIMS, coords={"image": names})
+    write_activations(url, {"conv": maps}, images=NAMES, dtype="float32", show=False)
+    parts = iter([maps[:3], maps[3:]])
+    write_activations(url, {"parts": parts}, images=NAMES, dtype="float32", show=False)
+    for layer in ("conv", "parts"):
+        assert np.array_equal(store.read(url, f"snapshot/{layer}/activation")[:], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([*NAMES[:3], "other", *NAMES[4:]], "of 7, number 3 is other, of the 7 given it is image3"),
+        ([6, 5, 4, 3, 2, 1, 0], "of 7, number 0 is 6, of the 7 given it is image0"),
+        ([*NAMES[:6], NAMES[0]], "of 7, number 6 is image0, of the 7 given it is image6"),
+    ],
+)
+def test_images_of_other_names_are_refused(tmp_path: Path, names: list[Any], said: str) -> None:
+    maps = xr.DataArray(VALUES, dims=DIMS, coords={"image": names})
+    with pytest.raises(DissectError, match=rf"layer conv: its coordinate `image` .* {said}\. .*drop_vars\('image'\)"):
+        write_activations(tmp_path / "a.zarr", {"conv": maps}, images=NAMES, show=False)
+
+
+def test_parts_of_an_iterator_are_in_order_or_refused(tmp_path: Path) -> None:
+    maps = xr.DataArray(VALUES, dims=DIMS, coords={"image": NAMES})
+    with pytest.raises(DissectError, match="of 4, number 0 is image3, of the 4 given it is image0"):
+        write_activations(tmp_path / "a.zarr", {"conv": iter([maps[3:], maps[:3]])}, images=NAMES, show=False)
+
+
+@pytest.mark.parametrize("units", [[2, 0, 1], ["conv/2", "conv/0", "conv/1"], [4, 5, 6]])
+def test_units_of_other_numbers_are_refused(tmp_path: Path, units: list[Any]) -> None:
+    maps = xr.DataArray(VALUES, dims=DIMS, coords={"unit": units})
+    for values in (maps, iter([maps])):
+        with pytest.raises(DissectError, match=r"layer conv: its coordinate `unit` begins with .*, but units are"):
+            write_activations(tmp_path / "a.zarr", {"conv": values}, images=NAMES, show=False)
+    for name, good in (("numbers", [0, 1, 2]), ("ids", ["a/0", "a/1", "a/2"]), ("words", ["sky", "tree", "sea"])):
+        maps = xr.DataArray(VALUES, dims=DIMS, coords={"unit": good})
+        write_activations(tmp_path / "a.zarr", {name: maps}, images=NAMES, show=False)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_masked_values_are_refused(tmp_path: Path, lazy: bool) -> None:
+    masked = np.ma.masked_array(VALUES, VALUES > 1)
+    assert masked.mask.any()
+    values = da.from_array(masked, chunks=3) if lazy else masked
+    with pytest.raises(DissectError, match=r"layer conv: holds masked values.*values\.filled\(0\)"):
+        write_activations(tmp_path / "a.zarr", {"conv": values}, images=NAMES, show=False)
+    write_activations(tmp_path / "a.zarr", {"none": np.ma.masked_array(VALUES)}, images=NAMES, show=False)
