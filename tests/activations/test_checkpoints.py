@@ -188,6 +188,25 @@ def test_a_number_of_batches_may_be_missing_and_nothing_else():
     assert match(["0.weight"], ["0.weight", "1.weight"]).unexpected == ("1.weight",)
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda tensor: tensor.to("meta"), r"1 without values, on the device meta: classifier\.bias\. .*: save the"),
+        (lambda tensor: tensor.to_sparse(), r"1 sparse: classifier\.bias\. Save them as `tensor\.to_dense\(\)`"),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_tensors_that_cannot_be_copied_are_named(tmp_path, spoilt, message):
+    tensors = state()
+    odd = tensors | {"classifier.bias": spoilt(tensors["classifier.bias"])}
+    torch.save(odd, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", message)
+    torch.save({"first": odd, "second": odd}, tmp_path / "b.pt")
+    refused(tmp_path / "b.pt", message)
+    torch.save({"model": tensors, "other": odd, "queue": spoilt(torch.ones(2))}, tmp_path / "c.pt")
+    assert loads_as(tmp_path / "c.pt", tensors) == ("the state dict under 'model' was taken",)
+
+
 def test_quantised_numbers_are_not_taken_for_weights(tmp_path):
     tensors = state()
     tensors["features.0.weight"] = (tensors["features.0.weight"] * 100).to(torch.int8)
