@@ -4,6 +4,8 @@ Knows: how each is recognised, and the way out of each: the plain module, or one
 Does not know: hooks (`taps`), or how a model is built (`sources`).
 """
 
+from collections.abc import Iterator
+
 from torch import fx, jit, nn
 from torch.nn.parameter import is_lazy
 
@@ -68,4 +70,17 @@ def _is_exported(model: fx.GraphModule) -> bool:
 
 def _is_compiled(module: nn.Module) -> bool:
     compiled_in_place = getattr(module, "_compiled_call_impl", None) is not None
-    return compiled_in_place or type(module).__name__ == "OptimizedModule"
+    return compiled_in_place or type(module).__name__ == "OptimizedModule" or any(map(_compiles, _forwards(module)))
+
+
+def _forwards(module: nn.Module) -> Iterator[object]:
+    """`forward` and the methods called `forward_...`, those that were set on the module as well."""
+    for name in {name for held in (vars(module), *map(vars, type(module).__mro__)) for name in held}:
+        if name.startswith("forward"):
+            yield vars(module).get(name, getattr(type(module), name, None))
+
+
+def _compiles(function: object) -> bool:
+    """Whether torch.compile made a function; torch.compiler.disable marks its functions in the same way, and more."""
+    made = getattr(function, "_torchdynamo_orig_callable", None) is not None
+    return made and not getattr(function, "_torchdynamo_disable", False)
