@@ -54,6 +54,23 @@ def check_open(model: object, source: str) -> nn.Module:
     return model
 
 
+def check_values(model: nn.Module, source: str) -> None:
+    """Raise if a model has parameters or buffers without values.
+
+    Raises
+    ------
+    DissectError
+        Naming some of them.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if empty := [name for name, tensor in tensors if tensor.is_meta]:
+        raise DissectError(
+            f"{source} returned a model with {len(empty)} tensors on the device meta, which have no values: "
+            f"{shortlist(empty, 4)}. Build it on the CPU (device='cpu'); for a model larger than memory give "
+            "activations.placement, which leaves weights out while it builds one."
+        )
+
+
 def closed_modules(model: nn.Module) -> set[str]:
     """Names of the modules that are scripted or traced code, or inside it."""
     roots = [name for name, module in model.named_modules() if isinstance(module, jit.ScriptModule)]

@@ -96,6 +96,15 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.Sequential(nn.LazyBatchNorm2d(), nn.ReLU()))
 
 
+def without_values() -> nn.Module:
+    with torch.device("meta"):
+        return plain()
+
+
+def partly_without_values() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, device="meta"))
+
+
 class Stubborn(nn.Module):
     def train(self, mode: bool = True) -> nn.Module:
         raise NotImplementedError("always in training")
@@ -120,6 +129,8 @@ CASES = {
     exported: r"returned a torch\.export program, which hooks cannot enter: return the model that was exported",
     module_of_exported: r"returned the module of a torch\.export program, which hooks cannot enter: return the model",
     lazy: r"has Lazy layers that have not seen an input: 0, 1\.0\. Call the model once before the factory returns it",
+    without_values: r":without_values returned a model with 7 tensors on the device meta, which have no values: 0\.",
+    partly_without_values: r"with 5 tensors on the device meta, .*: 1\.weight, 1\.bias, .* Build it on the CPU",
     stubborn: r":stubborn: the model cannot be put into eval mode: always in training",
 }
 
