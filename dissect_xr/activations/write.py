@@ -4,8 +4,10 @@ Knows: how blocks of any length become whole shards, and how `peak` and `mean` a
 Does not know: models or torch; the layout is that of `store`.
 """
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ def write_activations(
     url: store.Url,
     layers: Mapping[str, Any],
     *,
-    images: Sequence[str],
+    images: Sequence[str | PurePath],
     snapshot: SnapshotInfo | str = "snapshot",
     dtype: str = "float16",
     attrs: Mapping[str, Mapping[str, Any]] | None = None,
@@ -53,7 +55,7 @@ def write_activations(
         together hold all images, each of any length. Of an array as of an iterator some blocks are in memory at a time,
         of 64 MiB or one chunk each, and one shard.
     images
-        Names of the images, as in the probe of the dissection and in the same order.
+        Names of the images, or paths, as in the probe of the dissection and in the same order.
     snapshot
         Name of the snapshot, or its name, step and metrics.
     dtype
@@ -75,6 +77,7 @@ def write_activations(
         If a value is NaN, infinite or too large for the dtype, all values of a layer are too small or too close
         together for it, or masked, maps have not 4 dims, or the number of images differs, or their names do.
     """
+    images = _names(images)
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
     url = store.as_url(url)
@@ -100,6 +103,15 @@ def write_activations(
             bound = None if keep == "dense" else _bound(name, values, len(images), dtype, sampling)
             blocks = blocks_of(name, values)
             _write_layer(url, name, blocks, images, info, dtype, extra, position, bar, bound, sampling.fraction)
+
+
+def _names(images: Any) -> list[str]:
+    """The names of images, which may be given as paths, or as an array of texts."""
+    if not isinstance(images, (str, bytes)):
+        names = [one.as_posix() if isinstance(one, PurePath) else one for one in np.asarray(images, object).tolist()]
+        if all(isinstance(one, str) for one in names):
+            return [str(one) for one in names]
+    raise DissectError(f"images: expected a list of names, as in the probe, got {reprlib.repr(images)}.")
 
 
 def _create_snapshot(url: str, snapshot: SnapshotInfo) -> None:

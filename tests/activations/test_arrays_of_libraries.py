@@ -1,5 +1,6 @@
 """Activations come from arrays of any library, and are the same whichever it is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,50 @@ def test_single_values_stand_for_pairs_and_lists() -> None:
     assert Recording(Preprocess(8), layers="conv1").layers == ("conv1",)  # type: ignore[arg-type]
     with pytest.raises(DissectError, match="fraction 1 is not between"):
         Method(1)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Preprocess(np.int64(32)) == Preprocess(np.array([32, 32])) == Preprocess((32, 32))  # type: ignore[arg-type]
+    look = Preprocess(8, resize=np.int64(9), mean=np.float32(0.5), std=np.ones(3), scale=np.float32(1))  # type: ignore[arg-type]
+    assert look == Preprocess((8, 8), resize=9, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), scale=1.0)
+    json.dumps(look.parameters)
+    for fractions in (np.float32(0.25), np.array([0.25]), np.array(0.25), [0.25]):
+        assert Method(fractions).fractions == (0.25,)  # type: ignore[arg-type]
+    assert type(Method(np.float32(0.25)).fractions[0]) is float  # type: ignore[arg-type]
+    recording = Recording(Preprocess(8), batch=np.int64(4))  # type: ignore[arg-type]
+    assert type(recording.batch) is int
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Preprocess("32"), "input size: expected a whole number, got '32', a text"),
+        (lambda: Preprocess(32.0), r"input size: expected a whole number, got 32\.0, a float"),
+        (lambda: Preprocess((32, "8")), "input size: expected a whole number, got '8', a text"),
+        (lambda: Preprocess(None), "input size: expected a whole number, got None"),
+        (lambda: Preprocess(32, resize="64"), "resize: expected a whole number, got '64', a text"),
+        (lambda: Preprocess(32, mean="0.5"), r"mean: expected a number or a list of numbers, got '0\.5', a text"),
+        (lambda: Preprocess(32, scale="1"), "scale: expected a number or a list of numbers, got '1', a text"),
+        (lambda: Method(fractions="0.005"), r"fractions: expected a number or a list of numbers, got '0\.005', a text"),
+        (lambda: Method(fractions=None), "fractions: expected a number or a list of numbers, got None"),
+        (lambda: Recording(32, layers="c"), r"preprocess: expected .* Preprocess\(224\), got 32\."),
+        (lambda: Recording(Preprocess(8), batch="4"), "batch: expected a whole number, got '4', a text"),
+    ],
+)
+def test_what_is_no_number_is_one_error(make: Any, said: str) -> None:
+    with pytest.raises(DissectError, match=said):
+        make()
+
+
+def test_images_may_be_paths(tmp_path: Path) -> None:
+    names = ["a/1.png", "a/2.png", *NAMES[2:]]
+    for n, given in enumerate(([Path(name) for name in names], np.array(names), tuple(names), xr.DataArray(names))):
+        url = str(tmp_path / f"{n}.zarr")
+        write_activations(url, {"conv": VALUES}, images=given, show=False)  # type: ignore[arg-type]
+        assert store.read(url, "image")[:].tolist() == names
+    for wrong in ("a.png", [1, 2, 3, 4, 5, 6, 7], [None] * 7):
+        with pytest.raises(DissectError, match="images: expected a list of names, as in the probe, got"):
+            write_activations(tmp_path / "no.zarr", {"conv": VALUES}, images=wrong, show=False)  # type: ignore[arg-type]
 
 
 def test_a_class_is_a_model_and_an_object_is_told_what_to_give() -> None:
