@@ -90,12 +90,13 @@ def write_activations(
         raise DissectError(
             f"images: expected distinct names, but {len(images) - len(set(images))} are repeated. Rename them."
         )
+    store.drop_if_gone(url)
     create_root(url, images)
     _create_snapshot(url, info)
     for position, (name, values) in enumerate(layers.items()):
         if store.marker(url, f"{info.name}/{name}/done") is not None:
             raise DissectError(
-                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store."
+                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store's folder."
             )
         extra = dict((attrs or {}).get(name, {}))
         values = by_name(name, values, images)

@@ -4,7 +4,17 @@ Knows: the functions that other rooms call, as in `store.read(url, path)`.
 Does not know: how they work. `writer` creates and writes arrays, `reader` opens them, `markers` records finished work.
 """
 
-from dissect_xr.store.markers import Written, drop, drop_below, mark, marked_groups, marker, markers, unmark
+from dissect_xr.store.markers import (
+    Written,
+    drop,
+    drop_below,
+    drop_if_gone,
+    mark,
+    marked_groups,
+    marker,
+    markers,
+    unmark,
+)
 from dissect_xr.store.objects import Url, as_url, join
 from dissect_xr.store.reader import StoredArray, exists, groups, open_lazy, read, read_attrs
 from dissect_xr.store.writer import (
@@ -22,6 +32,6 @@ from dissect_xr.store.writer import (
 
 __all__ = [
     "ArraySpec", "StoredArray", "Url", "Writer", "Written", "as_url", "coordinate", "create", "drop", "drop_below",
-    "exists", "fingerprint", "groups", "join", "lay_out", "mark", "marked", "marked_groups", "marker", "markers",
-    "open_lazy", "read", "read_attrs", "remove", "unmark", "update_attrs", "write_group",
+    "drop_if_gone", "exists", "fingerprint", "groups", "join", "lay_out", "mark", "marked", "marked_groups", "marker",
+    "markers", "open_lazy", "read", "read_attrs", "remove", "unmark", "update_attrs", "write_group",
 ]  # fmt: skip

@@ -124,6 +124,16 @@ def drop_below(url: str, prefix: str) -> None:
     objects.delete_all(parent, objects.sizes(parent, f"{base}{prefix}/"))
 
 
+def drop_if_gone(url: str) -> set[str]:
+    """Remove all markers of a store of which no object is left, as where someone deleted its folder; their keys.
+
+    Markers of a store of which a part is left stay: the next run finds what is lost, and makes that again.
+    """
+    if objects.read(url, "zarr.json") is not None or not (keys := markers(url)) or objects.sizes(url):
+        return set()
+    return drop(url, keys)
+
+
 def url_of(url: str, key: str) -> str:
     """The URL of the marker `key`, for messages."""
     return objects.join(*_location(url, key))

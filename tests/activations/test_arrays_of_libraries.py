@@ -1,6 +1,7 @@
 """Activations come from arrays of any library, and are the same whichever it is."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,20 @@ def test_values_that_are_float16_already_lose_nothing(tmp_path: Path) -> None:
         url = tmp_path / f"{name}.zarr"
         write_activations(url, {"conv": given}, images=NAMES, show=False)
         assert np.array_equal(store.read(str(url), "snapshot/conv/activation")[:], given)
+
+
+def test_a_store_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    url = tmp_path / "a.zarr"
+    write_activations(url, {"conv": VALUES, "other": VALUES}, images=NAMES, show=False)
+    with pytest.raises(DissectError, match=r"holds snapshot/conv already.*delete the store's folder"):
+        write_activations(url, {"conv": VALUES}, images=NAMES, show=False)
+    shutil.rmtree(url)
+    write_activations(url, {"conv": VALUES + 1}, images=NAMES[::-1], dtype="float32", show=False)
+    assert np.array_equal(store.read(str(url), "snapshot/conv/activation")[:], VALUES + 1)
+    assert store.markers(str(url)) == {"created", "snapshot/conv/done"}
+    shutil.rmtree(url / "snapshot")
+    with pytest.raises(DissectError, match="holds snapshot/conv already"):  # of a part that is lost, `verify` tells
+        write_activations(url, {"conv": VALUES}, images=NAMES[::-1], show=False)
 
 
 # --- images and units by name ---
