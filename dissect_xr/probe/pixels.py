@@ -206,6 +206,8 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
         if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_0:
             image = Image.fromarray(~np.asarray(image).astype(np.uint16))  # which Pillow does with 1 and 8 bits alone
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I" and image.format == "PPM":  # PGM, whose numbers have 16 bits at most
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise Fault(
             f"{path} has 32-bit pixels without a fixed range. Save it with 8 bits per channel.",

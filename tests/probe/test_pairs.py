@@ -31,7 +31,7 @@ def test_a_mask_has_the_name_of_its_image(tmp_path):
     assert notes == ()
 
 
-@pytest.mark.parametrize("suffix", ["gif", "jfif", "jp2", "JPG", "Jpeg", "WEBP", "tiff", "bmp", "avif", "pgm"])
+@pytest.mark.parametrize("suffix", ["gif", "jfif", "jp2", "JPG", "Jpeg", "WEBP", "tiff", "bmp", "avif", "pgm", "tga"])
 def test_every_suffix_of_an_image_is_one(tmp_path, suffix):
     assert pairs(tmp_path, [f"a.{suffix}"], ["a.png"])[0] == [(f"a.{suffix}", "a.png")]
 

@@ -67,6 +67,15 @@ def test_16_bits_are_the_same_everywhere(tmp_path):
     np.testing.assert_array_equal(read_picture(Folder(str(tmp_path)), "a.png", 32), wanted)
 
 
+def test_16_bits_of_a_pgm_are_read_as_those_of_a_png(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.pgm")
+    assert (tmp_path / "a.pgm").read_bytes().startswith(b"P5\n32 32\n65535\n")
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.pgm"))[..., 0], GRADIENT >> 8)
+    # Of 10 bits, 1023 is white and 256 a quarter of it.
+    (tmp_path / "b.pgm").write_bytes(b"P5 3 1 1023 " + struct.pack(">HHH", 0, 256, 1023))
+    assert np.asarray(read_rgb(tmp_path / "b.pgm"))[0, :, 0].tolist() == [0, 64, 255]
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_an_image_in_which_white_is_0_is_read_as_it_is_displayed(tmp_path, bits):
     shown = GRADIENT >> 8

@@ -18,7 +18,7 @@ from dissect_xr.probe.folder import same_name
 SUFFIXES = frozenset(
     {
         ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
-        ".ppm", ".tif", ".tiff", ".webp",
+        ".ppm", ".tga", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
 """Suffixes of the files that are read as images, in lower case."""
