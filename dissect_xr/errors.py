@@ -49,6 +49,15 @@ def numbers_of(what: str, given: Any) -> tuple[float, ...]:
     return tuple(one if isinstance(one, (int, float)) else float(one) for one in several)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "layer"), counted(2, "layer")
+    ('1 layer', '2 layers')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _shown(given: Any) -> str:
     kind = "text" if isinstance(given, str) else type(given).__name__
     return f"{given!r}, a {kind}"

@@ -64,6 +64,9 @@ def test_a_single_line_is_one_record(tmp_path: Path) -> None:
         ('[{"epoch": 1, "loss": 1, "val_acc": 1}]', "no record has the column 'step'; there are epoch, loss, val_acc"),
         ("[]", "no record has the column 'step'; there are none"),
         ("[3]", "record 1: expected a record"),
+        ('[{"step": 1, "loss": 1, "loss": 2, "val_acc": 1}]', "'loss' is given twice in one record"),
+        ('{"step": 1, "loss": 1, "val_acc": 1}\n{"step": 2, "step": 3}', "line 2: 'step' is given twice in one record"),
+        ('[{"step": 1, "loss": "1_0", "val_acc": 1}]', "record 1, 'loss': expected a number, got '1_0'"),
         ('{"step": 1, "loss": 1, "val_acc": 1}\n{"step": 2', "line 2: neither JSON nor JSON Lines"),
     ],
 )

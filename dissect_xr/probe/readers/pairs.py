@@ -23,8 +23,13 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 """Suffixes of the files that are read as images, in lower case."""
 
-LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-"""What operating systems leave in folders, beside names that start with a dot."""
+LITTER = frozenset(
+    {
+        "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "@eaDir",
+        "#recycle", "@Recycle",
+    }
+)  # fmt: skip
+"""What operating systems and network storage leave in folders, beside names that start with a dot."""
 
 STEM = "{stem}"
 
