@@ -4,12 +4,63 @@ Knows: that a message says what was expected, what came, and how to mend it.
 Does not know: who shows it. The command line exits with 2, or with 3 for `BlocksFailed`.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 
 class DissectError(ValueError):
     """A file, a recipe field or an array from the user is wrong. The message says how to mend it."""
+
+
+def whole_number(what: str, given: Any) -> int:
+    """A whole number of Python or NumPy that a user gave.
+
+    Raises
+    ------
+    DissectError
+        Naming `what` it was given for, if it is anything else.
+    """
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise DissectError(f"{what}: expected a whole number, got {_shown(given)}.") from None
+
+
+def numbers_of(what: str, given: Any) -> tuple[float, ...]:
+    """The numbers that a user gave, one or several, of Python or NumPy.
+
+    Raises
+    ------
+    DissectError
+        Naming `what` they were given for, if they are anything else.
+    """
+    if getattr(given, "ndim", None) == 0:  # of NumPy
+        given = given.item()
+    try:
+        several = (given,) if isinstance(given, (str, bytes, Mapping)) else tuple(given)
+    except TypeError:
+        several = (given,)
+    for one in several:
+        if not isinstance(one, Real):
+            raise DissectError(f"{what}: expected a number or a list of numbers, got {_shown(given)}.")
+    return tuple(one if isinstance(one, (int, float)) else float(one) for one in several)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "layer"), counted(2, "layer")
+    ('1 layer', '2 layers')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _shown(given: Any) -> str:
+    kind = "text" if isinstance(given, str) else type(given).__name__
+    return f"{given!r}, a {kind}"
 
 
 class WriteError(DissectError):

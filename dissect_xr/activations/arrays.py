@@ -38,7 +38,7 @@ def blocks_of(name: str, values: Any) -> Iterator[NDArray[Any]]:
     """
     parts: Iterable[Any] = [values] if hasattr(values, "shape") else values
     for part in parts:
-        array = _in_order(name, part)
+        array = in_order(name, part)
         shape = getattr(array, "shape", None)
         if shape is None:
             array = np.asarray(array)
@@ -48,10 +48,92 @@ def blocks_of(name: str, values: Any) -> Iterator[NDArray[Any]]:
             raise DissectError(f"layer {name}: {EXPECTED}, got {getattr(array, 'dtype', '')} {tuple(shape)}.{mend}")
         step = _images_of_a_block(array)
         for start in range(0, max(1, shape[0]), step):
-            block = _as_numpy(array[start : start + step])
+            block = _as_numpy(name, array[start : start + step])
             if block.dtype.kind != "f":
                 raise DissectError(f"layer {name}: {EXPECTED}, got {block.dtype} {tuple(shape)}.")
             yield block
+
+
+def by_name(name: str, values: Any, images: Sequence[str]) -> Any:
+    """The maps of a layer in the order of `images`, where they have a coordinate that says which image is which.
+
+    Parameters
+    ----------
+    values
+        As for `blocks_of`; what has no such coordinate is returned as it is.
+
+    Raises
+    ------
+    DissectError
+        If the coordinate holds other names than `images`, or, of an iterator, in another order; or if the units have a
+        coordinate by which they are not counted from 0, as they would be stored.
+    """
+    if isinstance(values, xr.DataArray):
+        _check_units(name, values)
+        found = _names(values)
+        if found is None or found == list(images):
+            return values
+        if len(found) != len(images) or set(found) != set(images):
+            raise _other_images(name, found, images)
+        place = {image: n for n, image in enumerate(found)}
+        return Reordered(in_order(name, values), np.array([place[image] for image in images]))
+    return values if hasattr(values, "shape") else _each_by_name(name, values, images)
+
+
+def _each_by_name(name: str, parts: Iterable[Any], images: Sequence[str]) -> Iterator[Any]:
+    """The same parts, once their names are those that come next."""
+    first = 0
+    for part in parts:
+        if isinstance(part, xr.DataArray):
+            _check_units(name, part)
+            wanted = list(images[first : first + part.sizes.get("image", 0)])
+            if (found := _names(part)) is not None and found != wanted:
+                raise _other_images(name, found, wanted)
+        first += part.sizes.get("image", 0) if isinstance(part, xr.DataArray) else len(part)
+        yield part
+
+
+def _names(array: xr.DataArray) -> list[str] | None:
+    """What its coordinate calls the images; None where it has none, or one that only numbers them."""
+    if "image" not in array.dims or "image" not in array.coords or array.coords["image"].dims != ("image",):
+        return None
+    found = array.coords["image"].values
+    numbered = found.dtype.kind in "iu" and (np.diff(found.astype(np.int64)) == 1).all()
+    return None if numbered else [str(one) for one in found.tolist()]
+
+
+def _check_units(name: str, array: xr.DataArray) -> None:
+    """Raise if units have the numbers of others: they are stored by position."""
+    if "unit" not in array.dims or "unit" not in array.coords or array.coords["unit"].dims != ("unit",):
+        return
+    found = [str(one).rpartition("/")[2] for one in array.coords["unit"].values.tolist()]
+    if all(one.isdecimal() for one in found) and [int(one) for one in found] != list(range(len(found))):
+        raise DissectError(
+            f"layer {name}: its coordinate `unit` begins with {', '.join(found[:4])}, but units are stored by "
+            "position, from 0 on. Sort the array by it (values.sortby), or leave the coordinate out: "
+            "values.drop_vars('unit')."
+        )
+
+
+def _other_images(name: str, found: Sequence[str], wanted: Sequence[str]) -> DissectError:
+    at = next((n for n, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), len(wanted))
+    return DissectError(
+        f"layer {name}: its coordinate `image` does not hold the images that were given: of {len(found)}, "
+        f"number {at} is {found[at] if at < len(found) else 'missing'}, of the {len(wanted)} given it is "
+        f"{wanted[at] if at < len(wanted) else 'missing'}. Give the names of its images, or leave the coordinate out "
+        "if they are in this order: values.drop_vars('image')."
+    )
+
+
+class Reordered:
+    """An array whose images are read in another order, block by block."""
+
+    def __init__(self, array: Any, order: NDArray[np.int64]) -> None:
+        self._array, self._order = array, order
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, images: slice) -> Any:
+        return self._array[self._order[images]]
 
 
 def some_images(name: str, values: Any, images: Sequence[int]) -> NDArray[Any]:
@@ -67,7 +149,7 @@ def some_images(name: str, values: Any, images: Sequence[int]) -> NDArray[Any]:
             f"layer {name}: the bounds of a tail are taken from a sample of all images, which an iterator cannot give. "
             "Hand in an array (a memory map, Dask or Zarr array is read in blocks), or use keep='dense'."
         )
-    array = _in_order(name, values)
+    array = in_order(name, values)
     if len(array.shape) != 4:
         next(blocks_of(name, array))  # raises
     step, wanted = _images_of_a_block(array), np.asarray(images)
@@ -79,7 +161,7 @@ def some_images(name: str, values: Any, images: Sequence[int]) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _in_order(name: str, array: Any) -> Any:
+def in_order(name: str, array: Any) -> Any:
     """The data of an xarray object with its dimensions in the order of `DIMS`; anything else as it is."""
     if not isinstance(array, (xr.DataArray, xr.Variable)):
         return array
@@ -103,9 +185,16 @@ def _images_of_a_block(array: Any) -> int:
     return max(1, fit // length) * length
 
 
-def _as_numpy(block: Any) -> NDArray[Any]:
+def _as_numpy(name: str, block: Any) -> NDArray[Any]:
     """A block in memory. Of torch, also what requires gradients, lies on a GPU or is bfloat16, which NumPy lacks."""
     if hasattr(block, "detach"):
         block = block.detach().cpu()
         block = block.float() if str(block.dtype) == "torch.bfloat16" else block
+    if hasattr(block, "compute"):  # of Dask: made an array, it would lose its mask
+        block = block.compute()
+    if np.ma.is_masked(block):
+        raise DissectError(
+            f"layer {name}: holds masked values, of which nothing says what they are. Give every cell a number, as "
+            "with values.filled(0)."
+        )
     return np.asarray(block)

@@ -4,6 +4,8 @@ Knows: how each is recognised, and the way out of each: the plain module, or one
 Does not know: hooks (`taps`), or how a model is built (`sources`).
 """
 
+from collections.abc import Iterator
+
 from torch import fx, jit, nn
 from torch.nn.parameter import is_lazy
 
@@ -52,6 +54,23 @@ def check_open(model: object, source: str) -> nn.Module:
     return model
 
 
+def check_values(model: nn.Module, source: str) -> None:
+    """Raise if a model has parameters or buffers without values.
+
+    Raises
+    ------
+    DissectError
+        Naming some of them.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if empty := [name for name, tensor in tensors if tensor.is_meta]:
+        raise DissectError(
+            f"{source} returned a model with {len(empty)} tensors on the device meta, which have no values: "
+            f"{shortlist(empty, 4)}. Build it on the CPU (device='cpu'); for a model larger than memory give "
+            "activations.placement, which leaves weights out while it builds one."
+        )
+
+
 def closed_modules(model: nn.Module) -> set[str]:
     """Names of the modules that are scripted or traced code, or inside it."""
     roots = [name for name, module in model.named_modules() if isinstance(module, jit.ScriptModule)]
@@ -68,4 +87,17 @@ def _is_exported(model: fx.GraphModule) -> bool:
 
 def _is_compiled(module: nn.Module) -> bool:
     compiled_in_place = getattr(module, "_compiled_call_impl", None) is not None
-    return compiled_in_place or type(module).__name__ == "OptimizedModule"
+    return compiled_in_place or type(module).__name__ == "OptimizedModule" or any(map(_compiles, _forwards(module)))
+
+
+def _forwards(module: nn.Module) -> Iterator[object]:
+    """`forward` and the methods called `forward_...`, those that were set on the module as well."""
+    for name in {name for held in (vars(module), *map(vars, type(module).__mro__)) for name in held}:
+        if name.startswith("forward"):
+            yield vars(module).get(name, getattr(type(module), name, None))
+
+
+def _compiles(function: object) -> bool:
+    """Whether torch.compile made a function; torch.compiler.disable marks its functions in the same way, and more."""
+    made = getattr(function, "_torchdynamo_orig_callable", None) is not None
+    return made and not getattr(function, "_torchdynamo_disable", False)

@@ -7,6 +7,7 @@ Does not know: how the activations of a block are computed (`recording`).
 import json
 from collections.abc import Mapping
 from functools import partial
+from itertools import tee
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from dissect_xr.activations.recording.kept import (
     tail_attrs,
     with_bounds,
 )
+from dissect_xr.activations.recording.levels import check_coarse, check_levels
 from dissect_xr.activations.recording.threads import autocast
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.repeats import check_repeats
@@ -35,7 +37,6 @@ from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, r
 from dissect_xr.activations.sources import Loaded, cached, check_pool, device_of, seeded
 from dissect_xr.activations.store import (
     check_layer_names,
-    check_levels,
     create_layer,
     create_root,
     snapshot_attrs,
@@ -155,7 +156,7 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
     ------
     DissectError
         If the store holds this snapshot with other inputs, an activation is not finite, a layer's maps change their
-        size, or all activations of a layer are too small for the dtype.
+        size, or all activations of a layer are too small or too close together for the dtype.
     """
     pool, name = pool or Threads(), extraction.snapshot.name
     check_pool(extraction.spec, pool)
@@ -178,7 +179,9 @@ def extract(extraction: Extraction, *, pool: Pool | None = None, show: bool = Tr
         for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
             bar.advance(len(task.images))
     noted = ((store.marker(url, task.key) or {"note": {}})["note"] for task in tasks)
-    check_levels((note.get("faint", {}) for note in noted), extraction.recording.dtype)
+    faint, coarse = tee(noted)
+    check_levels((note.get("faint", {}) for note in faint), extraction.recording.dtype)
+    check_coarse((note.get("coarse", {}) for note in coarse), extraction.recording.dtype)
     note = {"layers": [layer.name for layer in extraction.layers], SEAL: seal(url, name)}
     depends_on = [f"{name}/created", *(task.key for task in tasks)]
     store.mark(url, f"{name}/done", fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)

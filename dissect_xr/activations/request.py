@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+import numpy as np
+
 from dissect_xr import store
 from dissect_xr.activations.checkpoints.files import weights_sha256
 from dissect_xr.activations.layouts.layout import Layout
 from dissect_xr.activations.models.names import LibraryModel, library_model, named_weights
 from dissect_xr.activations.placement.asked import Placement
 from dissect_xr.activations.references import reference_to, source_sha256
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, numbers_of, whole_number
 from dissect_xr.probe.crop import Centre, Crop
 from dissect_xr.probe.pixels import MAX_PIXELS
 from dissect_xr.schema import RESULT, SCHEMA_VERSION
@@ -200,15 +202,20 @@ class Preprocess:
         size: Any = self.size
         if isinstance(size, Mapping):
             raise DissectError(f"input size {dict(size)}: {OWN_PROPORTIONS}")
-        object.__setattr__(self, "size", (size, size) if isinstance(size, int) else tuple(size))
-        resize: Any = self.resize
-        object.__setattr__(self, "resize", tuple(resize) if isinstance(resize, list) else resize)
+        size = _pixels("input size", size)
+        object.__setattr__(self, "size", (size, size) if isinstance(size, int) else size)
+        if self.resize is not None:
+            object.__setattr__(self, "resize", _pixels("resize", self.resize))
         if self.interpolation not in get_args(Interpolation):
             known = ", ".join(get_args(Interpolation))
             raise DissectError(f"interpolation {self.interpolation!r}: expected one of {known}.")
         for name in ("mean", "std"):
-            given: Any = getattr(self, name)
-            object.__setattr__(self, name, (given,) * 3 if isinstance(given, (int, float)) else tuple(given))
+            given = numbers_of(name, getattr(self, name))
+            object.__setattr__(self, name, given * 3 if np.ndim(getattr(self, name)) == 0 else given)
+        scales = numbers_of("scale", self.scale)
+        if len(scales) != 1:
+            raise DissectError(f"scale: expected one number, got {self.scale}.")
+        object.__setattr__(self, "scale", scales[0])
         if len(self.size) != 2 or min(self.size) < 1:
             raise DissectError(f"input size must be (height, width), both at least 1, not {self.size}")
         if self.size[0] * self.size[1] > MAX_PIXELS:
@@ -233,6 +240,13 @@ class Preprocess:
         if isinstance(self.resize, tuple):
             found["resize"] = list(self.resize)
         return {name: value for name, value in found.items() if name not in _NOT_ALWAYS or value != _NOT_ALWAYS[name]}
+
+
+def _pixels(what: str, given: Any) -> int | tuple[int, ...]:
+    """A number of pixels, or several."""
+    if np.ndim(given) == 0:
+        return whole_number(what, given)
+    return tuple(whole_number(what, one) for one in given)
 
 
 @dataclass(frozen=True)
@@ -278,6 +292,13 @@ class Recording:
     block is then seeded, and a resumed run must not change `batch` either"""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.preprocess, Preprocess):
+            raise DissectError(
+                f"preprocess: expected how images become the model's input, such as Preprocess(224), got "
+                f"{self.preprocess!r}."
+            )
+        for name in ("batch", "memory", "budget"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         given: Any = self.layers
         listed = (given,) if isinstance(given, (str, Mapping, LayerChoice)) else tuple(given)
         object.__setattr__(self, "layers", tuple(_choice(one) for one in listed))

@@ -22,7 +22,7 @@ from torch import nn
 from dissect_xr.activations.checkpoints import files
 from dissect_xr.activations.checkpoints.read import detail
 from dissect_xr.activations.checkpoints.weights import fit_weights, read_weights, tensors_sha256
-from dissect_xr.activations.closed import check_open
+from dissect_xr.activations.closed import check_open, check_values
 from dissect_xr.activations.models.live import ONLY_HERE, check_device
 from dissect_xr.activations.models.names import LibraryModel
 from dissect_xr.activations.placement.asked import Placement
@@ -76,6 +76,7 @@ def load(spec: ModelSpec) -> Loaded:
     if spec.live is not None:
         return Loaded(spec.live.module, spec.live.weights_sha256, ())
     model = built(spec)
+    check_values(model, spec.factory)
     said: tuple[str, ...] = ()
     if spec.weights is not None:
         said = fit_weights(model, read_weights(spec.weights, key=spec.key))

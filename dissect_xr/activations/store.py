@@ -238,48 +238,6 @@ def check_finite(values: NDArray[Any], layer: str, images: Sequence[str], dtype:
     )
 
 
-def check_levels(blocks: Iterable[Mapping[str, float]], dtype: str) -> None:
-    """Raise if a layer has activations, and all of them are below the smallest normal number of `dtype`.
-
-    Below it, numbers stand at equal distances, and the largest of them keep less than half of their levels; those below
-    6e-8 as float16 become 0, so that units would look dead that are not.
-
-    Parameters
-    ----------
-    blocks
-        Of every image block, layer -> its largest absolute activation as computed, of the layers where that is below
-        the smallest normal number. No block is read after the one in which no such layer is left.
-
-    Raises
-    ------
-    DissectError
-        Naming the layers and the value.
-    """
-    rest = iter(blocks)
-    faint = dict(next(rest, {}))
-    while faint and (block := next(rest, None)) is not None:
-        faint = {layer: max(value, block[layer]) for layer, value in faint.items() if layer in block}
-    faint = {layer: value for layer, value in faint.items() if value > 0}
-    if not faint:
-        return
-    layer, value = max(faint.items(), key=lambda item: item[1])
-    mend = "Store float32 (dtype: float32)" if dtype == "float16" else "Scale the layer's output"
-    raise DissectError(
-        f"layer {layer}: its largest activation of all images is {value:.3g}, but as {dtype} numbers below "
-        f"{smallest_normal(dtype):.3g} lose most of their levels or become 0, and units would look dead. {mend}, in "
-        f"another output directory or under another snapshot name. Such layers: {', '.join(list(faint)[:12])}."
-    )
-
-
-def smallest_normal(dtype: str) -> float:
-    """The smallest number of which `dtype` keeps all digits.
-
-    >>> smallest_normal("float16") == 2.0**-14
-    True
-    """
-    return float(np.finfo(dtype).smallest_normal)
-
-
 def open_activations(url: store.Url) -> xr.DataTree:
     """All complete layers as a lazy tree `/<snapshot>/<layer>` of Datasets (`schema.ACTIVATIONS`).
 

@@ -4,15 +4,18 @@ Knows: how blocks of any length become whole shards, and how `peak` and `mean` a
 Does not know: models or torch; the layout is that of `store`.
 """
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.activations.arrays import blocks_of, some_images
+from dissect_xr.activations.arrays import blocks_of, by_name, some_images
+from dissect_xr.activations.recording.levels import WrittenLevels
 from dissect_xr.activations.request import DTYPES, Keep, SnapshotInfo
 from dissect_xr.activations.store import (
     LayerShape,
@@ -34,7 +37,7 @@ def write_activations(
     url: store.Url,
     layers: Mapping[str, Any],
     *,
-    images: Sequence[str],
+    images: Sequence[str | PurePath],
     snapshot: SnapshotInfo | str = "snapshot",
     dtype: str = "float16",
     attrs: Mapping[str, Mapping[str, Any]] | None = None,
@@ -47,11 +50,12 @@ def write_activations(
     Parameters
     ----------
     layers
-        Layer name -> array (image, unit, y, x) of NumPy (also a memory map), xarray (dimensions by name, in any order),
-        Dask, Zarr or torch, or an iterator of such arrays that together hold all images, each of any length. Of an
-        array as of an iterator some blocks are in memory at a time, of 64 MiB or one chunk each, and one shard.
+        Layer name -> array (image, unit, y, x) of NumPy (also a memory map), xarray (dimensions by name, in any order,
+        and images by name, too, where they have a coordinate), Dask, Zarr or torch, or an iterator of such arrays that
+        together hold all images, each of any length. Of an array as of an iterator some blocks are in memory at a time,
+        of 64 MiB or one chunk each, and one shard.
     images
-        Names of the images, as in the probe of the dissection and in the same order.
+        Names of the images, or paths, as in the probe of the dissection and in the same order.
     snapshot
         Name of the snapshot, or its name, step and metrics.
     dtype
@@ -70,8 +74,10 @@ def write_activations(
     Raises
     ------
     DissectError
-        If a value is NaN, infinite or too large for the dtype, maps have not 4 dims, or the number of images differs.
+        If a value is NaN, infinite or too large for the dtype, all values of a layer are too small or too close
+        together for it, or masked, maps have not 4 dims, or the number of images differs, or their names do.
     """
+    images = _names(images)
     if dtype not in DTYPES:
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
     url = store.as_url(url)
@@ -84,18 +90,29 @@ def write_activations(
         raise DissectError(
             f"images: expected distinct names, but {len(images) - len(set(images))} are repeated. Rename them."
         )
+    store.drop_if_gone(url)
     create_root(url, images)
     _create_snapshot(url, info)
     for position, (name, values) in enumerate(layers.items()):
         if store.marker(url, f"{info.name}/{name}/done") is not None:
             raise DissectError(
-                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store."
+                f"{url}: holds {info.name}/{name} already. Choose another snapshot name, or delete the store's folder."
             )
         extra = dict((attrs or {}).get(name, {}))
+        values = by_name(name, values, images)
         with track(f"activations {name}", show=show) as bar:
             bound = None if keep == "dense" else _bound(name, values, len(images), dtype, sampling)
             blocks = blocks_of(name, values)
             _write_layer(url, name, blocks, images, info, dtype, extra, position, bar, bound, sampling.fraction)
+
+
+def _names(images: Any) -> list[str]:
+    """The names of images, which may be given as paths, or as an array of texts."""
+    if not isinstance(images, (str, bytes)):
+        names = [one.as_posix() if isinstance(one, PurePath) else one for one in np.asarray(images, object).tolist()]
+        if all(isinstance(one, str) for one in names):
+            return [str(one) for one in names]
+    raise DissectError(f"images: expected a list of names, as in the probe, got {reprlib.repr(images)}.")
 
 
 def _create_snapshot(url: str, snapshot: SnapshotInfo) -> None:
@@ -146,7 +163,7 @@ def _write_layer(
         "attrs": dict(attrs),
     }
     content = store.fingerprint(inputs)
-    writer = store.Writer(url)
+    writer, levels = store.Writer(url), WrittenLevels(dtype)
     tails = None if bound is None else TailBlocks(writer, path, tail_shape([shape]), bound)
     bar.expect(-(-len(images) // shape.shard_images))
     for block in _rebatched(name, first, blocks, shape.shard_images):
@@ -160,6 +177,7 @@ def _write_layer(
         with np.errstate(over="ignore"):
             stored = block.astype(dtype)
         check_finite(stored, name, images[start:], dtype)
+        levels.add(block)
         if tails is None:
             writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
         else:
@@ -170,6 +188,7 @@ def _write_layer(
         bar.advance(len(block))
     if start != len(images):
         raise DissectError(f"layer {name}: expected {len(images)} images, got {start}.")
+    levels.check(name)
     for key, values in parts.items():
         whole, step = np.concatenate(values), min(shape.block, len(images))
         for i in range(0, len(whole), step):

@@ -70,7 +70,7 @@ def _number(record: Mapping[str, Any], column: str, where: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        if isinstance(value, (bool, list, dict)):
+        if isinstance(value, (bool, list, dict)) or (isinstance(value, str) and "_" in value):  # Python reads 1_0 as 10
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -91,12 +91,27 @@ def _json(path: Path) -> list[Record]:
     except (OSError, UnicodeDecodeError) as error:
         raise DissectError(f"{path}: cannot be read as text ({error}). Expected JSON, JSON Lines or CSV.") from error
     try:
-        content = json.loads(text)
+        json.loads(text)
     except ValueError:
         return list(_lines(path, text))
+    content = _loaded(text, str(path))
     if not isinstance(content, list):
         content = [content]  # JSON Lines with a single line
     return [(f"{path}, record {n}", _checked(record, f"{path}, record {n}")) for n, record in enumerate(content, 1)]
+
+
+def _loaded(text: str, where: str) -> Any:
+    """What a JSON text says; a key that stands twice in a record is refused, of which Python takes the last."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise DissectError(f"{where}: '{name}' is given twice in one record. Keep one of the two.")
+            found[name] = value
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _lines(path: Path, text: str) -> Iterable[Record]:
@@ -105,8 +120,8 @@ def _lines(path: Path, text: str) -> Iterable[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            record = _loaded(line, where)
+        except json.JSONDecodeError as error:
             raise DissectError(
                 f"{where}: neither JSON nor JSON Lines: {error}. Expected a list of records, or a record on each line."
             ) from error

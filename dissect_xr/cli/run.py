@@ -4,6 +4,7 @@ Knows: which store each stage reads and writes, and which stages are finished al
 Does not know: how a stage computes, or how results are shown.
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, r
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.layers import choices
+from dissect_xr.cli.fields.model import SnapshotPart
 from dissect_xr.cli.label_sets import Stage, label_set
 from dissect_xr.cli.metrics import known, read_metrics
 from dissect_xr.cli.recipe import MergedProbe, Recipe
@@ -95,7 +97,7 @@ class Run:
         specs = model.specs(self.recipe.activations.placement.placement())
         return [
             (
-                SnapshotInfo(part.name, part.step, self._metrics.get(part.step, {}) | known(part.metrics)),
+                SnapshotInfo(part.name, part.step, self._metrics_of(part)),
                 specs[part.name],
             )
             for part in model.snapshots
@@ -109,6 +111,12 @@ class Run:
     def derived_of(self, snapshot: str) -> list[Wanted]:
         """Those of one snapshot."""
         return [one for one in self.derived if snapshot in one.snapshots]
+
+    def _metrics_of(self, part: SnapshotPart) -> dict[str, float]:
+        """The metrics of a snapshot; NaN where the recipe names one and nothing says its value."""
+        file = self.recipe.model.metrics
+        named = dict.fromkeys([*(file.columns if file else ()), *part.metrics], math.nan)
+        return named | self._metrics.get(part.step, {}) | known(part.metrics)
 
     @cached_property
     def _metrics(self) -> dict[int, dict[str, float]]:

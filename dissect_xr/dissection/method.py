@@ -7,7 +7,7 @@ Does not know: how anything is computed. Neither torch nor Numba is imported.
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, numbers_of
 from dissect_xr.schema import FRACTION, SCHEMA_VERSION
 
 Anchoring = Literal["receptive_field", "half_pixel"]
@@ -27,8 +27,7 @@ class Method:
     """the images whose active pixels are counted into `unit_area`"""
 
     def __post_init__(self) -> None:
-        given: Any = self.fractions
-        object.__setattr__(self, "fractions", (given,) if isinstance(given, (int, float)) else tuple(given))
+        object.__setattr__(self, "fractions", numbers_of("fractions", self.fractions))
         for fraction in self.fractions:
             if not 0 < fraction < 1:
                 raise DissectError(f"fraction {fraction} is not between 0 and 1; the usual one is {FRACTION}.")

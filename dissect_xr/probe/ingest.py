@@ -44,6 +44,7 @@ def write_probe(label_set: LabelSet, url: store.Url, *, pool: Pool | None = None
     """
     label_set, url, pool = label_set.check(), store.as_url(url), pool or Threads()
     fingerprint = label_set_fingerprint(label_set)
+    store.drop_if_gone(url)
     stored, is_done = store.marker(url, "created"), store.marker(url, "done") is not None
     if stored is not None and stored["fingerprint"] != fingerprint:
         if is_done:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dissect_xr.probe.faults import Fault
 
@@ -43,6 +44,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_WIDTH, _LENGTH, _PHOTOMETRIC = 256, 257, 262
+_WHITE_IS_0 = 0
 _JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
@@ -93,6 +96,8 @@ def image_size(path: Path) -> tuple[int, int]:
         If the file is missing, or no image.
     """
     with _opened(path, MAX_PIXELS) as image:
+        if isinstance(image, TiffImageFile):  # whose height and width are those of what is displayed
+            return int(image.tag_v2[_LENGTH]), int(image.tag_v2[_WIDTH])
         return image.height, image.width
 
 
@@ -138,7 +143,9 @@ def open_labels(path: Path) -> Iterator[Image.Image]:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """The image file at `path`, not yet decoded; what goes wrong inside the `with` block is a fault of the file."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        # Given a path, Pillow maps files without compression into memory, TIFFs by the size that is displayed:
+        # rows and columns of one on its side would be mixed up.
+        with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
             if image.width * image.height > max_pixels:
                 raise Fault(
                     f"{path}: {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed. "
@@ -196,7 +203,11 @@ def _exif_orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I;16"):
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_0:
+            image = Image.fromarray(~np.asarray(image).astype(np.uint16))  # which Pillow does with 1 and 8 bits alone
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I" and image.format == "PPM":  # PGM, whose numbers have 16 bits at most
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise Fault(
             f"{path} has 32-bit pixels without a fixed range. Save it with 8 bits per channel.",
@@ -223,6 +234,13 @@ def _check_exact(image: Image.Image, path: Path) -> None:
     tile = image.tile[0] if isinstance(image, ImageFile) and image.tile else None
     arguments = tile.args if tile else ""
     raw = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    if raw.startswith(("1;I", "L;I")):
+        raise Fault(
+            f"{path}: is a TIFF that says that white is 0 (photometric interpretation, tag 262, is 0 or missing), so "
+            "its numbers are those that are stored or, as Pillow and others read them, the largest less those. "
+            "Save it as PNG, or with photometric interpretation 1 (black is 0).",
+            "it is a TIFF in which white is 0",
+        )
     if raw.startswith(("L;2", "L;4", "LA;16", "RGB;16", "RGBA;16", "RGBX;16")):
         raise Fault(
             f"{path}: its pixels are of the kind {raw}, which Pillow makes 8 bits per channel by changing the numbers. "

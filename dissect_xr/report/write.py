@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from dissect_xr import store
-from dissect_xr.errors import DamagedError, DissectError
+from dissect_xr.errors import DamagedError, DissectError, counted
 from dissect_xr.parallel.progress import Bar, track
 from dissect_xr.plot.axes import layer_colors
 from dissect_xr.report.experiments import experiment_sections
@@ -91,7 +91,10 @@ def write_report(
             _write_layer(source, folder, index, written, bar)
     _write_shared(source, folder, written)
     if exemplars and written.without:
-        reasons = (f"{len(paths)} layers ({paths[0]} ...): {reason}" for reason, paths in written.without.items())
+        reasons = (
+            f"{counted(len(paths), 'layer')} ({paths[0]}{' ...' if len(paths) > 1 else ''}): {reason}"
+            for reason, paths in written.without.items()
+        )
         warnings.warn(f"the report lacks the pictures of {'; of '.join(reasons)}.", stacklevel=2)
     return folder / "index.html"
 

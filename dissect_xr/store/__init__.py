@@ -5,7 +5,17 @@ Does not know: how they work. `writer` creates and writes arrays, `reader` opens
 """
 
 from dissect_xr.store.ahead import Ahead, Rows
-from dissect_xr.store.markers import Written, drop, drop_below, mark, marked_groups, marker, markers, unmark
+from dissect_xr.store.markers import (
+    Written,
+    drop,
+    drop_below,
+    drop_if_gone,
+    mark,
+    marked_groups,
+    marker,
+    markers,
+    unmark,
+)
 from dissect_xr.store.objects import Url, as_url, join
 from dissect_xr.store.reader import StoredArray, exists, groups, open_lazy, read, read_attrs
 from dissect_xr.store.writer import (
@@ -23,6 +33,7 @@ from dissect_xr.store.writer import (
 
 __all__ = [
     "Ahead", "ArraySpec", "Rows", "StoredArray", "Url", "Writer", "Written", "as_url", "coordinate", "create", "drop",
-    "drop_below", "exists", "fingerprint", "groups", "join", "lay_out", "mark", "marked", "marked_groups", "marker",
+    "drop_below", "drop_if_gone", "exists", "fingerprint", "groups", "join", "lay_out", "mark", "marked",
+    "marked_groups", "marker",
     "markers", "open_lazy", "read", "read_attrs", "remove", "unmark", "update_attrs", "write_group",
 ]  # fmt: skip

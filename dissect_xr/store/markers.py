@@ -124,6 +124,24 @@ def drop_below(url: str, prefix: str) -> None:
     objects.delete_all(parent, objects.sizes(parent, f"{base}{prefix}/"))
 
 
+def drop_if_gone(url: str) -> set[str]:
+    """Remove the markers of a store of which no object is left, as where someone deleted its folder; their keys.
+
+    Markers that list no object stay, with what was found out before there was a store. So do those of a store of which
+    a part is left: the next run finds what is lost, and makes that again.
+    """
+    if objects.read(url, "zarr.json") is not None or not (keys := markers(url)) or objects.sizes(url):
+        return set()
+    return drop(url, {key for key in keys if _lists_objects(url, key)})
+
+
+def _lists_objects(url: str, key: str) -> bool:
+    try:
+        return bool((marker(url, key) or {"objects": ()})["objects"])
+    except DissectError:  # a damaged one says nothing
+        return True
+
+
 def url_of(url: str, key: str) -> str:
     """The URL of the marker `key`, for messages."""
     return objects.join(*_location(url, key))

@@ -3,12 +3,14 @@
 import argparse
 import datetime
 import json
+import os
 import pickle
 import struct
 import traceback
 import types
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dissect_xr.activations.checkpoints.files import stamp, weights_sha256
+from dissect_xr.activations.checkpoints.inert import _inert
 from dissect_xr.activations.checkpoints.names import match
 from dissect_xr.activations.checkpoints.weights import fit_weights, read_weights
 from dissect_xr.activations.request import ModelSpec, Preprocess, Recording, request_sha256
@@ -186,6 +189,25 @@ def test_a_number_of_batches_may_be_missing_and_nothing_else():
     assert not match(["0.weight", "1.num_batches_tracked"], ["0.weight"]).faults
     assert match(["0.weight", "1.running_mean"], ["0.weight"]).missing == ("1.running_mean",)
     assert match(["0.weight"], ["0.weight", "1.weight"]).unexpected == ("1.weight",)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda tensor: tensor.to("meta"), r"1 without values, on the device meta: classifier\.bias\. .*: save the"),
+        (lambda tensor: tensor.to_sparse(), r"1 sparse: classifier\.bias\. Save them as `tensor\.to_dense\(\)`"),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_tensors_that_cannot_be_copied_are_named(tmp_path, spoilt, message):
+    tensors = state()
+    odd = tensors | {"classifier.bias": spoilt(tensors["classifier.bias"])}
+    torch.save(odd, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", message)
+    torch.save({"first": odd, "second": odd}, tmp_path / "b.pt")
+    refused(tmp_path / "b.pt", message)
+    torch.save({"model": tensors, "other": odd, "queue": spoilt(torch.ones(2))}, tmp_path / "c.pt")
+    assert loads_as(tmp_path / "c.pt", tensors) == ("the state dict under 'model' was taken",)
 
 
 def test_quantised_numbers_are_not_taken_for_weights(tmp_path):
@@ -395,6 +417,23 @@ def test_harmless_extras_are_passed_over(tmp_path, form):
     )
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_builtin_values_and_names_of_functions_are_harmless(tmp_path, protocol):
+    extras = {
+        "steps": range(3),
+        "counts": defaultdict(int, a=1),
+        "lists": defaultdict(list),
+        "kinds": [str, int, bytes, ValueError, memoryview],
+        "error": ValueError("no"),
+        "function": len,
+        "key": partial(getattr, 1),
+        "ellipsis": ...,
+        "bytes": bytearray(b"a"),
+    }
+    torch.save({"state_dict": state(), **extras}, tmp_path / "a.pt", pickle_protocol=protocol)
+    assert loads_as(tmp_path / "a.pt", state())[0] == "the state dict under 'state_dict' was taken"
+
+
 def test_tensors_in_a_dict_of_another_class_are_found(tmp_path):
     torch.save(Attributes(net=Attributes(state())), tmp_path / "a.pt")
     assert loads_as(tmp_path / "a.pt", state())[0] == "the state dict under 'net' was taken"
@@ -444,6 +483,17 @@ def test_builtins_that_do_something_are_refused(tmp_path, call):
         rf"asks to call (__builtin__|builtins)\.{call}, which no weights need; nothing in it was exec",
     )
     assert not marker.exists()
+
+
+def test_a_function_that_has_a_name_in_the_file_is_not_called_either(tmp_path):
+    """It is refused where it is called, whatever was there before."""
+    attack = Calls(eval, "1")
+    torch.save({"state_dict": state(), "name": eval, "args": attack}, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", r"asks to call (__builtin__|builtins)\.eval, which no weights need")
+    with pytest.raises(DissectError, match=r"asks to call __builtin__\.apply"):
+        _inert("__builtin__", "apply", {})(eval, "1")  # of Python 2
+    torch.save({"state_dict": state(), "system": os.system}, tmp_path / "b.pt")
+    refused(tmp_path / "b.pt", r"asks for (posix|nt)\.system, which no weights need")
 
 
 def test_where_torch_must_refuse_extras_so_do_we(tmp_path, monkeypatch):

@@ -45,6 +45,45 @@ def compiled_inside() -> nn.Module:
     return nn.Sequential(nn.ReLU(), torch.compile(plain()))
 
 
+def compiled_forward() -> nn.Module:
+    model = plain()
+    model.forward = torch.compile(model.forward)
+    return model
+
+
+def compiled_forward_inside() -> nn.Module:
+    return nn.Sequential(nn.ReLU(), compiled_forward())
+
+
+def decorated(decorator) -> nn.Module:
+    """`plain()`, of a class whose `forward` is decorated."""
+
+    class Decorated(nn.Sequential):
+        @decorator
+        def forward(self, x):
+            return super().forward(x)
+
+    return Decorated(*plain())
+
+
+def compiled_by_decorator() -> nn.Module:
+    return decorated(torch.compile)
+
+
+def compiled_by_decorator_inside() -> nn.Module:
+    return nn.Sequential(decorated(torch.compile), nn.ReLU())
+
+
+def compiled_part_of_forward() -> nn.Module:
+    model = plain()
+    model.forward_features = torch.compile(model[0].forward)
+    return model
+
+
+def not_compiled() -> nn.Module:
+    return decorated(torch.compiler.disable)
+
+
 def exported():
     return torch.export.export(plain().eval(), (EXAMPLE,))
 
@@ -55,6 +94,15 @@ def module_of_exported() -> nn.Module:
 
 def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.Sequential(nn.LazyBatchNorm2d(), nn.ReLU()))
+
+
+def without_values() -> nn.Module:
+    with torch.device("meta"):
+        return plain()
+
+
+def partly_without_values() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, device="meta"))
 
 
 class Stubborn(nn.Module):
@@ -73,9 +121,16 @@ CASES = {
     compiled: r":compiled is compiled, which hooks cannot enter: leave out torch\.compile",
     compiled_in_place: r":compiled_in_place is compiled, which hooks cannot enter: leave out torch\.compile",
     compiled_inside: r"module 1 of .*:compiled_inside is compiled, which hooks cannot enter: leave out torch\.compile",
+    compiled_forward: r":compiled_forward is compiled, which hooks cannot enter: leave out torch\.compile",
+    compiled_forward_inside: r"module 1 of .*:compiled_forward_inside is compiled, which hooks cannot enter: leave out",
+    compiled_by_decorator: r":compiled_by_decorator is compiled, which hooks cannot enter: leave out torch\.compile",
+    compiled_by_decorator_inside: r"module 0 of .*:compiled_by_decorator_inside is compiled, which hooks cannot enter",
+    compiled_part_of_forward: r":compiled_part_of_forward is compiled, which hooks cannot enter: leave out torch",
     exported: r"returned a torch\.export program, which hooks cannot enter: return the model that was exported",
     module_of_exported: r"returned the module of a torch\.export program, which hooks cannot enter: return the model",
     lazy: r"has Lazy layers that have not seen an input: 0, 1\.0\. Call the model once before the factory returns it",
+    without_values: r":without_values returned a model with 7 tensors on the device meta, which have no values: 0\.",
+    partly_without_values: r"with 5 tensors on the device meta, .*: 1\.weight, 1\.bias, .* Build it on the CPU",
     stubborn: r":stubborn: the model cannot be put into eval mode: always in training",
 }
 
@@ -96,7 +151,7 @@ def unflattened() -> nn.Module:
     return torch.export.unflatten(exported())
 
 
-@pytest.mark.parametrize("factory", [plain, lazy_after_a_pass, unflattened])
+@pytest.mark.parametrize("factory", [plain, lazy_after_a_pass, unflattened, not_compiled])
 def test_the_way_out_leads_out(factory):
     model = load_model(ModelSpec.of(f"{__name__}:{factory.__name__}"))
     assert list(map_layers(model, EXAMPLE).maps) == ["0", "1.0", "1.1", "1"]

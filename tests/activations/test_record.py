@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from dissect_xr import store
 from dissect_xr.activations.recording import batches
+from dissect_xr.activations.recording.levels import Levels, check_coarse, check_levels, some_of
 from dissect_xr.activations.request import ModelSpec
-from dissect_xr.activations.store import check_levels
 from dissect_xr.errors import BlocksFailed, DissectError
 
 
@@ -94,6 +94,103 @@ def test_every_block_counts_and_none_is_read_in_vain():
 
     check_levels(blocks(), "float16")
     assert read == [0, 1, 2]
+
+
+class Near(nn.Module):
+    """Two layers: red / 10,000 and as much again, from 1000 on; and red itself."""
+
+    def __init__(self, offset: float = 1000.0, scale: float = 1e-4) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1, bias=False)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[scale, 0, 0], [2 * scale, 0, 0]]).reshape(2, 3, 1, 1))
+            self.first.bias.fill_(offset)
+            self.second.weight.copy_(torch.tensor([[1.0, 0, 0], [2, 0, 0]]).reshape(2, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+def near(offset: float, scale: float) -> ModelSpec:
+    return ModelSpec.of(f"{__name__}:Near", {"offset": offset, "scale": scale})
+
+
+def test_activations_that_float16_cannot_tell_apart_are_an_error_that_names_float32(url, probe):
+    """Red is 0 to 99, so values lie between 1000 and 1000.02, where float16 has one number: its steps are 0.5."""
+    message = r"layer first: as float16, most of its units lose most of their levels.*dtype: float32.*layers: first\.$"
+    with pytest.raises(DissectError, match=message):
+        run(url, probe, spec=near(1000.0, 1e-4))
+    assert store.marker(url, "s/done") is None
+    counts, spy = forwards()
+    with spy, pytest.raises(DissectError, match=message):
+        run(url, probe, spec=near(1000.0, 1e-4))
+    assert counts == [], "what is known is not computed again"
+    single = url.replace("activations", "single")
+    run(single, probe, spec=near(1000.0, 1e-4), recording=replace(RECORDING, dtype="float32"))
+    assert np.unique(recorded(single, "first")).size > 50
+
+
+def test_so_are_their_tails(url, probe):
+    with pytest.raises(DissectError, match="layer first: as float16, most of its units lose most of their levels"):
+        run(url, probe, spec=near(1000.0, 1e-4), recording=replace(RECORDING, keep="tail"))
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1000.0, 1.0), (0.0, 1e-4), (-3.0, 1.0), (1000.0, 0.0)])
+def test_layers_that_keep_their_levels_are_stored(url, probe, offset, scale):
+    run(url, probe, spec=near(offset, scale))
+    assert recorded(url, "first").dtype == np.float16
+
+
+def levels(*units: np.ndarray, dtype: str = "float16"):
+    """What is found of a layer with these units, 1,024 values each."""
+    sample = Levels()
+    sample.add(some_of(np.stack(units).astype(np.float32).reshape(1, len(units), 32, 32)))
+    return sample.coarse(dtype)
+
+
+LINE = np.arange(1024)
+"""1,024 different values."""
+
+
+def test_which_layers_are_coarse():
+    fine, coarse = LINE * 1.0, 1 + LINE / 2**23  # below 1 + 2**-13, the next number of float16 is 1 + 2**-10
+    assert levels(coarse) == (64, 1)  # the sample of one image is 64 values
+    assert levels(coarse, coarse, fine) == (192, 66)
+    assert levels(coarse, fine) is None, "half of the units are not most of them"
+    assert levels(coarse, np.zeros(1024), np.ones(1024)) == (64, 1), "dead and constant units do not count"
+    assert levels(np.zeros(1024), np.ones(1024)) is None
+    assert levels(LINE % 2, 1000 + LINE % 2, LINE % 3 - 1) is None, "few values as computed, all of them kept"
+    assert levels(1000 + LINE % 7 / 1024) is None, "seven values, of which one is left: too few to tell"
+    assert levels(np.maximum(LINE - 900, 0) * 1e-7, np.maximum(LINE - 900, 0), fine) is None, "one weak unit of three"
+    assert levels(coarse, dtype="float32") is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1), (2, 3, 7, 7), (32, 64, 13, 13), (256, 999, 1, 1), (1, 70, 224, 224), (5, 2, 1, 197), (64, 8, 3, 99)],
+)
+def test_a_sample_is_small_and_spread(shape):
+    maps = np.broadcast_to(np.float32(0), shape)
+    chosen = some_of(maps)
+    values, whole = chosen.shape[0] * chosen.shape[2] * chosen.shape[3], shape[0] * shape[2] * shape[3]
+    assert chosen.shape[1] <= 64
+    assert values <= 1100
+    assert values >= min(whole, 32 * min(shape[0], 16))
+    assert len(chosen) >= min(shape[0], 16) // 2
+
+
+def test_a_sample_is_made_of_several_batches():
+    sample = Levels()
+    while not sample.complete:
+        sample.add(some_of(np.zeros((16, 5, 1, 1), np.float32), sample.values))
+    assert sample.values == 512
+
+
+def test_a_layer_is_coarse_if_it_is_in_every_block():
+    check_coarse([], "float16")
+    check_coarse([{"a": (100, 1)}, {}], "float16")
+    with pytest.raises(DissectError, match=r"layer b: as float16.* 300 distinct values become 3, .* Such layers: b\.$"):
+        check_coarse([{"a": (100, 1), "b": [100, 1]}, {"b": [200, 2]}], "float16")
 
 
 # --- sizes ---

@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dissect_xr import store
 from dissect_xr.activations.request import ModelSpec, SnapshotInfo
 from dissect_xr.activations.write import write_activations
 from dissect_xr.cli.metrics import read_metrics
+from dissect_xr.cli.recipe import load_recipe
+from dissect_xr.cli.run import Run
 from dissect_xr.errors import DissectError
+from dissect_xr.parallel.pool import Threads
 from dissect_xr.schema import from_json, to_json
 
 COLUMNS = {"accuracy": "val_acc", "loss": "loss"}
@@ -60,6 +64,9 @@ def test_a_single_line_is_one_record(tmp_path: Path) -> None:
         ('[{"epoch": 1, "loss": 1, "val_acc": 1}]', "no record has the column 'step'; there are epoch, loss, val_acc"),
         ("[]", "no record has the column 'step'; there are none"),
         ("[3]", "record 1: expected a record"),
+        ('[{"step": 1, "loss": 1, "loss": 2, "val_acc": 1}]', "'loss' is given twice in one record"),
+        ('{"step": 1, "loss": 1, "val_acc": 1}\n{"step": 2, "step": 3}', "line 2: 'step' is given twice in one record"),
+        ('[{"step": 1, "loss": "1_0", "val_acc": 1}]', "record 1, 'loss': expected a number, got '1_0'"),
         ('{"step": 1, "loss": 1, "val_acc": 1}\n{"step": 2', "line 2: neither JSON nor JSON Lines"),
     ],
 )
@@ -69,6 +76,27 @@ def test_what_cannot_be_a_metric_is_named(tmp_path: Path, text: str, said: str) 
         read_metrics(tmp_path / "log.json", step="step", columns=COLUMNS)
     assert said in str(raised.value)
     assert "log.json" in str(raised.value)
+
+
+def test_a_metric_without_any_value_is_nan(tmp_path: Path) -> None:
+    """The loss is null in all records, the score in all snapshots, and step 20 is in no record."""
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": null, "val_acc": 0.5}\n{"step": 10, "loss": null}\n')
+    snapshots = ", ".join(f"{{name: s{step}, step: {step}, metrics: {{score: null}}}}" for step in (0, 10, 20))
+    (tmp_path / "recipe.yaml").write_text(
+        "probe: {kind: digits, folder: x, count: 4, size: 64}\n"
+        "layers: [first]\n"
+        f"model: {{factory: torchvision:alexnet, input_size: 32, snapshots: [{snapshots}],\n"
+        "  metrics: {file: '${here}/log.jsonl', step: step, columns: {accuracy: val_acc, loss: loss}}}\n"
+    )
+    out = str(tmp_path / "run")
+    run = Run(load_recipe(tmp_path / "recipe.yaml", out=out), out, Threads(1))
+    url, maps = str(tmp_path / "activations.zarr"), np.ones((1, 1, 1, 1), np.float32)
+    for info, _ in run.snapshots:
+        write_activations(url, {"conv": maps}, images=["a"], snapshot=info, show=False)
+    stored = [from_json(store.read_attrs(url, f"s{step}")["metrics"]) for step in (0, 10, 20)]
+    assert [sorted(metrics) for metrics in stored] == [["accuracy", "loss", "score"]] * 3
+    np.testing.assert_array_equal([metrics["accuracy"] for metrics in stored], [0.5, math.nan, math.nan])
+    assert all(math.isnan(metrics[name]) for metrics in stored for name in ("loss", "score"))
 
 
 def test_numbers_that_json_lacks_survive_a_store(tmp_path: Path) -> None:

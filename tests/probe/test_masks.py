@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,30 @@ def test_so_is_jpeg_in_a_tiff(tmp_path):
     assert decode_mask(saved(tmp_path / "b.tif", NUMBERS, compression="tiff_lzw")).tolist() == NUMBERS.tolist()
 
 
+WHITE_IS_0 = {262: 0}
+
+
+@pytest.mark.parametrize("pixels", [NUMBERS, NUMBERS > 1], ids=["8 bits", "1 bit"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_in_which_white_is_0_is_refused(tmp_path, pixels, compression):
+    # Of a mask of 32 x 32 with 96 stored ones, 928 would be counted.
+    saved(tmp_path / "a.tif", pixels, compression=compression, tiffinfo=WHITE_IS_0)
+    black = saved(tmp_path / "b.tif", pixels, compression=compression)
+    untold = saved(tmp_path / "c.tif", pixels, compression=compression)
+    entry = struct.pack("<HHI", 262, 3, 1)
+    assert untold.read_bytes().count(entry) == 1
+    untold.write_bytes(untold.read_bytes().replace(entry, struct.pack("<HHI", 261, 3, 1)))
+    assert decode_mask(black).tolist() == pixels.astype(int).tolist()
+    for path in (tmp_path / "a.tif", untold):
+        with pytest.raises(DissectError, match=rf"{path.name}: is a TIFF that says that white is 0.*Save it as PNG"):
+            decode_mask(path)
+
+
+def test_16_bits_in_which_white_is_0_are_read_as_they_are_stored(tmp_path):
+    numbers = np.array([[0, 1, 300], [7, 1, 65535]], np.uint16)
+    assert decode_mask(saved(tmp_path / "a.tif", numbers, tiffinfo=WHITE_IS_0)).tolist() == numbers.tolist()
+
+
 @pytest.mark.parametrize("bits", [2, 4])
 def test_packed_grey_whose_numbers_pillow_would_multiply_is_refused(tmp_path, bits):
     path = saved(tmp_path / "a.png", NUMBERS % 4, bits=bits)
@@ -137,7 +162,6 @@ def test_packed_grey_whose_numbers_pillow_would_multiply_is_refused(tmp_path, bi
 
 def rgb_of_16_bits(numbers) -> bytes:
     """A PNG of 16 bits per channel, which Pillow reads but does not write: 300 would become 1."""
-    import struct
     import zlib
 
     rows = b"".join(b"\0" + b"".join(struct.pack(">HHH", n, n, n) for n in row) for row in numbers)

@@ -31,7 +31,7 @@ def test_a_mask_has_the_name_of_its_image(tmp_path):
     assert notes == ()
 
 
-@pytest.mark.parametrize("suffix", ["gif", "jfif", "jp2", "JPG", "Jpeg", "WEBP", "tiff", "bmp", "avif", "pgm"])
+@pytest.mark.parametrize("suffix", ["gif", "jfif", "jp2", "JPG", "Jpeg", "WEBP", "tiff", "bmp", "avif", "pgm", "tga"])
 def test_every_suffix_of_an_image_is_one(tmp_path, suffix):
     assert pairs(tmp_path, [f"a.{suffix}"], ["a.png"])[0] == [(f"a.{suffix}", "a.png")]
 
@@ -49,7 +49,8 @@ def test_one_of_two_cases_is_the_one_that_is_looked_for(tmp_path):
 
 def test_what_systems_leave_in_folders_is_passed_over(tmp_path):
     litter = ["._a.jpg", ".hidden.png", "__MACOSX/a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "x/.git/a.png",
-              "Thumbs.db", "desktop.ini", ".DS_Store"]  # fmt: skip
+              "Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/old.jpg",
+              "@Recycle/old.jpg", "$RECYCLE.BIN/b.jpg", "System Volume Information/c.jpg"]  # fmt: skip
     assert pairs(tmp_path, ["a.jpg", *litter], ["a.png", "._a.png"]) == ([("a.jpg", "a.png")], ())
 
 

@@ -15,7 +15,7 @@ from dissect_xr.parallel.pool import Threads
 from dissect_xr.probe.colors import COLOR_NAMES
 from dissect_xr.probe.folder import Folder
 from dissect_xr.probe.ingest import open_probe, write_probe
-from dissect_xr.probe.pixels import FORMATS, read_rgb, stored_rgb, turned
+from dissect_xr.probe.pixels import FORMATS, image_size, read_rgb, stored_rgb, turned
 from dissect_xr.probe.readers.broden import decode_broden
 from dissect_xr.probe.readers.masks import decode_mask, read_masks
 
@@ -65,6 +65,25 @@ def test_16_bits_are_the_same_everywhere(tmp_path):
     np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.png")), wanted)
     np.testing.assert_array_equal(images.read_image(tmp_path / "a.png", (32, 32)), wanted)
     np.testing.assert_array_equal(read_picture(Folder(str(tmp_path)), "a.png", 32), wanted)
+
+
+def test_16_bits_of_a_pgm_are_read_as_those_of_a_png(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.pgm")
+    assert (tmp_path / "a.pgm").read_bytes().startswith(b"P5\n32 32\n65535\n")
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.pgm"))[..., 0], GRADIENT >> 8)
+    # Of 10 bits, 1023 is white and 256 a quarter of it.
+    (tmp_path / "b.pgm").write_bytes(b"P5 3 1 1023 " + struct.pack(">HHH", 0, 256, 1023))
+    assert np.asarray(read_rgb(tmp_path / "b.pgm"))[0, :, 0].tolist() == [0, 64, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_image_in_which_white_is_0_is_read_as_it_is_displayed(tmp_path, bits):
+    shown = GRADIENT >> 8
+    if bits == 8:  # Pillow turns the numbers round where it saves them
+        Image.fromarray(shown.astype(np.uint8)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    else:
+        Image.fromarray(65535 - GRADIENT).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.tif"))[..., 0], shown)
 
 
 # --- what cannot be read is found when the probe is written ---
@@ -151,6 +170,39 @@ def test_so_does_a_jpeg(tmp_path):
     assert (found, stored.size) == (6, (24, 16))
     shown = np.asarray(read_rgb(tmp_path / "a.jpg", orientation=6))[..., 0]
     assert abs(shown.astype(int) - DISPLAYED[6](blocks)).max() <= 2
+
+
+MODES = {
+    "L": lambda: Image.fromarray(PIXELS[..., 0]),
+    "P": lambda: Image.fromarray(PIXELS).quantize(),
+    "RGB": lambda: Image.fromarray(PIXELS),
+    "RGBA": lambda: Image.fromarray(PIXELS).convert("RGBA"),
+    "I;16": lambda: Image.fromarray(PIXELS[..., 0].astype(np.uint16) << 8),
+    "CMYK": lambda: Image.fromarray(PIXELS).convert("CMYK"),
+    "1": lambda: Image.fromarray(PIXELS[..., 0] > 99),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_on_its_side_is_read_whatever_its_pixels_are(tmp_path, mode, compression):
+    # Pillow maps those without compression into memory, rows and columns exchanged.
+    stored = MODES[mode]()
+    assert (stored.mode, stored.size) == (mode, (6, 4))
+    wanted = np.dstack([PIXELS[..., 0]] * 3) if mode == "I;16" else np.asarray(stored.convert("RGB"))
+    for orientation, displayed in DISPLAYED.items():
+        path = tmp_path / f"{orientation}.tif"
+        stored.save(path, compression=compression, tiffinfo={0x0112: orientation})
+        np.testing.assert_array_equal(np.asarray(read_rgb(path)), wanted)
+        np.testing.assert_array_equal(np.asarray(read_rgb(path, orientation=orientation)), displayed(wanted))
+        assert stored_rgb(path)[1] == orientation
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_size_of_a_file_is_that_of_the_stored_pixels(tmp_path, suffix):
+    for orientation in DISPLAYED:
+        Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif(orientation))
+        assert image_size(tmp_path / f"a.{suffix}") == (4, 6)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of some damage

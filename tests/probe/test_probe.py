@@ -713,6 +713,23 @@ def test_a_number_that_is_a_concept_and_ignored_is_no_label(many, tmp_path):
     assert probe["concept_area"].sel(concept=2) == 0
 
 
+def test_a_probe_that_was_deleted_is_written_again(many, tmp_path):
+    first = written(many, tmp_path)
+    shutil.rmtree(tmp_path / "probe.zarr")
+    assert written(many, tmp_path).identical(first)
+    shutil.rmtree(tmp_path / "probe.zarr")
+    assert written(many.subset(limit=2), tmp_path).sizes["image"] == 2
+
+
+def test_what_was_found_out_before_there_was_a_store_outlives_it(many, tmp_path):
+    url = str(tmp_path / "probe.zarr")
+    store.mark(url, "looked at", fingerprint="a", written={})
+    written(many, tmp_path)
+    shutil.rmtree(url)
+    assert store.drop_if_gone(url) == {"created", "done", *(f"blocks/{span}" for span in ("0-16", "16-32", "32-40"))}
+    assert store.markers(url) == {"looked at"}
+
+
 def test_an_interrupted_ingest_is_taken_up(many, tmp_path):
     wanted = written(many, tmp_path / "whole")
     url, done = str(tmp_path / "probe.zarr"), []

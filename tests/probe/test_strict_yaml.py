@@ -41,6 +41,22 @@ def test_a_key_given_twice_is_named_with_both_lines(case):
         parse_yaml(text, "a.yaml")
 
 
+@pytest.mark.parametrize("text", ["1:20", "190:20:30", "12:30:45.5", "-1:30"])
+def test_what_looks_like_a_time_is_a_text(text):
+    """YAML 1.1 reads 1:20 as 80, by numbers to the base 60."""
+    assert isinstance(yaml.safe_load(f"{text}: a"), dict)
+    assert next(iter(yaml.safe_load(f"{text}: a"))) != text
+    assert parse_yaml(f"{text}: {text}", "a.yaml").value == {text: text}
+    assert parse_yaml("7: 1_000", "a.yaml").value == {7: 1000}
+
+
+@pytest.mark.parametrize(("text", "here", "elsewhere"), [("010", 8, 10), ("-017", -15, -17), ("01_0", 8, 10)])
+def test_a_number_that_two_versions_of_yaml_read_in_two_ways_is_refused(text, here, elsewhere):
+    with pytest.raises(DissectError, match=rf"line 2 .*{text} is {here} by YAML 1\.1 and {elsewhere} by YAML 1\.2"):
+        parse_yaml(f"1: a\n{text}: b", "a.yaml")
+    assert parse_yaml("007: a\n'010': b", "a.yaml").value == {7: "a", "010": "b"}
+
+
 def test_a_merged_key_may_be_replaced():
     text = "base: &base {width: 1, depth: 2}\nwide: &wide {<<: *base, width: 3}\nwidest: {<<: *wide, width: 4}\n"
     assert parse_yaml(text, "a.yaml").value == yaml.safe_load(text)

@@ -87,7 +87,7 @@ def test_whole_numbers(tmp_path, text, number):
     assert read_table(tmp_path / "t.csv", ["number"]).lines[0].number("number") == number
 
 
-@pytest.mark.parametrize("text", ["1.5", "1.", "1,0", "1e3", "one", "0x1", "1.0.0", "1 0"])
+@pytest.mark.parametrize("text", ["1.5", "1.", "1,0", "1e3", "one", "0x1", "1.0.0", "1 0", "1_0", "\u0661"])
 def test_other_numbers_are_refused(tmp_path, text):
     (tmp_path / "t.csv").write_text(f'number\n"{text}"\n')
     with pytest.raises(DissectError, match=r"t\.csv, line 2, column 'number': expected a whole number, got"):

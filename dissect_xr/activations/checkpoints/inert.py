@@ -10,21 +10,20 @@ is a new subclass of `Inert`, which nothing is imported for: it takes whatever i
 Python's documentation calls this "restricting globals": whatever a pickle calls it has to look up first.
 """
 
+import builtins
 import os
 import pickle
 import types
 from collections import OrderedDict
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, NoReturn
 
 import torch
 
 from dissect_xr.errors import DissectError
 
-_HARMLESS = {
-    "frozenset", "bytearray", "bytes", "complex", "slice", "range", "object", "dict", "list", "tuple", "int",
-    "float", "str", "bool", "type", "Ellipsis", "NotImplemented", "NoneType",
-}  # fmt: skip
-"""Names of builtins that are no more than values."""
+_OF_PYTHON_2 = {"basestring", "buffer", "long", "unicode", "xrange"}
+"""Names of builtin classes that pickles of the protocols 0 to 2 have, also where Python 3 writes them."""
 
 _NO_DATA = {
     "os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "ctypes", "pty", "webbrowser",
@@ -105,9 +104,16 @@ def _rebuilds() -> dict[tuple[str, str], Any]:
 
 
 def _inert(module: str, name: str, seen: dict[str, type[Inert]]) -> type[Inert]:
-    """The class that stands for another, which is not imported."""
+    """The class that stands for another class or function, which is not imported."""
     builtin = module in ("builtins", "__builtin__")
-    if (builtin and name not in _HARMLESS) or module.partition(".")[0] in _NO_DATA:
-        raise DissectError(f"asks to call {module}.{name}, which no weights need; nothing in it was executed")
+    if module.partition(".")[0] in _NO_DATA:
+        raise DissectError(f"asks for {module}.{name}, which no weights need; nothing in it was executed")
     path = name if builtin else f"{module}.{name}"
-    return seen.setdefault(path, type("Inert", (Inert,), {"path": path, "dump_patches": False}))
+    content: dict[str, Any] = {"path": path, "dump_patches": False}
+    if builtin and name not in _OF_PYTHON_2 and not isinstance(getattr(builtins, name, None), type):
+        content["__new__"] = partial(_call, f"{module}.{name}")  # a function does nothing until it is called
+    return seen.setdefault(path, type("Inert", (Inert,), content))
+
+
+def _call(path: str, *_: object, **__: object) -> NoReturn:
+    raise DissectError(f"asks to call {path}, which no weights need; nothing in it was executed")

@@ -105,6 +105,15 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+_EMPTY = "without values, on the device meta"
+_SPARSE = "sparse"
+_MENDS = {
+    _EMPTY: "The file was saved before the weights had values: save the state dict of the model that has them.",
+    _SPARSE: "Save them as `tensor.to_dense()`.",
+}
+"""Kind of a difference -> how it is mended; another factory would not mend it."""
+
+
 @dataclass(frozen=True)
 class _Fit:
     """A state dict beside that of a model."""
@@ -129,6 +138,8 @@ class _Fit:
                 for name, mine, tensor in tensor_pairs
                 if mine.shape != tensor.shape
             ],
+            _EMPTY: [name for name, _, tensor in pairs if tensor.is_meta],
+            _SPARSE: [name for name, _, tensor in pairs if not tensor.is_meta and tensor.layout != torch.strided],
             "of another kind of numbers": [
                 f"{name} {tensor.dtype} (the model has {mine.dtype})"
                 for name, mine, tensor in tensor_pairs
@@ -152,6 +163,8 @@ def _misfit(model: nn.Module, weights: Weights, fits: Mapping[str, _Fit]) -> str
     if len(fits) > 1:
         keys = [f"under {other!r}" if other else "at the top" for other in (key, *fits)]
         text += f"That is the state dict {keys[0]}; there are those {shortlist(keys[1:], 6)}. "
+    if mend := next((mend for kind, mend in _MENDS.items() if kind in fit.faults), None):
+        return text + mend
     prefixes = fitting_prefixes(model.state_dict().keys(), weights.dicts[key].keys())
     if prefixes:
         wanted = f"{key}.{prefixes[0]}" if key else prefixes[0]

@@ -54,6 +54,8 @@ def extract_block(task: ExtractTask) -> None:
         note["batch"] = host.batch
         if faint := host.faint:
             note["faint"] = faint
+        if coarse := host.coarse:
+            note["coarse"] = coarse
 
 
 def loaded_for(task: ExtractTask, device: str) -> Loaded:

@@ -16,7 +16,7 @@ from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.references import source_sha256
 from dissect_xr.activations.request import Keep, ModelSpec, Recording, SnapshotInfo, optional_inputs
 from dissect_xr.activations.store import LayerShape, in_one_snapshot
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, counted
 from dissect_xr.parallel.resources import Projection
 from dissect_xr.probe.ingest import block_length
 from dissect_xr.probe.root import image_folder
@@ -120,9 +120,9 @@ class Extraction:
         largest = sorted(self.layers, key=lambda layer: -layer.image_bytes)[:5]
         sizes = ", ".join(f"{la.name} {la.image_bytes * len(self.images) / 2**30:.2f} GiB" for la in largest)
         raise DissectError(
-            f"snapshot {self.snapshot.name}: {len(self.layers)} layers take {self.nbytes / 2**30:.2f} GiB raw, the "
-            f"budget is {self.recording.budget / 2**30:.2f} GiB; the largest are {sizes}. "
-            "Choose fewer layers or raise the budget."
+            f"snapshot {self.snapshot.name}: the maps of {counted(len(self.layers), 'layer')} take "
+            f"{self.nbytes / 2**30:.2f} GiB raw, the budget is {self.recording.budget / 2**30:.2f} GiB; "
+            f"the largest are {sizes}. Choose fewer layers or raise the budget."
         )
 
     @property

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dissect_xr.activations.recording.levels import Counted, Levels, smallest_normal, some_of
 from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.repeats import check_size
-from dissect_xr.activations.store import check_finite, smallest_normal, tail_shape
+from dissect_xr.activations.store import check_finite, tail_shape
 from dissect_xr.floats import means
 from dissect_xr.tail.arrays import maps_path
 from dissect_xr.tail.packed import Packed, pack
@@ -46,6 +47,8 @@ class HostMaps:
         self._small: list[tuple[Tensor, Tensor]] = []
         self._largest = {layer.name: 0.0 for layer in task.layers}
         self._sizes: list[tuple[str, Tensor]] = []
+        self._levels = {layer.name: Levels() for layer in task.layers}
+        self._samples: list[tuple[str, Tensor]] = []
         self._devices: set[torch.device] = set()
         self._normal = smallest_normal(task.layers[0].dtype)
         self.filled = 0
@@ -61,6 +64,8 @@ class HostMaps:
         if self._largest[layer] < self._normal:  # which it is not after the first batch, as a rule
             low, high = output.detach().aminmax()
             self._sizes.append((layer, torch.maximum(-low, high)))
+        if output.dtype != self.dtype and not self._levels[layer].complete:  # which it is after the first, as a rule
+            self._samples.append((layer, some_of(output.detach(), self._levels[layer].values).clone()))
         span = slice(first, first + count)
         peak, mean = self.peak[layer][span], self.mean[layer][span]
         tail = self._tails.get(layer)
@@ -85,23 +90,34 @@ class HostMaps:
             target.copy_(source)
         for layer, size in self._sizes:
             self._largest[layer] = max(self._largest[layer], float(size))
-        self._small.clear()
-        self._sizes.clear()
+        for layer, sample in self._samples:
+            self._levels[layer].add((sample.float() if sample.dtype == torch.bfloat16 else sample).cpu().numpy())
+        self._forget_batch()
         if device.startswith("cuda"):
             for one in self._devices:  # several, where the model is split
                 torch.cuda.synchronize(one)
 
     def drop(self) -> None:
         """Discard what is small of a batch, and the tails of a part: it did not fit, and is run again."""
-        self._small.clear()
-        self._sizes.clear()
+        self._forget_batch()
         for tail in self._tails.values():
             tail.forget(self.filled)
+
+    def _forget_batch(self) -> None:
+        for held in (self._small, self._sizes, self._samples):
+            held.clear()
 
     @property
     def faint(self) -> dict[str, float]:
         """Layer -> its largest absolute activation, where that is below the smallest normal number of the dtype."""
         return {layer: largest for layer, largest in self._largest.items() if largest < self._normal}
+
+    @property
+    def coarse(self) -> dict[str, Counted]:
+        """Layer -> its levels in a sample, as computed and as stored, where most of them are lost."""
+        dtype = self._task.layers[0].dtype
+        found = {layer: levels.coarse(dtype) for layer, levels in self._levels.items()}
+        return {layer: counted for layer, counted in found.items() if counted is not None}
 
     def check(self, first: int, count: int) -> None:
         """Raise if a value of the batch is not finite; otherwise count the batch as filled."""

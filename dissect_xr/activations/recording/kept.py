@@ -14,7 +14,7 @@ from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds, find_bounds
 from dissect_xr.activations.recording.extraction import Extraction
 from dissect_xr.activations.store import LayerShape, tail_shape
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, counted
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
 from dissect_xr.store.seal import reseal
@@ -45,7 +45,7 @@ def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds |
     if sum(sizes.values()) > recording.budget:
         largest = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in _largest(sizes))
         raise DissectError(
-            f"snapshot {extraction.snapshot.name}: the tails of {len(sizes)} layers take "
+            f"snapshot {extraction.snapshot.name}: the tails of {counted(len(sizes), 'layer')} take "
             f"{sum(sizes.values()) / 2**30:.2f} GiB raw, the budget is {recording.budget / 2**30:.2f} GiB; the largest "
             f"are {largest}. Choose fewer layers or raise the budget."
         )

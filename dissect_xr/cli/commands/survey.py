@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,7 +69,8 @@ def survey(
     page = write_planned(out, plan, show=not quiet)
     key = plan.key
     console.print(
-        f"survey: {escape(str(page))} ({len(key.questions)} questions about {len(key.layers)} layers of "
+        f"survey: {escape(str(page))} ({counted(len(key.questions), 'question')} about "
+        f"{counted(len(key.layers), 'layer')} of "
         f"{escape(key.snapshot)}, {page.stat().st_size / 2**20:.1f} MiB)",
         soft_wrap=True,
     )

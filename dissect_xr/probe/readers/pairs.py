@@ -18,13 +18,18 @@ from dissect_xr.probe.folder import same_name
 SUFFIXES = frozenset(
     {
         ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
-        ".ppm", ".tif", ".tiff", ".webp",
+        ".ppm", ".tga", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
 """Suffixes of the files that are read as images, in lower case."""
 
-LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-"""What operating systems leave in folders, beside names that start with a dot."""
+LITTER = frozenset(
+    {
+        "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "@eaDir",
+        "#recycle", "@Recycle",
+    }
+)  # fmt: skip
+"""What operating systems and network storage leave in folders, beside names that start with a dot."""
 
 STEM = "{stem}"
 

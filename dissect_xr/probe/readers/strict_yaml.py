@@ -4,6 +4,7 @@ Knows: YAML as PyYAML's safe loader reads it, and the line of every key.
 Does not know: what the keys mean.
 """
 
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from dissect_xr.errors import DissectError
 
 MERGE = "tag:yaml.org,2002:merge"
 """Tag of the key `<<`, which takes over the fields of another mapping: fields of its own may replace them."""
+
+TEXT = "tag:yaml.org,2002:str"
+
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 _Keys = tuple[Hashable, ...]
 
@@ -95,9 +102,22 @@ def parse_yaml(text: str, name: str, expected: str = "YAML") -> Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, in which a text such as 2024-13-45, which looks like a date, is an error with a line."""
+    """PyYAML's safe loader, without numbers that few people would write so.
+
+    A text such as 2024-13-45, which looks like a date, is an error with a line, and so is 010, which is 8 to this
+    loader and 10 to others. 1:20, to this loader 80 by the sexagesimal numbers of YAML 1.1, is a text.
+    """
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        return TEXT if tag in NUMBERS and kind is yaml.ScalarNode and ":" in value else tag
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == NUMBERS[0] and isinstance(node, yaml.ScalarNode) and _OCTAL.fullmatch(node.value):
+            here, elsewhere = (int(node.value.replace("_", ""), base) for base in (8, 10))
+            if here != elsewhere:
+                problem = f"{node.value} is {here} by YAML 1.1 and {elsewhere} by YAML 1.2: write one of the two"
+                raise ConstructorError(None, None, problem, node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError) as error:

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 DELIMITERS = (",", ";", "\t")
 """What may stand between cells; the first with which the header has all columns that are needed is taken."""
 
-_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
+LONGEST = 40
+"""Digits of a number at most, so that none is refused by Python itself."""
+
 _SEPARATOR = re.compile(r"sep=(.)\r?\n", flags=re.IGNORECASE)
 
 _Rows = list[tuple[int, list[str]]]
@@ -44,10 +47,10 @@ class Line:
     def number(self, column: str) -> int:
         """The cell as a whole number; 1.0 is 1, as programs write it that know no whole numbers with gaps."""
         text = self.cells[column]
-        try:
-            return int(found[1] if (found := _WHOLE.fullmatch(text)) else text)
-        except ValueError as error:
-            raise DissectError(f"{self.where}, column '{column}': expected a whole number, got '{text}'.") from error
+        found = _WHOLE.fullmatch(text)
+        if found is None or len(found[1]) > LONGEST:
+            raise DissectError(f"{self.where}, column '{column}': expected a whole number, got '{text[:LONGEST]}'.")
+        return int(found[1])
 
     def real(self, column: str) -> float | None:
         """The cell as a number, None if it is empty or the column is missing."""
@@ -55,7 +58,7 @@ class Line:
         if not text:
             return None
         try:
-            value = float(text)
+            value = float(text if "_" not in text else "")  # Python would read 1_0 as 10
         except ValueError as error:
             raise DissectError(f"{self.where}, column '{column}': expected a number, got '{text}'.") from error
         if not isfinite(value):
