@@ -93,6 +93,7 @@ def dissect(
     if not pairs:
         raise DissectError(f"{activations}: holds no complete layer. Run `dissect-xr extract` first.")
     check_images(activations, labels)
+    store.drop_if_gone(out)
     create_root(out, labels, method)
     failures: list[Failed] = []
     for snapshot in found:

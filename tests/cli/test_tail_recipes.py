@@ -104,6 +104,7 @@ def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, caps
         (row,) = (line for line in printed.splitlines() if "activations first" in line)
         disk[keep] = row.split("│")[3].strip()
         assert f"as asked for, keep: {keep}" in printed
+        assert "of a snapshot take under a second from all cells and under a second from tails" in printed
     assert f"all cells {disk['dense']} in " in printed
     assert f"tails at most {disk['tail']} in " in printed
     assert "for which 40 of 40 images go through the model twice" in printed

@@ -78,6 +78,7 @@ def run(
     from dissect_xr.cli.experiments import check_experiments, run_experiments, shown
     from dissect_xr.cli.outcome import results
     from dissect_xr.cli.plan.dry_run import check_fits, plan_run, show_model
+    from dissect_xr.cli.plan.times import reading_rate
     from dissect_xr.store.repair import mended
 
     pool = _pool(workers, gpus, scheduler, memory)
@@ -86,7 +87,7 @@ def run(
         check_experiments(started)
         if dry_run:
             show(show_model(started))
-        plans = plan_run(started)
+        plans = plan_run(started, rate=reading_rate() if dry_run else None)
         _say(started)
         if dry_run:
             _show_plans(plans)

@@ -15,11 +15,12 @@ import numpy as np
 from dissect_xr import store
 from dissect_xr.cli.plan.drawing import drawing_stages
 from dissect_xr.cli.plan.stage_plan import StagePlan
+from dissect_xr.cli.plan.times import PassSize, about, seconds
 from dissect_xr.cli.run import Run
 from dissect_xr.dissection.cut import RESIDENT, Limits, projected
 from dissect_xr.dissection.labels import ProbeLabels
 from dissect_xr.dissection.layers import Layer
-from dissect_xr.errors import DissectError
+from dissect_xr.errors import DissectError, counted
 from dissect_xr.parallel.resources import Host, Projection, memory_limit
 from dissect_xr.probe.ingest import block_length, label_chunks
 from dissect_xr.probe.label_set import LabelSet
@@ -37,14 +38,19 @@ PROBE_ROOT = 34
 """Objects of a probe besides: metadata of 18 arrays and the root, 10 coordinates, 3 totals and two markers."""
 
 
-def plan_run(run: Run) -> list[StagePlan]:
+def plan_run(run: Run, *, rate: float | None = None) -> list[StagePlan]:
     """The plans of all stages of a run; no stage is started. Reads tables but no pixels, and loads the model
     of every snapshot that is not finished once.
 
     The images of the built-in probe are composed if they are missing, since its tables are written with them.
+
+    Parameters
+    ----------
+    rate
+        Bytes of maps that a core reads in a second (`times.reading_rate`), to say how long the passes will take.
     """
     probe = run.label_set().check()
-    return [*drawing_stages(run), _probe_stage(run, probe), *_snapshot_stages(run, probe)]
+    return [*drawing_stages(run), _probe_stage(run, probe), *_snapshot_stages(run, probe, rate)]
 
 
 def show_model(run: Run) -> Iterator["RenderableType"]:
@@ -141,7 +147,7 @@ def _probe_stage(run: Run, probe: LabelSet) -> StagePlan:
     return StagePlan("probe", blocks, disk, objects, memory, run.pool.workers)
 
 
-def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
+def _snapshot_stages(run: Run, probe: LabelSet, rate: float | None) -> Iterator[StagePlan]:
     images = tuple(row.image for row in probe.rows)
     finished = run.finished_snapshots()
     unfinished = [(snapshot, spec) for snapshot, spec in run.snapshots if snapshot.name not in finished]
@@ -163,10 +169,10 @@ def _snapshot_stages(run: Run, probe: LabelSet) -> Iterator[StagePlan]:
         )
         extraction.check_budget()
         memory = Projection((("process with torch", WITH_TORCH), *extraction.memory.parts))
-        keep, note = extraction.recording.keep, "" if n else _both_ways(extraction)
+        keep, layers = extraction.recording.keep, [_layer(extraction, layer) for layer in extraction.layers]
+        note = "" if n else _both_ways(extraction) + _how_long(run, layers, labels, rate)
         objects, disk = extraction.objects_of(keep) + (0 if n else activations_root), extraction.bytes_of(keep)
         yield StagePlan(f"activations {snapshot.name}", extraction.blocks, disk, objects, memory, 1, note)
-        layers = [_layer(extraction, layer) for layer in extraction.layers]
         if run.derived_of(snapshot.name):
             derived = planned_layers(run, snapshot.name, layers)
             yield bases_stage(run, snapshot.name, derived)
@@ -211,6 +217,18 @@ def _both_ways(extraction: "Extraction") -> str:
     return (
         f"activations of a snapshot: all cells {dense}; tails at most {tail}, for which {len(sampling.of(images)):,} "
         f"of {images:,} images go through the model twice; as asked for, keep: {extraction.recording.keep}"
+    )
+
+
+def _how_long(run: Run, layers: Sequence[Layer], labels: ProbeLabels, rate: float | None) -> str:
+    """How long both passes take, as all cells and as tails, by the rate measured."""
+    if rate is None:
+        return ""
+    size = PassSize.of(layers, run.method.fractions, labels.shape)
+    dense, tail = (about(seconds(size, rate, keep) / run.pool.workers) for keep in ("dense", "tail"))
+    return (
+        f"; at the {rate / 1e9:.2f} GB/s that this machine reads, thresholds and counts of a snapshot take {dense} "
+        f"from all cells and {tail} from tails, with {counted(run.pool.workers, 'worker')}"
     )
 
 
