@@ -209,6 +209,7 @@ def passes_against_reading(
     )
     seconds = {stage: statistics.median(times) for stage, times in found.items()}
     figures = found | {"cells": size.cells, "maps": size.images * size.units, "raw": raw, "packed": packed}
+    figures |= {"tail_bytes": tails}
     rows = [
         Row(
             f"{name}: one read",

@@ -19,6 +19,9 @@ from dissect_xr.parallel.resources import MEMORY, Host
 POLL = 2.0
 """Seconds between two looks at which workers the scheduler has."""
 
+QUICK, DEEP, SEEN = 0.02, 16, 32
+"""Where tasks took less than 0.02 s each, over 32 of them and more, 16 for each that can run are in flight, not 2."""
+
 PATIENCE = 60.0
 """Seconds that tasks wait while there is no worker to run them."""
 
@@ -143,15 +146,21 @@ class _DaskStream:
         self._in_flight: dict[str, tuple[_Call, Any, bool]] = {}
         """key of the future -> (call, future, whether it runs alone)"""
         self._suspects: list[_Call] = []
+        self._begun, self._ended = 0.0, 0
+        """when the first task was begun, and how many have ended"""
 
     @property
     def window(self) -> int:
-        """Twice what can run at once on the workers that are there.
+        """Twice what can run at once on the workers that are there, and more of tasks that are quick.
 
+        The scheduler takes milliseconds to send a task and to tell of its end, which would be longer than such a task.
         At least 2: a cluster that adapts starts workers for tasks that wait, and so grows from none to 1, 2, 4 workers.
         """
         with self._scheduler():
-            return max(2, 2 * self._room)
+            room = self._room
+        spent = time.monotonic() - self._begun
+        is_quick = self._ended >= SEEN and spent * room < QUICK * self._ended
+        return max(2, (DEEP if is_quick else 2) * room)
 
     @property
     def _room(self) -> int:
@@ -162,6 +171,7 @@ class _DaskStream:
         self._submit((tag, function, args))
 
     def _submit(self, call: "_Call", *, alone: bool = False) -> None:
+        self._begun = self._begun or time.monotonic()
         with self._scheduler():
             future = self._client.submit(call[1], *call[2], pure=False, resources=self._resources)
         self._in_flight[future.key] = call, future, alone
@@ -176,6 +186,7 @@ class _DaskStream:
             if future.key not in self._in_flight:
                 continue
             call, _, alone = self._in_flight.pop(future.key)
+            self._ended += 1
             if future.status == "finished":
                 return call[0], future
             if future.status in ("cancelled", "lost"):
