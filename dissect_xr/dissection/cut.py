@@ -13,16 +13,16 @@ images and 64 units, is counted against 1,197 concepts in 6 categories, by 16 wo
   more than the 24 MiB of a read; less than a chunk is never read, so a read is 256 images.
 - Images of a task. All images are 12.1 GiB, 13 tasks of at most 1 GiB. Two tasks for each of 16 workers are more, 32.
   63,305 / 32 images, rounded up to whole reads, are 8 reads of 256, or 2,048 images: 31 tasks.
-- Memory of a task. Three copies of a read of activations, 150 MiB; three copies of a read of labels of 32 MiB, 96 MiB;
-  two partial results of 18.8 MiB; and six more that wait to be merged: 396 of 512 MiB.
+- Memory of a task. Three copies of a read of activations, 150 MiB; three copies of a read of labels of 8 MiB, 24 MiB;
+  two partial results of 18.8 MiB; and six more that wait to be merged: 324 of 512 MiB.
 
 >>> layer = Layer("activations.zarr", "20", "layer4", (63305, 2048, 7, 7), "float16", (256, 64), "", None, None)
->>> sizes = {"unit_bytes": 8 * (1197 + 6 + 1), "memory": 512 * 2**20, "label_bytes": 32 * 2**20}
+>>> sizes = {"unit_bytes": 8 * (1197 + 6 + 1), "memory": 512 * 2**20, "label_bytes": 8 * 2**20}
 >>> blocks = cut(layer, tasks=2 * 16, split_units=False, **sizes)
 >>> len(blocks), len(blocks[0]), blocks[0][0]
 (1, 31, Block(units=(0, 2048), images=(0, 2048), step=256))
 >>> [round(size / 2**20, 1) for _, size in projected(layer, blocks[0][0], **sizes).parts]
-[150.0, 96.0, 37.6, 112.9]
+[150.0, 24.0, 37.6, 112.9]
 """
 
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ from dissect_xr.parallel.resources import Projection
 READ_BYTES = 24 * 2**20
 """Raw bytes of activations in one read: so many that zarr's cost per call is small, and few beside a task's memory."""
 
-LABEL_READ_BYTES = 32 * 2**20
-"""Raw bytes of labels in one read: about a shard, since parts of a shard are read at three fifths of the speed."""
+LABEL_READ_BYTES = 8 * 2**20
+"""Raw bytes of labels in one read: two blocks of 256 images, of four planes of 112x112, have so many as runs."""
 
 PART = 8
 """Share of a task's memory that a partial result may take: an eighth."""
