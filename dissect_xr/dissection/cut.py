@@ -44,8 +44,8 @@ LABEL_READ_BYTES = 8 * 2**20
 PART = 8
 """Share of a task's memory that a partial result may take: an eighth."""
 
-TAIL_PART = 5
-"""That of a tail, of which little else is in memory, and which every block of units reads anew."""
+TAIL_PART = 6
+"""That of a histogram of a tail, which every block of units reads anew: the fewer blocks the better."""
 
 COPIES = 3
 """Copies of a read in memory at once: compressed, decompressed, and the next read, which is already under way."""
@@ -138,7 +138,11 @@ def cut(
     room = memory - memory // 4 - COPIES * label_bytes
     per_unit = COPIES * chunk_images * _map_bytes(layer) + 2 * unit_bytes + layer.row_bytes
     beside = COPIES * chunk_images * layer.source_bytes + _tile_bytes(layer)
-    fit = min(part_bytes(layer, memory) // max(1, unit_bytes), (room - beside) // per_unit) // chunk_units
+    fit = min(part_bytes(layer, memory, search=split_units) // max(1, unit_bytes), (room - beside) // per_unit)
+    if split_units and layer.tail is not None:
+        # Two parts and two that wait, which is more than the quarter that is reserved.
+        fit = min(fit, (room + memory // 4 - beside) // (per_unit + 2 * unit_bytes))
+    fit //= chunk_units
     size = chunk_units * max(1, fit)
     # Each unit block of a derived layer reads its source again, and each of a tail all of it: no more of them than the
     # memory asks for.
@@ -154,9 +158,9 @@ def cut(
     return [[Block(span, (i, min(i + length, images)), step) for i in range(0, images, length)] for span in spans]
 
 
-def part_bytes(layer: Layer, memory: int) -> int:
-    """Bytes that a partial result may take."""
-    return memory // (PART if layer.tail is None else TAIL_PART)
+def part_bytes(layer: Layer, memory: int, *, search: bool) -> int:
+    """Bytes that a partial result may take, of a search for thresholds or of counts."""
+    return memory // (TAIL_PART if search and layer.tail is not None else PART)
 
 
 def _map_bytes(layer: Layer) -> int:
@@ -184,7 +188,7 @@ def merge_width(part_bytes: int, memory: int) -> int:
 
 def label_step(labels: ProbeLabels, memory: int) -> int:
     """Images whose labels are read at a time: whole shards, or chunks where a shard exceeds 1/16 of the memory."""
-    images = min(LABEL_READ_BYTES, memory // 16) // max(1, labels.image_bytes)
+    images = min(LABEL_READ_BYTES, memory // 16) // max(1, labels.run_bytes)
     return images // labels.shard * labels.shard or max(1, images // labels.chunk) * labels.chunk
 
 

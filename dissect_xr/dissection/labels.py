@@ -50,7 +50,13 @@ class ProbeLabels:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image's labels as the passes read them, at most."""
+        """Bytes of one image's labels, pixel by pixel."""
+        _, planes, rows, cols = self.shape
+        return (2 * planes + self.has_ignored) * rows * cols + 2 * self.slots + self.domains
+
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of one image's labels as the passes read them, as runs, at most."""
         _, planes, rows, cols = self.shape
         runs = 2 * planes * rows + 4 * self.most_runs
         return runs + self.has_ignored * rows * cols + 2 * self.slots + self.domains

@@ -98,7 +98,7 @@ def count_sizes(labels: ProbeLabels, fractions: int, memory: int) -> dict[str, i
     return {
         "memory": memory,
         "unit_bytes": labels.unit_bytes(fractions),
-        "label_bytes": min(label_step(labels, memory), labels.shape[0]) * labels.image_bytes,
+        "label_bytes": min(label_step(labels, memory), labels.shape[0]) * labels.run_bytes,
     }
 
 

@@ -137,7 +137,7 @@ def bins(layer: Layer, memory: int) -> int:
     Of a tail, which is read anew for each block of units, those of all units should fit: two searches in turn, the
     second inside a bin of the first, cost two reads.
     """
-    most = part_bytes(layer, memory) // BIN_BYTES
+    most = part_bytes(layer, memory, search=True) // BIN_BYTES
     fit = most // layer.chunk[1]
     if layer.tail is not None:
         fit = min(fit, max(TAIL_BINS, most // layer.shape[1]))

@@ -7,6 +7,7 @@ Does not know: what a task computes, or which tasks there are (`pool`).
 import logging
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ POLL = 2.0
 """Seconds between two looks at which workers the scheduler has."""
 
 QUICK, DEEP, SEEN = 0.02, 16, 32
-"""Where tasks took less than 0.02 s each, over 32 of them and more, 16 for each that can run are in flight, not 2."""
+"""Where the last 32 tasks took less than 0.02 s each, 16 for each that can run are in flight, not 2."""
 
 PATIENCE = 60.0
 """Seconds that tasks wait while there is no worker to run them."""
@@ -146,8 +147,8 @@ class _DaskStream:
         self._in_flight: dict[str, tuple[_Call, Any, bool]] = {}
         """key of the future -> (call, future, whether it runs alone)"""
         self._suspects: list[_Call] = []
-        self._begun, self._ended = 0.0, 0
-        """when the first task was begun, and how many have ended"""
+        self._ends = deque[float](maxlen=SEEN)
+        """when the last tasks ended"""
 
     @property
     def window(self) -> int:
@@ -158,8 +159,7 @@ class _DaskStream:
         """
         with self._scheduler():
             room = self._room
-        spent = time.monotonic() - self._begun
-        is_quick = self._ended >= SEEN and spent * room < QUICK * self._ended
+        is_quick = len(self._ends) == SEEN and (time.monotonic() - self._ends[0]) * room < QUICK * SEEN
         return max(2, (DEEP if is_quick else 2) * room)
 
     @property
@@ -171,9 +171,10 @@ class _DaskStream:
         self._submit((tag, function, args))
 
     def _submit(self, call: "_Call", *, alone: bool = False) -> None:
-        self._begun = self._begun or time.monotonic()
         with self._scheduler():
-            future = self._client.submit(call[1], *call[2], pure=False, resources=self._resources)
+            # What needs results that are there, a merge, goes before tasks that make more of them.
+            priority = int(any(hasattr(arg, "key") and hasattr(arg, "status") for arg in call[2]))
+            future = self._client.submit(call[1], *call[2], pure=False, resources=self._resources, priority=priority)
         self._in_flight[future.key] = call, future, alone
         future.add_done_callback(self._finished.put)
 
@@ -186,7 +187,7 @@ class _DaskStream:
             if future.key not in self._in_flight:
                 continue
             call, _, alone = self._in_flight.pop(future.key)
-            self._ended += 1
+            self._ends.append(time.monotonic())
             if future.status == "finished":
                 return call[0], future
             if future.status in ("cancelled", "lost"):

@@ -31,7 +31,7 @@ from typing import Any
 
 from dissect_xr.errors import BlocksFailed, Failed
 from dissect_xr.parallel.pool import Pool, Stream
-from dissect_xr.parallel.retry import attempt, check
+from dissect_xr.parallel.retry import attempt, check, named
 
 TREE = 8
 """Partial results merged by one task."""
@@ -191,9 +191,12 @@ class _Running:
 
     def _begin_again(self, opened: _Open, handle: Any) -> bool:
         """Whether the fold had to be begun again, because partial results of it are lost."""
-        if not isinstance(handle, Failed) or not handle.lost or opened.again == AGAIN:
+        lost = isinstance(handle, Failed) and handle.lost
+        if not lost or opened.again == AGAIN or opened.work.failed:
             return False
         opened.dropped = True
+        opened.ready.clear()
+        self.leaves = deque(leaf for leaf in self.leaves if leaf[0] is not opened)
         self._open(opened.fold, opened.work, opened.number, opened.told, opened.again + 1)
         return True
 
@@ -216,7 +219,7 @@ class _Running:
 
     def _end(self, opened: _Open, handle: Any) -> None:
         """A fold has its result; with the last one of a step its work goes on, or ends where one failed."""
-        work, result = opened.work, self.stream.result(handle)
+        work, result = opened.work, named(self.stream.result(handle), str(opened.fold.key))
         if self._begin_again(opened, result):
             return
         work.failed |= not check(result, self.failures)

@@ -89,17 +89,24 @@ def run_blocks(
 
 def _run(stream: Stream, call: tuple[Any, ...], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     in_flight = 0
+
+    def ended() -> tuple[Any, Any]:
+        while True:
+            done, handle = stream.next()
+            result = stream.result(handle)
+            if not isinstance(result, Failed) or not result.lost:
+                return done, result
+            stream.add(done, *call, done)  # it was done, but its result is gone
+
     try:
         for task in tasks:
             stream.add(task, *call, task)
             in_flight += 1
             while in_flight >= stream.window:
-                done, handle = stream.next()
                 in_flight -= 1
-                yield done, stream.result(handle)
+                yield ended()
         for _ in range(in_flight):
-            done, handle = stream.next()
-            yield done, stream.result(handle)
+            yield ended()
     finally:
         stream.cancel()
 

@@ -13,6 +13,7 @@ space left on device": it becomes a `Failed` with `stop`, which `check` raises a
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dissect_xr.errors import BlocksFailed, DamagedError, DissectError, Failed, WriteError
@@ -72,6 +73,13 @@ def _task_name(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """The attribute `what` of the task or of the function, else the function's name."""
     names = [getattr(owner, "what", None) for owner in (*args[:1], function)]
     return str(next((name for name in names if name), getattr(function, "__name__", "task")))
+
+
+def named(result: Any, name: str) -> Any:
+    """The result, of which a `Failed` without a name gets one."""
+    if not isinstance(result, Failed) or result.what:
+        return result
+    return replace(result, message=f"{name}: {result.message}", what=name)
 
 
 def check(result: Any, failures: list[Failed]) -> bool:

@@ -25,6 +25,7 @@ and `first/blocks/0-64` stay. The next run finds one block without a marker, com
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from graphlib import TopologicalSorter
 from typing import Any
@@ -128,8 +129,11 @@ def drop_if_gone(url: str) -> set[str]:
     """Remove the markers of a store of which no object is left, as where someone deleted its folder; their keys.
 
     Markers that list no object stay, with what was found out before there was a store. So do those of a store of which
-    a part is left: the next run finds what is lost, and makes that again.
+    a part is left: the next run finds what is lost, and makes that again. A link or an empty folder is left, too: what
+    it leads to may be a disk that is not mounted.
     """
+    if objects.is_local(url) and os.path.lexists(url):
+        return set()
     if objects.read(url, "zarr.json") is not None or not (keys := markers(url)) or objects.sizes(url):
         return set()
     return drop(url, {key for key in keys if _lists_objects(url, key)})

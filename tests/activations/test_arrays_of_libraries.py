@@ -210,6 +210,22 @@ def test_a_store_that_was_deleted_is_written_again(tmp_path: Path) -> None:
         write_activations(url, {"conv": VALUES}, images=NAMES[::-1], show=False)
 
 
+@pytest.mark.parametrize("left", ["link", "folder"])
+def test_what_may_be_a_disk_that_is_not_mounted_is_no_deleted_store(tmp_path: Path, left: str) -> None:
+    url, elsewhere = tmp_path / "a.zarr", tmp_path / "disk" / "a.zarr"
+    elsewhere.parent.mkdir()
+    write_activations(url, {"conv": VALUES}, images=NAMES, show=False)
+    url.rename(elsewhere)
+    if left == "link":
+        url.symlink_to(tmp_path / "gone" / "a.zarr")
+    else:
+        url.mkdir()
+    assert store.drop_if_gone(str(url)) == set()
+    url.unlink() if left == "link" else url.rmdir()
+    elsewhere.rename(url)
+    assert store.markers(str(url)) == {"created", "snapshot/conv/done"}
+
+
 # --- images and units by name ---
 
 

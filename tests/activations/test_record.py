@@ -163,6 +163,8 @@ def test_which_layers_are_coarse():
     assert levels(1000 + LINE % 7 / 1024) is None, "seven values, of which one is left: too few to tell"
     assert levels(np.maximum(LINE - 900, 0) * 1e-7, np.maximum(LINE - 900, 0), fine) is None, "one weak unit of three"
     assert levels(coarse, dtype="float32") is None
+    vanishing = np.where(LINE < 900, LINE * 1e-12, LINE)
+    assert levels(vanishing) is None, "the largest values, among which a threshold lies, are kept apart"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.schema import COORDINATES, DRAWN_BY
+from dissect_xr.tail.arrays import TailPlace
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(
@@ -760,6 +761,25 @@ def test_a_plan_is_refused_only_where_no_smaller_one_fits(shape, dtype, counts, 
     covered = [(unit, image) for row in blocks for block in row for unit, image in [(block.units, block.images)]]
     assert sum((u[1] - u[0]) * (i[1] - i[0]) for u, i in covered) == shape[0] * shape[1]
     assert all(u[0] % spec.chunks[1] == 0 and i[0] % spec.chunks[0] == 0 for u, i in covered)
+
+
+@pytest.mark.parametrize("memory", [256, 512, 1024])
+@pytest.mark.parametrize(("units", "cells"), [(512, 14), (2048, 7), (8192, 7), (16384, 1), (64, 112)])
+@pytest.mark.parametrize("fractions", [1, 3, 5])
+def test_tasks_of_tails_are_counted_where_those_of_all_cells_are(memory, units, cells, fractions):
+    """And searches of tails, whose parts may be larger, fit where more than a chunk of units does."""
+    place = TailPlace("", "", 0, (0, units), 1024, (cells, cells), 0.005)
+    dense = Layer("", "s", "conv", (63_305, units, cells, cells), "float16", (64, 64), "", None, None)
+    tail, memory = replace(dense, tail=place), memory * 2**20
+    sizes = {"unit_bytes": 8 * fractions * (1197 + 6 + 1), "memory": memory, "label_bytes": min(2**23, memory // 16)}
+    counts = [
+        cut.projected(one, cut.cut(one, **sizes, tasks=4, split_units=False)[0][0], **sizes).total
+        for one in (dense, tail)
+    ]
+    assert counts[0] == counts[1]
+    search = {"memory": memory, "unit_bytes": thresholds.BIN_BYTES * thresholds.bins(tail, memory)}
+    block = cut.cut(tail, **search, tasks=4, split_units=True)[0][0]
+    assert cut.projected(tail, block, **search).total <= memory or block.units[1] <= tail.chunk[1]
 
 
 def test_every_plan_that_is_made_also_fits(tmp_path):

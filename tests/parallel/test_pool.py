@@ -291,7 +291,8 @@ class Losing(Shuffled):
 
     def next(self):
         tag, handle = super().next()
-        return tag, Failed("lost", lost=True) if tag[1] in ("merge", "finish") and self._lost() else handle
+        is_merge = isinstance(tag, tuple) and tag[1] in ("merge", "finish")
+        return tag, Failed("lost", lost=True) if is_merge and self._lost() else handle
 
     def result(self, handle):
         return Failed("lost", lost=True) if self._lost() else handle
@@ -320,6 +321,14 @@ def test_a_fold_that_is_lost_again_and_again_fails_and_the_others_do_not():
         list(fold_tasks(Always(3, 0), folds))
     got = dict(_until_failure(fold_tasks(Always(3, 0), folds)))
     assert got == {n: (n, list(range(13))) for n in (0, 2)}
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 2**16))
+def test_blocks_whose_results_are_lost_run_again(count, window, seed):
+    pool, runs = Losing(window, seed, losses=5), Counter()
+    got = list(run_blocks(pool, lambda task: runs.update([task]) or task, range(count)))
+    assert sorted(got) == [(n, n) for n in range(count)]
+    assert runs.total() == count + 5 - pool.losses
 
 
 @given(st.integers(0, 30), st.integers(1, 9), st.integers(0, 2**16))

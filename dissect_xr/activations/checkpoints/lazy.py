@@ -106,7 +106,7 @@ def lazy_weights(model: nn.Module, path: str | Path, *, key: str | None = None) 
     dicts: Mapping[str, StateDict] = state_dicts(content) if key is None else under_key(content, key)
     if not dicts:
         raise DissectError(f"weights {path}: no tensor lies under the key {key!r}; there is {shortlist(content, 6)}.")
-    tensors, said = fitting_tensors(model, Weights(str(path), dicts))
+    tensors, said = fitting_tensors(model, Weights(str(path), dicts), deferred=True)
     return LazyWeights({name: where[id(tensor)] for name, tensor in tensors.items()}), said
 
 

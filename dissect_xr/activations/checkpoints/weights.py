@@ -79,10 +79,13 @@ def fit_weights(model: nn.Module, weights: Weights) -> tuple[str, ...]:
     return said
 
 
-def fitting_tensors(model: nn.Module, weights: Weights) -> tuple[StateDict, tuple[str, ...]]:
-    """Name in the model -> tensor of the state dict that fits it, and what is to be said; see `fit_weights`."""
+def fitting_tensors(model: nn.Module, weights: Weights, *, deferred: bool = False) -> tuple[StateDict, tuple[str, ...]]:
+    """Name in the model -> tensor of the state dict that fits it, and what is to be said; see `fit_weights`.
+
+    With `deferred`, tensors on the device meta stand for values that are read later.
+    """
     own = model.state_dict()
-    fits = {key: _Fit.of(own, given) for key, given in weights.dicts.items()}
+    fits = {key: _Fit.of(own, given, deferred=deferred) for key, given in weights.dicts.items()}
     fitting = [key for key, fit in fits.items() if not fit.faults]
     if not fitting:
         raise DissectError(_misfit(model, weights, fits))
@@ -125,7 +128,7 @@ class _Fit:
     """kind of a difference -> names; empty where there is none"""
 
     @classmethod
-    def of(cls, own: Mapping[str, object], given: StateDict) -> "_Fit":
+    def of(cls, own: Mapping[str, object], given: StateDict, *, deferred: bool) -> "_Fit":
         names = match(own.keys(), given.keys())
         tensors = {mine: given[theirs] for theirs, mine in names.names.items()}
         pairs = [(name, mine, tensors[name]) for name, mine in own.items() if name in tensors]
@@ -138,7 +141,7 @@ class _Fit:
                 for name, mine, tensor in tensor_pairs
                 if mine.shape != tensor.shape
             ],
-            _EMPTY: [name for name, _, tensor in pairs if tensor.is_meta],
+            _EMPTY: [name for name, _, tensor in pairs if tensor.is_meta and not deferred],
             _SPARSE: [name for name, _, tensor in pairs if not tensor.is_meta and tensor.layout != torch.strided],
             "of another kind of numbers": [
                 f"{name} {tensor.dtype} (the model has {mine.dtype})"

@@ -10,9 +10,10 @@ two numbers, and between 1000 and 1001 three.
 
 Coarse is found in a sample of at most 64 units, and about 1,024 values of each, of every image block. A unit is coarse
 if it keeps at most one in eight of the distinct values that it has as computed. Of 1,024 those are 128 levels, so that
-a level holds 0.8 % of the values on average, more than the fraction 0.005 that a threshold is for. The layer is coarse
-if more than half of the units that vary at all are. So dead and constant units do not count, units that have few values
-as computed keep them, and single weak units among others do no harm.
+a level holds 0.8 % of the values on average, more than the fraction 0.005 that a threshold is for. It must lose them
+among its largest tenth as well, where thresholds lie: of a softmax the many small values vanish, and the large ones
+keep their levels. The layer is coarse if more than half of the units that vary at all are. So dead and constant units
+do not count, units that have few values as computed keep them, and single weak units among others do no harm.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,9 @@ VALUES = 1024
 
 IMAGES = 16
 """Images that a sample is spread over, where there are so many."""
+
+TOP = 10
+"""The largest one in so many values of a unit must lose levels, too."""
 
 KEPT = 8
 """A unit that keeps one in so many levels, or fewer, is coarse."""
@@ -90,12 +94,13 @@ class Levels:
         """
         if not self._parts:
             return None
-        values = np.concatenate(self._parts, axis=1)
-        before = _distinct(values)
+        values = np.sort(np.concatenate(self._parts, axis=1), axis=1)
+        largest = values[:, -max(2, values.shape[1] // TOP) :]
+        before, before_there = _distinct(values), _distinct(largest)
         with np.errstate(over="ignore"):
-            after = _distinct(values.astype(dtype))
+            after, there = _distinct(values.astype(dtype)), _distinct(largest.astype(dtype))
         varying = before > 1
-        lost = varying & (KEPT * after <= before)
+        lost = varying & (KEPT * after <= before) & ((KEPT * there <= before_there) | (there == 1))
         if 2 * lost.sum() <= varying.sum():
             return None
         return int(before[varying].sum()), int(after[varying].sum())
@@ -134,9 +139,8 @@ class WrittenLevels:
 
 
 def _distinct(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(unit,) distinct values of (unit, value)."""
-    ordered = np.sort(values, axis=1)
-    return np.asarray(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1))
+    """(unit,) distinct values of (unit, value), in ascending order."""
+    return np.asarray(1 + (values[:, 1:] != values[:, :-1]).sum(axis=1))
 
 
 def check_levels(blocks: Iterable[Mapping[str, float]], dtype: str) -> None:
