@@ -78,32 +78,62 @@ def test_a_fold_whose_task_kills_its_worker_fails_and_the_others_do_not(killed_t
     assert found == {"good": ("good", 4)}
 
 
-@dataclass(frozen=True)
-class Moody:
-    """A task that kills its worker in one of its runs."""
+class Given:
+    """A client on whose scheduler every task was given up, since workers died that ran the task `blamed`."""
 
-    folder: Path
-    number: int
-    deadly_run: int
-    what: str = "overlaps of first"
+    asynchronous, status = False, "running"
+
+    def __init__(self, blamed: str) -> None:
+        self.error = distributed.scheduler.KilledWorker(blamed, None, 3)
+
+    def nthreads(self):
+        return {"tcp://1": 1}
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {"tcp://1": {"nthreads": 1, "resources": {}, "memory_limit": 0}}}
+
+    def submit(self, function, *args, **options):
+        return GivenUp(self.error)
+
+    def cancel(self, futures, force):
+        raise AssertionError("nothing is in flight")
 
 
-def run_moody(task: Moody) -> int:
-    with (task.folder / f"moody {task.number}").open("a") as file:
-        file.write("x")
-    if (task.folder / f"moody {task.number}").stat().st_size == task.deadly_run:
-        os._exit(1)
-    return task.number
+class GivenUp:
+    """A future whose task was given up."""
+
+    key, status = "mine", "error"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def add_done_callback(self, function):
+        function(self)
+
+    def exception(self):
+        return self.error
+
+    def result(self):
+        raise self.error
 
 
-def test_a_fold_is_begun_again_where_a_result_that_was_there_is_lost_for_good(tmp_path):
-    """Task 1 takes its worker and the result of task 0 with it, which is then given up while it is computed again."""
-    tasks, told = [Moody(tmp_path, 0, deadly_run=2), Moody(tmp_path, 1, deadly_run=1)], []
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), open_pool(workers=1) as pool:
-        fold = Fold("whole", tasks, run_moody, joined, finish)
-        assert dict(fold_tasks(pool, [fold], on_task=told.append)) == {"whole": ("whole", 1)}
-    assert (tmp_path / "moody 0").read_text() == "xxx"
-    assert len(told) == 2
+def test_what_needs_a_result_that_was_given_up_is_lost_and_no_suspect():
+    """Results of finished tasks are computed again beside what kills their workers, and may be given up then."""
+    stream = dask_pool.DaskPool(Given("another")).stream()
+    stream.add("a merge", joined, 1, 2)
+    tag, found = stream.next()
+    assert (tag, found.lost, found.what) == ("a merge", True, "a merge")
+    assert stream.result(GivenUp(distributed.scheduler.KilledWorker("mine", None, 3))).lost
+    stream.cancel()
+
+
+def test_a_task_that_is_given_up_itself_is_run_alone_before_it_fails():
+    stream = dask_pool.DaskPool(Given("mine")).stream()
+    stream.add("a task", joined, 1, 2)
+    tag, found = stream.next()
+    assert (tag, found.lost) == ("a task", False)
+    assert found.message.startswith("a task: 4 workers died while they ran only this task")
+    stream.cancel()
 
 
 @pytest.fixture
