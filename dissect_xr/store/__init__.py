@@ -4,7 +4,7 @@ Knows: the functions that other rooms call, as in `store.read(url, path)`.
 Does not know: how they work. `writer` creates and writes arrays, `reader` opens them, `markers` records finished work.
 """
 
-from dissect_xr.store.ahead import Ahead, Rows
+from dissect_xr.store.ahead import Ahead, Rows, in_blocks
 from dissect_xr.store.markers import (
     Written,
     drop,
@@ -33,7 +33,7 @@ from dissect_xr.store.writer import (
 
 __all__ = [
     "Ahead", "ArraySpec", "Rows", "StoredArray", "Url", "Writer", "Written", "as_url", "coordinate", "create", "drop",
-    "drop_below", "drop_if_gone", "exists", "fingerprint", "groups", "join", "lay_out", "mark", "marked",
+    "drop_below", "drop_if_gone", "exists", "fingerprint", "groups", "in_blocks", "join", "lay_out", "mark", "marked",
     "marked_groups", "marker",
     "markers", "open_lazy", "read", "read_attrs", "remove", "unmark", "update_attrs", "write_group",
 ]  # fmt: skip

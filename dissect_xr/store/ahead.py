@@ -9,12 +9,22 @@ they are asked for, each chunk is decompressed 16 times. With room for 1,000 row
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.store.reader import StoredArray
+
+
+def in_blocks(first: int, stop: int, block: int) -> list[tuple[int, int]]:
+    """A half-open range of rows, cut where blocks of so many rows begin.
+
+    >>> in_blocks(3, 20, 8), in_blocks(8, 16, 8)
+    ([(3, 8), (8, 16), (16, 20)], [(8, 16)])
+    """
+    return list(pairwise([first, *range((first // block + 1) * block, stop, block), stop]))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ image and layer lie, so that the maps of some images of one layer are read witho
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -251,10 +250,7 @@ class StoredTail:
 
     def __call__(self, images: tuple[int, int]) -> Packed:
         """The tails of a half-open range of images."""
-        first, stop = images
-        step = self.place.block
-        edges = [first, *range((first // step + 1) * step, stop, step), stop]
-        return joined([self._of_block(a, b) for a, b in pairwise(edges)])
+        return joined([self._of_block(*part) for part in store.in_blocks(*images, self.place.block)])
 
     def _of_block(self, first: int, stop: int) -> Packed:
         """The tails of images that lie in one block."""

@@ -16,8 +16,8 @@ keep their levels. The layer is coarse if more than half of the units that vary 
 do not count, units that have few values as computed keep them, and single weak units among others do no harm.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ TOP = 10
 
 KEPT = 8
 """A unit that keeps one in so many levels, or fewer, is coarse."""
+
+Found = TypeVar("Found")
 
 Counted = tuple[int, int]
 """Distinct values of the sampled units that vary, as computed and as stored, added up."""
@@ -160,11 +162,7 @@ def check_levels(blocks: Iterable[Mapping[str, float]], dtype: str) -> None:
     DissectError
         Naming the layers and the value.
     """
-    rest = iter(blocks)
-    faint = dict(next(rest, {}))
-    while faint and (block := next(rest, None)) is not None:
-        faint = {layer: max(value, block[layer]) for layer, value in faint.items() if layer in block}
-    faint = {layer: value for layer, value in faint.items() if value > 0}
+    faint = {layer: value for layer, value in _in_every_block(blocks, max).items() if value > 0}
     if not faint:
         return
     layer, value = max(faint.items(), key=lambda item: item[1])
@@ -189,14 +187,7 @@ def check_coarse(blocks: Iterable[Mapping[str, Counted]], dtype: str) -> None:
     DissectError
         Naming the layers and how many levels are left.
     """
-    rest = iter(blocks)
-    coarse = {layer: tuple(counted) for layer, counted in next(rest, {}).items()}
-    while coarse and (block := next(rest, None)) is not None:
-        coarse = {
-            layer: (before + block[layer][0], after + block[layer][1])
-            for layer, (before, after) in coarse.items()
-            if layer in block
-        }
+    coarse = _in_every_block(blocks, lambda one, other: (one[0] + other[0], one[1] + other[1]))
     if not coarse:
         return
     layer, (before, after) = max(coarse.items(), key=lambda item: item[1][0] / item[1][1])
@@ -205,6 +196,15 @@ def check_coarse(blocks: Iterable[Mapping[str, Counted]], dtype: str) -> None:
         f"values become {after:,}, since they lie close together beside their distance from 0. So many values would "
         f"equal a threshold that units look dead. {_mend(dtype)} Such layers: {', '.join(list(coarse)[:12])}."
     )
+
+
+def _in_every_block(blocks: Iterable[Mapping[str, Found]], both: Callable[[Found, Found], Found]) -> dict[str, Found]:
+    """What was found of the layers of which something was found in every block; two findings become one by `both`."""
+    rest = iter(blocks)
+    found = dict(next(rest, {}))
+    while found and (block := next(rest, None)) is not None:
+        found = {layer: both(one, block[layer]) for layer, one in found.items() if layer in block}
+    return found
 
 
 def _mend(dtype: str) -> str:

@@ -99,9 +99,7 @@ class StoredRuns:
 
     def __getitem__(self, images: slice) -> Runs:
         """The runs of a half-open range of images."""
-        step, stop = self._block, images.stop
-        starts = [images.start, *range((images.start // step + 1) * step, stop, step)]
-        return joined([self._of_block(first, min(stop, (first // step + 1) * step)) for first in starts])
+        return joined([self._of_block(*part) for part in store.in_blocks(images.start, images.stop, self._block)])
 
     def _of_block(self, first: int, stop: int) -> Runs:
         """The runs of images that lie in one block: those before them are counted, to know where they begin."""
