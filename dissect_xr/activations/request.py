@@ -54,10 +54,7 @@ class SnapshotInfo:
     """accuracy, loss, ...; they become coordinates of the results"""
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith((".", "__")):
-            raise DissectError(
-                f"snapshot '{self.name}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
-            )
+        store.check_name("snapshot", self.name)
         if not -(2**63) <= self.step < 2**63:
             raise DissectError(f"snapshot '{self.name}': step {self.step} does not fit 64 bits. Use a smaller number.")
         if taken := sorted(RESULT.intersection(self.metrics or ())):

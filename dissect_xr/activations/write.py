@@ -82,10 +82,8 @@ def write_activations(
         raise DissectError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}.")
     url = store.as_url(url)
     info = SnapshotInfo(snapshot) if isinstance(snapshot, str) else snapshot
-    if wrong := [name for name in layers if not name or "/" in name or name.startswith((".", "__"))]:
-        raise DissectError(
-            f"layer '{wrong[0]}': a name must not be empty, contain '/', or start with '.' or '__'. Rename it."
-        )
+    for name in layers:
+        store.check_name("layer", name)
     if len(set(images)) < len(images):
         raise DissectError(
             f"images: expected distinct names, but {len(images) - len(set(images))} are repeated. Rename them."

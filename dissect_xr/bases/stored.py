@@ -24,13 +24,15 @@ MEND = "Use another name, or delete the store."
 
 
 def derived_name(layer: str, basis: Basis) -> str:
-    """The name of the layer that is derived from `layer`.
+    """The name of the layer that is derived from `layer`; raises `DissectError` where it is too long for a folder.
 
     >>> from dissect_xr.bases.basis import RandomBasis
     >>> derived_name("conv5", RandomBasis(seed=1))
     'conv5@random-s1'
     """
-    return f"{layer}@{basis.label}"
+    name = f"{layer}@{basis.label}"
+    store.check_name("derived layer", layer_path("", name)[1:])
+    return name
 
 
 def is_there(url: str, snapshot: Snapshot, source: Layer, basis: Basis) -> bool:

@@ -16,6 +16,7 @@ from dissect_xr.store.markers import (
     markers,
     unmark,
 )
+from dissect_xr.store.names import check_name
 from dissect_xr.store.objects import Url, as_url, join
 from dissect_xr.store.reader import StoredArray, exists, groups, open_lazy, read, read_attrs
 from dissect_xr.store.writer import (
@@ -32,8 +33,8 @@ from dissect_xr.store.writer import (
 )
 
 __all__ = [
-    "Ahead", "ArraySpec", "Rows", "StoredArray", "Url", "Writer", "Written", "as_url", "coordinate", "create", "drop",
-    "drop_below", "drop_if_gone", "exists", "fingerprint", "groups", "in_blocks", "join", "lay_out", "mark", "marked",
-    "marked_groups", "marker",
-    "markers", "open_lazy", "read", "read_attrs", "remove", "unmark", "update_attrs", "write_group",
+    "Ahead", "ArraySpec", "Rows", "StoredArray", "Url", "Writer", "Written", "as_url", "check_name", "coordinate",
+    "create", "drop", "drop_below", "drop_if_gone", "exists", "fingerprint", "groups", "in_blocks", "join", "lay_out",
+    "mark", "marked", "marked_groups", "marker", "markers", "open_lazy", "read", "read_attrs", "remove", "unmark",
+    "update_attrs", "write_group",
 ]  # fmt: skip

@@ -603,7 +603,7 @@ def test_recordings_that_cannot_be_are_refused(change, message):
         replace(RECORDING, **change)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "__x"])
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "__x", "a\nb", "\ud800", "é" * 101])
 def test_names_that_no_snapshot_can_have(name):
     with pytest.raises(DissectError, match="snapshot"):
         SnapshotInfo(name)
@@ -724,7 +724,7 @@ def test_a_layer_is_not_overwritten(url):
     np.testing.assert_array_equal(recorded(url, "conv"), GOOD)
 
 
-@pytest.mark.parametrize("layer", ["a/b", "", ".", ".."])
+@pytest.mark.parametrize("layer", ["a/b", "", ".", "..", "\0", "a" * 201])
 def test_names_that_no_layer_can_have(url, layer):
     with pytest.raises(DissectError, match="layer"):
         write_activations(url, {layer: GOOD}, images=names(4), snapshot="s")

@@ -108,6 +108,7 @@ def test_what_cannot_be_derived_is_refused(recorded: Any) -> None:
         ("other", IdentityBasis(), None, "expected complete activations of other; complete are conv"),
         ("conv", IdentityBasis(), ["u"], "expected complete activations of conv in u; complete are none"),
         ("conv", [RandomBasis(1), RandomBasis(1)], None, "conv@random-s1: asked for more than once"),
+        ("conv", MatrixBasis("m.npy", name="m" * 190), None, "'conv@matrix-m*...': its name has 202 bytes"),
         ("conv", PcaBasis(rank=5), None, "rank 5, expected at most the layer's 4 units"),
     ):
         with pytest.raises(DissectError, match=message):
