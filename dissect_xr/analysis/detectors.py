@@ -86,20 +86,20 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     >>> best.concept_name.values.tolist(), best.concept.values.tolist(), best.iou.values.tolist()
     (['sky', ''], [5, 0], [0.5, nan])
     """
-    ds = _competing(ds, within)
+    ds = competing(ds, within)
     index, highest = highest_iou(ds)  # the first of equals: concepts are sorted by number
     found = highest >= 0
     if "dead" in ds:
         found &= ds["dead"] == 0  # not `~`: `dead` is NaN where a snapshot lacks the layer
     index = index.where(found, -1)
     best = {
-        "concept": _look_up(index, np.append(ds["concept"].values, 0)),
-        "concept_name": _look_up(index, np.append(ds["concept_name"].values, "")),
-        "category": _look_up(index, np.append(ds["concept_category"].values, "")),
+        "concept": look_up(index, np.append(ds["concept"].values, 0)),
+        "concept_name": look_up(index, np.append(ds["concept_name"].values, "")),
+        "category": look_up(index, np.append(ds["concept_category"].values, "")),
         "iou": highest.where(found),
     }
     if "label_iou" in ds.coords:
-        best["label_iou"] = _look_up(index, np.append(ds["label_iou"].values, np.nan))
+        best["label_iou"] = look_up(index, np.append(ds["label_iou"].values, np.nan))
     of_pairs = ["concept", "concept_name", "concept_category", "category"]
     labels = {name: values.drop_vars(of_pairs, errors="ignore").rename(name) for name, values in best.items()}
     for name, values in labels.items():
@@ -159,7 +159,7 @@ def detected_concepts(
     if count == "by_unit":
         found = _labelled(ds, best_concept(ds), cutoff).any(pooled)
     elif count == "by_category":
-        parts = [_competing(ds, category) for category in dict.fromkeys(ds["concept_category"].values.tolist())]
+        parts = [competing(ds, category) for category in dict.fromkeys(ds["concept_category"].values.tolist())]
         each = [_labelled(part, best_concept(part), cutoff).any(pooled) for part in parts]
         found = xr.concat(each, "concept", coords="minimal", compat="override", join="exact").sel(concept=ds["concept"])
     else:
@@ -248,7 +248,7 @@ _LONG_NAMES = {
 }
 
 
-def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
+def competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
     """`ds` with the concepts that compete, sorted by number."""
     if "concept" not in ds.dims or "concept_name" not in ds.variables or "concept_category" not in ds.variables:
         raise DissectError(
@@ -264,7 +264,7 @@ def _competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
     return ds if bool((np.diff(ds["concept"].values) > 0).all()) else ds.sortby("concept")
 
 
-def _look_up(index: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
+def look_up(index: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:
     """The entry of `table` at each index; the last entry for index -1, a unit without a label."""
     found: xr.DataArray = xr.apply_ufunc(
         _entries, index, kwargs={"table": table}, dask="parallelized", output_dtypes=[table.dtype]

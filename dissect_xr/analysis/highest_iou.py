@@ -39,18 +39,24 @@ def highest_iou(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     >>> index.item(), highest.item()
     (1, 0.5)
     """
+    index, highest = highest_within(ds, np.zeros(ds.sizes.get("concept", 1), np.int64), 1)
+    return index.isel(within=0), highest.isel(within=0)
+
+
+def highest_within(ds: xr.Dataset, group: NDArray[np.int64], groups: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """The same among the concepts of each group, (…, unit, within): concept c is in `group[c]` of so many groups."""
     blocks = ds["intersection"].chunksizes.get("concept", (ds.sizes["concept"],)) if "intersection" in ds else (1,)
     stops = np.cumsum(blocks).tolist()
-    found = _highest_of_block(ds.isel(concept=slice(0, stops[0])))
+    found = _highest_of_block(ds.isel(concept=slice(0, stops[0])), group[: stops[0]], groups)
     for first, stop in pairwise(stops):
-        index, highest = _highest_of_block(ds.isel(concept=slice(first, stop)))
+        index, highest = _highest_of_block(ds.isel(concept=slice(first, stop)), group[first:stop], groups)
         better = highest > found[1]
         found = (index + first).where(better, found[0]), highest.where(better, found[1])
     return found
 
 
-def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """`highest_iou` of a Dataset whose concepts lie in one block."""
+def _highest_of_block(ds: xr.Dataset, group: NDArray[np.int64], groups: int) -> tuple[xr.DataArray, xr.DataArray]:
+    """`highest_within` of a Dataset whose concepts lie in one block."""
     of_pair = ("intersection", "concept_area")
     found: tuple[xr.DataArray, xr.DataArray] = xr.apply_ufunc(
         _highest,
@@ -58,24 +64,33 @@ def _highest_of_block(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
         xr.Variable("concept", domain_indices(ds)),
         *(ds[name] for name in of_pair),
         input_core_dims=[["domain"], ["concept"], ["concept"], ["concept"]],
-        output_core_dims=[[], []],
+        output_core_dims=[["within"], ["within"]],
+        kwargs={"members": [np.flatnonzero(group == number) for number in range(groups)]},
         dask="parallelized",
         output_dtypes=[np.int64, np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
+        dask_gufunc_kwargs={"allow_rechunk": True, "output_sizes": {"within": groups}},
     )
     return found
 
 
 def _highest(
-    of_domain: Counts, domains: NDArray[np.int64], intersection: Counts, labelled: Counts
+    of_domain: Counts,
+    domains: NDArray[np.int64],
+    intersection: Counts,
+    labelled: Counts,
+    *,
+    members: list[NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Index and value of the highest IoU: from (…, domain), (concept), (…, concept) and (…, concept) to (…) twice."""
+    """Index and value of the highest IoU among the members of each group.
+
+    From (…, domain), (concept), (…, concept) and (…, concept) to (…, group) twice. -1 for a group without members.
+    """
     shape = np.broadcast_shapes(of_domain.shape[:-1], intersection.shape[:-1], labelled.shape[:-1])
     rows = shape or (1,)
     of_domain, intersection, labelled = (
         np.broadcast_to(counts, (*rows, counts.shape[-1])) for counts in (of_domain, intersection, labelled)
     )
-    index, highest = np.empty(rows, np.int64), np.empty(rows, np.float64)
+    index, highest = np.zeros((*rows, len(members)), np.int64), np.full((*rows, len(members)), -1.0)
     step = max(1, CACHED // domains.size)
     for outer in np.ndindex(rows[:-1]):
         for first in range(0, rows[-1], step):
@@ -83,7 +98,10 @@ def _highest(
             scores = ratio(of_domain[at][:, None], domains, intersection[at], labelled[at], formula=over_union)
             if intersection.dtype.kind == "f" or of_domain.dtype.kind == "f" or np.any(domains < 0):
                 scores = np.where(np.isnan(scores), -1.0, scores)
-            best = scores.argmax(axis=-1)
-            index[at] = best
-            highest[at] = np.take_along_axis(scores, best[:, None], axis=-1)[:, 0]
-    return index.reshape(shape), highest.reshape(shape)
+            for number, mine in enumerate(members):
+                if mine.size:
+                    competing = scores if mine.size == domains.size else scores[:, mine]
+                    best = competing.argmax(axis=-1)
+                    index[(*at, number)] = mine[best]
+                    highest[(*at, number)] = np.take_along_axis(competing, best[:, None], axis=-1)[:, 0]
+    return index.reshape(*shape, -1), highest.reshape(*shape, -1)

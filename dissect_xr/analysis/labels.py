@@ -7,7 +7,8 @@ Does not know: how a best concept is found (`detectors`), tables, figures.
 import numpy as np
 import xarray as xr
 
-from dissect_xr.analysis.detectors import best_concept
+from dissect_xr.analysis.detectors import competing, look_up
+from dissect_xr.analysis.highest_iou import highest_within
 from dissect_xr.schema import CUTOFF
 
 
@@ -34,11 +35,27 @@ def unit_labels(ds: xr.Dataset) -> xr.Dataset:
     ([2], [[2, 5]])
     """
     categories = list(dict.fromkeys(ds["concept_category"].values.tolist()))
-    best = best_concept(ds)[["concept", "iou"]]
-    parts = [best_concept(ds, within=category)[["concept", "iou"]] for category in categories]
-    within = xr.concat(parts, xr.Variable("within", np.array(categories, dtype=str)), combine_attrs="drop")
-    both = best.assign(concept_within=within["concept"], iou_within=within["iou"])
-    return both.transpose(..., "unit", "within").compute()
+    ds = competing(ds, None)
+    numbers = {category: number for number, category in enumerate(categories)}
+    group = np.array([numbers[category] for category in ds["concept_category"].values.tolist()])
+    index, highest = highest_within(ds, group, len(categories))
+    dead = ds["dead"] if "dead" in ds else xr.DataArray(0)
+    known = xr.Dataset({"index": index, "highest": highest, "dead": dead}).compute()
+    index, highest, dead = known["index"], known["highest"], known["dead"]
+    found = (highest >= 0) & (dead == 0)  # not `~`: `dead` is NaN where a snapshot lacks the layer
+    within = xr.Dataset(
+        {
+            "concept_within": look_up(index.where(found, -1), np.append(ds["concept"].values, 0)),
+            "iou_within": highest.where(found),
+        }
+    ).assign_coords(within=np.array(categories, dtype=str))
+    iou = within["iou_within"].max("within")
+    # The first of equals: the lowest number of the categories' best.
+    first = within["concept_within"].where(within["iou_within"] == iou, np.iinfo(np.int64).max).min("within")
+    best = within.assign(concept=first.where(iou.notnull(), 0), iou=iou)
+    return best.drop_vars(["concept_name", "concept_category", "category"], errors="ignore").transpose(
+        ..., "unit", "within"
+    )
 
 
 def short_name(name: str, length: int = 40) -> str:

@@ -35,6 +35,20 @@ def test_the_best_within_a_category_are_those_of_best_concept() -> None:
         np.testing.assert_array_equal(found["iou_within"].transpose(*wanted["iou"].dims), wanted["iou"])
 
 
+@pytest.mark.parametrize("blocks", [None, 1, 3])
+def test_the_label_is_that_of_best_concept(blocks: int | None) -> None:
+    ds = dissection(missing=True)
+    ds["intersection"] = ds["intersection"] // 40  # so that many IoUs are equal, in one category and in several
+    ds = ds.isel(concept=slice(None, None, -1))
+    if blocks is not None:
+        ds = ds.chunk(concept=blocks)
+    labels, wanted = unit_labels(ds), best_concept(ds).compute()
+    for name in ("concept", "iou"):
+        np.testing.assert_array_equal(labels[name].transpose(*wanted[name].dims), wanted[name])
+    ties = labels["iou_within"] == labels["iou"]
+    assert (ties.sum("within") > 1).any()
+
+
 def test_the_most_frequent_labels_come_first_and_equal_ones_by_number() -> None:
     ds = dissection().isel(snapshot=-1)
     units = concept_histogram(ds, cutoff=CUTOFF)
