@@ -17,7 +17,7 @@ from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import SnapshotInfo
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
-from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape
+from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape, units_of_chunk
 from dissect_xr.tail.view import tail_variable
 
 UNIT_CHUNK = 64
@@ -124,15 +124,15 @@ def in_one_snapshot(layers: Iterable[LayerShape]) -> tuple[LayerShape, ...]:
 def summary_specs(images: int, units: int, block: int, dtype: str, dim: str = "unit") -> list[store.ArraySpec]:
     """The arrays `peak` and `mean` of so many units: an image block is one object each, however many layers it is of.
 
-    Chunks of a shard hold `UNIT_CHUNK` units, so the units of one layer are read without those of the others.
+    Chunks of a shard hold some of the units, so that those of one layer are read without most of the others.
     """
-    wide = min(units, UNIT_CHUNK)
-    deep = min(block, images)
-    shard = (deep, -(-units // wide) * wide) if units > wide else None
-    return [
-        store.ArraySpec(name, ("image", dim), (images, units), kind, (deep, wide), shard, attrs=ACTIVATIONS[name].attrs)
-        for name, kind in (("peak", dtype), ("mean", "float32"))
-    ]
+    deep, found = min(block, images), []
+    for name, kind in (("peak", dtype), ("mean", "float32")):
+        wide = units_of_chunk(units, deep, kind)
+        shard = (deep, -(-units // wide) * wide) if units > wide else None
+        attrs = ACTIVATIONS[name].attrs
+        found.append(store.ArraySpec(name, ("image", dim), (images, units), kind, (deep, wide), shard, attrs=attrs))
+    return found
 
 
 def create_root(url: str, images: Sequence[str]) -> None:

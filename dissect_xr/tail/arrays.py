@@ -8,9 +8,9 @@ of. Inside a block the layers follow each other, and the images inside a layer. 
 image and layer lie, so that the maps of some images of one layer are read without the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,20 @@ TAILS = "tails"
 """Group of a snapshot that holds the tails of its layers."""
 
 UNIT_CHUNK = 64
-"""Units of a chunk of the arrays that have the dim unit."""
+"""Units at least of a chunk of the arrays that have one number for each image and unit."""
+
+CHUNK_BYTES = 64 * 2**10
+"""Bytes at least of a chunk of such arrays, but for the units that there are: each costs half a millisecond."""
+
+
+def units_of_chunk(units: int, images: int, dtype: str) -> int:
+    """Units of a chunk of an array (image, unit) whose chunks have so many images.
+
+    >>> units_of_chunk(2048, 16, "float16"), units_of_chunk(2048, 256, "float16"), units_of_chunk(20, 16, "float16")
+    (2048, 128, 20)
+    """
+    wide = max(UNIT_CHUNK, CHUNK_BYTES // (images * np.dtype(dtype).itemsize))
+    return min(units, wide)
 
 
 def again_key(layer: str) -> str:
@@ -67,7 +80,7 @@ class TailShape:
         blocks, deep = -(-self.images // self.block), min(self.block, self.images)
         values = max(1, sum(deep * units * cells for units, cells in self.layers))
         spans = max(1, sum(deep * units * (cells // 2 + 1) for units, cells in self.layers if cells))
-        wide = min(self.units, UNIT_CHUNK)
+        wide = units_of_chunk(self.units, deep, self.span_dtype)
         whole = -(-self.units // wide) * wide
         shapes: dict[str, tuple[tuple[int, ...], str, tuple[int, ...], tuple[int, ...]]] = {
             "tail": ((blocks, values), self.dtype, *_row(values)),
@@ -95,7 +108,7 @@ class TailShape:
         wide = max(1, values.size)
         return store.ArraySpec("bound", (dim,), values.shape, "float32", (wide,), attrs=TAIL["bound"].attrs), values
 
-    def write(
+    def writes(
         self,
         writer: store.Writer,
         path: str,
@@ -103,8 +116,8 @@ class TailShape:
         parts: Sequence[Sequence[Packed]],
         equal: NDArray[np.int64],
         largest: NDArray[np.floating],
-    ) -> None:
-        """Write an image block.
+    ) -> list[Callable[[], None]]:
+        """What writes an image block, in any order or on several threads.
 
         Parameters
         ----------
@@ -128,12 +141,15 @@ class TailShape:
         spans = np.concatenate([mine.spans for mine in found], axis=1)
         values = np.concatenate([mine.values for mine in found])
         block = start // self.block
-        writer.write(f"{path}/span_count", (start, 0), np.concatenate([mine.span_count for mine in found], axis=1))
-        writer.write(f"{path}/tail_range", (start, 0, 0), where)
-        writer.write(f"{path}/at_bound", (block, 0), equal[None])
-        writer.write(f"{path}/largest", (block, 0), largest[None])
-        writer.write_beginning(f"{path}/span", (block, 0, 0), spans[None])
-        writer.write_beginning(f"{path}/tail", (block, 0), values[None])
+        span_count = np.concatenate([mine.span_count for mine in found], axis=1)
+        return [
+            partial(writer.write_beginning, f"{path}/tail", (block, 0), values[None]),
+            partial(writer.write_beginning, f"{path}/span", (block, 0, 0), spans[None]),
+            partial(writer.write, f"{path}/span_count", (start, 0), span_count),
+            partial(writer.write, f"{path}/tail_range", (start, 0, 0), where),
+            partial(writer.write, f"{path}/at_bound", (block, 0), equal[None]),
+            partial(writer.write, f"{path}/largest", (block, 0), largest[None]),
+        ]
 
     def _nothing(self, images: int, layer: int) -> Packed:
         units = self.layers[layer][0]
@@ -165,7 +181,9 @@ class TailBlocks:
         self._images += len(maps)
         if self._images % self._shape.block == 0 or self._images == self._shape.images:
             start = (self._images - 1) // self._shape.block * self._shape.block
-            self._shape.write(self._writer, self._path, start, [self._parts], self._equal, self._largest)
+            block = self._writer, self._path, start, [self._parts], self._equal, self._largest
+            for write in self._shape.writes(*block):
+                write()
             self._parts, (self._equal, self._largest) = [], self._nothing()
 
 

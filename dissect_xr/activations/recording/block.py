@@ -7,6 +7,8 @@ Does not know: which tasks there are (`extract`), thresholds or labels.
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 
+import torch
+
 from dissect_xr import store
 from dissect_xr.activations.recording.batches import run_batches
 from dissect_xr.activations.recording.host import HostMaps
@@ -37,20 +39,22 @@ def extract_block(task: ExtractTask) -> None:
         tails = any(layer.kept == "tail" for layer in task.layers)
         path = f"{task.snapshot}/{TAILS}"
         bound = store.read(task.url, f"{path}/bound")[:] if tails else None
-        host = HostMaps(task, bound, pinned=device.startswith("cuda"))
         random = seeded(task.seed, device) if task.seeded else nullcontext()
-        with random, ThreadPoolExecutor(WRITERS) as background:
+        with random, ThreadPoolExecutor(WRITERS) as background, ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            host = HostMaps(task, bound, threads, pinned=device.startswith("cuda"))
             written: list[Future[None]] = []
             for begin, part in run_batches(loaded, task, device, host):
                 host.check(begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards()]
+            if tails:
+                block = tail_shape(task.layers).writes(writer, path, task.start, *host.tails())
+                written += [background.submit(write) for write in block]
+            if task.again is None:
+                for name, values in (("peak", host.peaks), ("mean", host.means)):
+                    job = f"{task.snapshot}/{name}", (task.start, 0), values.numpy()
+                    written.append(background.submit(writer.write, *job))
             for future in written:
                 future.result()
-        if tails:
-            tail_shape(task.layers).write(writer, path, task.start, *host.tails())
-        if task.again is None:
-            for name, values in (("peak", host.peaks), ("mean", host.means)):
-                writer.write(f"{task.snapshot}/{name}", (task.start, 0), values.numpy())
         note["batch"] = host.batch
         if faint := host.faint:
             note["faint"] = faint

@@ -5,6 +5,7 @@ Does not know: how the model is run (`batches`), files.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ from dissect_xr.tail.packed import Packed, pack
 class HostMaps:
     """The block's maps in host memory, filled layer by layer during the forward pass."""
 
-    def __init__(self, task: ExtractTask, bound: NDArray[np.float32] | None = None, *, pinned: bool) -> None:
+    def __init__(
+        self, task: ExtractTask, bound: NDArray[np.float32] | None, threads: ThreadPoolExecutor, *, pinned: bool
+    ) -> None:
         n = len(task.images)
         self._task = task
+        self._threads = threads
         self._tails = {} if bound is None else {
             layer.name: TailOfLayer(bound[slice(*layer.columns)], tail_shape(task.layers).span_dtype)
             for layer in task.layers if layer.kept == "tail" and layer.columns is not None
@@ -73,16 +77,29 @@ class HostMaps:
             maps = torch.empty(output.shape, dtype=self.dtype) if tail is not None else self.maps[layer][span]
             maps.copy_(output.detach())
             torch.amax(maps, (2, 3), out=peak)
-            mean.copy_(torch.from_numpy(means(maps.numpy())))
+            self._summarise(maps.numpy(), mean.numpy(), tail, first)
             if tail is not None:
                 self._check_finite(layer, span, maps.numpy())
-                tail.take(first, maps.numpy())
             return
         self._devices.add(output.device)
         stored = output.detach().to(self.dtype)
         self.maps[layer][span].copy_(stored, non_blocking=True)
         self._small.append((peak, stored.amax((2, 3))))
         self._small.append((mean, stored.mean((2, 3), dtype=torch.float64).to(torch.float32)))
+
+    def _summarise(
+        self, maps: NDArray[np.floating], mean: NDArray[np.float32], tail: "TailOfLayer | None", first: int
+    ) -> None:
+        """Fill `mean` and take the tails, on as many threads as the model has: the maps do not fit a cache."""
+
+        def summarise(part: slice) -> None:
+            mean[part] = means(maps[part])
+            if tail is not None:
+                tail.take(first + part.start, maps[part])
+
+        step = -(-len(maps) // torch.get_num_threads())
+        parts = [slice(start, start + step) for start in range(0, len(maps), step)]
+        list(self._threads.map(summarise, parts))
 
     def settle(self, device: str) -> None:
         """Wait until the copies are complete, and copy what is small to host memory."""
