@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.api.asynchronous import create_group
 from zarr.codecs import ZstdCodec
+from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from dissect_xr.errors import DissectError
@@ -157,15 +159,8 @@ def lay_out(
     The group's own metadata is written first, so that an unfinished store can be distinguished from foreign files.
     """
     _check_json(attrs, path or url)
-    memory = MemoryStore()
-    group: Any = zarr.create_group(memory, path=path, zarr_format=3, attributes=dict(attrs))
-    coordinates = list(coordinates)
-    for spec in [*arrays, *(spec for spec, _ in coordinates)]:
-        _create_array(group, spec)
-    for spec, values in coordinates:
-        group[spec.name].with_config({"write_empty_chunks": True})[:] = values
-    prefix = f"{path}/" if path else ""
-    wanted = {key: buffer.to_bytes() for key, buffer in memory._store_dict.items() if key.startswith(prefix)}
+    prefix, contents = f"{path}/" if path else "", sync(_contents(path, arrays, attrs, coordinates))
+    wanted = {key: data for key, data in contents.items() if key.startswith(prefix)}
     written = {key: (len(data), objects.checksum(data)) for key, data in wanted.items()}
     parts = path.split("/") if path else []
     for depth in range(len(parts)):
@@ -193,9 +188,29 @@ def _check_json(attrs: Any, where: str) -> None:
         raise DissectError(f"attribute {where}: expected a finite number, got {attrs}, which JSON has no number for.")
 
 
-def _create_array(group: Any, spec: ArraySpec) -> None:
+async def _contents(
+    path: str,
+    arrays: Iterable[ArraySpec],
+    attrs: Mapping[str, Any],
+    coordinates: Iterable[tuple[ArraySpec, NDArray[Any]]],
+) -> dict[str, bytes]:
+    """The objects of a store that holds just this group.
+
+    They are made in one coroutine: zarr's functions that wait hand each call to a thread of zarr's and back, which
+    took as long as the calls themselves.
+    """
+    memory = MemoryStore()
+    group: Any = await create_group(store=memory, path=path, zarr_format=3, attributes=dict(attrs))
+    for spec in arrays:
+        await _create_array(group, spec)
+    for spec, values in coordinates:
+        await (await _create_array(group, spec)).setitem(slice(None), values)
+    return {key: buffer.to_bytes() for key, buffer in memory._store_dict.items()}
+
+
+async def _create_array(group: Any, spec: ArraySpec) -> Any:
     text = spec.dtype == "str"
-    group.create_array(
+    return await group.create_array(
         spec.name,
         shape=spec.shape,
         dtype=str if text else spec.dtype,
