@@ -222,8 +222,8 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "batch": "images of a forward pass",
                 "weights_said": "how the weights were found in their file: key, what was taken off names, passed over",
                 "request_sha256": "of what was asked for, as far as it is known without the model",
-                "tail": "how bounds were chosen: largest fraction, margin, images sampled, and the layers kept dense; "
-                "absent where all are",
+                "tail": "how bounds were chosen: largest fraction, margin, images sampled, the layers kept dense, and "
+                "whether all cells of the others are kept, too; absent where all layers are dense",
             },
         ),
         Group(
@@ -248,8 +248,8 @@ STORES: Mapping[str, tuple[Group, ...]] = {
                 "between it and the centroid of a cell's gradient, at most (`residual`)",
                 "tensor_layout": "what the axes of the model's own tensor were; absent where it was maps already",
                 "impulse_test": "what a changed patch of an image said of that layout; absent where none was needed",
-                "tail": "of a layer that has no `activation`: its number among the snapshot's layers, the largest "
-                "fraction, images of a block, shape, dtype and chunk of its maps",
+                "tail": "of a layer whose tail is stored: its number among the snapshot's layers, the largest "
+                "fraction, images of a block, shape, dtype and chunk of its maps, whether it has `activation`, too",
             },
         ),
         Group(

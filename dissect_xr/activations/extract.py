@@ -229,7 +229,7 @@ def _create(extraction: Extraction, bounds: Bounds | None, *, keep: bool) -> sto
             "geometry": None if isinstance(geometry, str) else geometry,
             "geometry_reason": geometry if isinstance(geometry, str) else None,
         }
-        if layer.kept == "tail":
+        if layer.has_tail:
             attrs["tail"] = layer.tail(number, recording.sampling.fraction)
         if layer.layout != PLAIN:
             attrs["tensor_layout"] = layer.layout.parameters

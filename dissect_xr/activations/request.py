@@ -37,8 +37,8 @@ DTYPES = ("float16", "float32")
 AUTOCASTS = ("bfloat16", "float16")
 """The dtypes that torch.autocast may compute in."""
 
-Keep = Literal["dense", "tail"]
-"""What is stored of a layer's maps."""
+Keep = Literal["dense", "tail", "both"]
+"""What is stored of a layer's maps: all cells, the tail, or all cells and the tail beside them."""
 
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 """Pillow's filters by which an image is resized."""
@@ -281,7 +281,7 @@ class Recording:
     autocast: str | None = None
     """dtype of torch.autocast in the forward pass, one of `AUTOCASTS`; None: no autocast"""
     keep: Keep = "dense"
-    """what is stored of the maps: all cells, or the tail (docs/method.md, section 1.10); it is in no fingerprint"""
+    """what is stored of the maps: all cells, the tail (docs/method.md, section 1.10), or both; in no fingerprint"""
     sampling: Sampling = SAMPLING
     """how the bounds of tails are chosen"""
     allow_nondeterministic: bool = False

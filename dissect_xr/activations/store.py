@@ -6,7 +6,7 @@ Does not know: models or torch: `extract` and `record` fill this layout from a m
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.activations.layouts.layout import PLAIN, Layout
-from dissect_xr.activations.request import SnapshotInfo
+from dissect_xr.activations.request import Keep, SnapshotInfo
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
 from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape, units_of_chunk
@@ -54,8 +54,18 @@ class LayerShape:
     """its units among those of all layers of the snapshot; None where it stands alone"""
     layout: Layout = PLAIN
     """what the axes of the model's own tensor are; what is stored is (image, unit, y, x) in any case"""
-    kept: Literal["dense", "tail"] = "dense"
-    """whether all cells are stored, or the tail"""
+    kept: Keep = "dense"
+    """whether all cells are stored, or the tail, or both"""
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether all cells are stored."""
+        return self.kept != "tail"
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether the tail is stored."""
+        return self.kept != "dense"
 
     @property
     def image_bytes(self) -> int:
@@ -84,6 +94,7 @@ class LayerShape:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "chunk": list(self.spec.chunks[:2]),
+            "beside": self.has_cells,
         }
 
     @property
@@ -101,7 +112,7 @@ class LayerShape:
 
 def tail_shape(layers: Sequence[LayerShape]) -> TailShape:
     """The arrays of the tails of layers that are recorded together."""
-    cells = [layer.shape[2] * layer.shape[3] if layer.kept == "tail" else 0 for layer in layers]
+    cells = [layer.shape[2] * layer.shape[3] if layer.has_tail else 0 for layer in layers]
     units = [layer.shape[1] for layer in layers]
     first = layers[0]
     return TailShape(first.shape[0], first.block, first.dtype, tuple(zip(units, cells, strict=True)))
@@ -181,7 +192,7 @@ def create_layer(
     unit = store.coordinate("unit", "unit", [f"{layer.name}/{channel}" for channel in range(units)])
     columns = None if layer.columns is None else list(layer.columns)
     stored = {"schema_version": SCHEMA_VERSION, "layout": "image, unit, y, x", "columns": columns}
-    arrays = [layer.spec] if layer.kept == "dense" else []
+    arrays = [layer.spec] if layer.has_cells else []
     if layer.columns is None:
         arrays += summary_specs(layer.shape[0], units, layer.block, layer.dtype)
     coordinates = [unit]
@@ -279,12 +290,14 @@ def _open_tail(place: TailPlace, path: str, stored: Mapping[str, Any]) -> xr.Dat
 def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:
     """One layer; `shared` holds `peak` and `mean` of all layers that were recorded together."""
     attrs = store.read_attrs(url, path)
-    if (place := TailPlace.of(url, path, attrs)) is not None:
+    place = TailPlace.of(url, path, attrs)
+    if place is not None and not place.beside:
         found = _open_tail(place, path, attrs["tail"])
     else:
         array = store.read(url, f"{path}/activation")
         # One Dask chunk per shard: an inner chunk each would make millions of tasks.
         found = store.open_lazy(url, path, chunks={"image": (array.shards or array.chunks)[0], "unit": -1})
+        found = found.drop_vars([name for name in TAIL if name in found])
     channels = np.arange(found.sizes["unit"])
     found = found.assign_coords(layer=("unit", np.full(channels.size, layer_of(path))), channel=("unit", channels))
     if (columns := found.attrs["columns"]) is None:

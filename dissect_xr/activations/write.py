@@ -63,9 +63,9 @@ def write_activations(
     attrs
         Per layer, `input_size` [height, width] and `geometry` for receptive_field anchoring.
     keep
-        ``dense`` stores all cells, ``tail`` those that can decide a threshold or a mask (docs/method.md, section 1.10);
-        of a layer whose tail would be more than half as large all cells are stored in any case. Bounds are taken from
-        some images first, so a layer must then be an array, not an iterator.
+        ``dense`` stores all cells, ``tail`` those that can decide a threshold or a mask (docs/method.md, section 1.10),
+        ``both`` the two; of a layer whose tail would be more than half as large only all cells are stored. Bounds are
+        taken from some images first, so for tails a layer must be an array, not an iterator.
     sampling
         How the bounds of tails are chosen, and for which fractions.
     show
@@ -101,7 +101,8 @@ def write_activations(
         with track(f"activations {name}", show=show) as bar:
             bound = None if keep == "dense" else _bound(name, values, len(images), dtype, sampling)
             blocks = blocks_of(name, values)
-            _write_layer(url, name, blocks, images, info, dtype, extra, position, bar, bound, sampling.fraction)
+            kept: Keep = "dense" if bound is None else keep
+            _write_layer(url, name, blocks, images, info, dtype, extra, position, bar, kept, bound, sampling.fraction)
 
 
 def _names(images: Any) -> list[str]:
@@ -139,6 +140,7 @@ def _write_layer(
     attrs: Mapping[str, Any],
     position: int,
     bar: Bar,
+    kept: Keep,
     bound: NDArray[np.float32] | None,
     fraction: float,
 ) -> None:
@@ -148,8 +150,9 @@ def _write_layer(
     if 0 in first.shape[1:]:
         raise DissectError(f"layer {name}: expected maps of at least one unit and one cell, got {first.shape}.")
     shape = LayerShape(name, (len(images), *first.shape[1:]), dtype, block=power_of_two(2 * len(images) - 1, 1024))
-    if bound is not None:
-        shape, attrs = replace(shape, kept="tail"), dict(attrs) | {"tail": shape.tail(0, fraction)}
+    shape = replace(shape, kept=kept)
+    if shape.has_tail:
+        attrs = dict(attrs) | {"tail": shape.tail(0, fraction)}
     written = create_layer(url, shape, snapshot, attrs, bound=bound)
     parts: dict[str, list[NDArray[Any]]] = {"peak": [], "mean": []}
     path, start = f"{snapshot.name}/{name}", 0
@@ -176,9 +179,9 @@ def _write_layer(
             stored = block.astype(dtype)
         check_finite(stored, name, images[start:], dtype)
         levels.add(block)
-        if tails is None:
+        if shape.has_cells:
             writer.write(f"{path}/activation", (start, 0, 0, 0), stored)
-        else:
+        if tails is not None:
             tails.add(stored)
         for key, value in zip(parts, summarise(stored), strict=True):
             parts[key].append(value)

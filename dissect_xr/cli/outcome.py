@@ -143,7 +143,7 @@ def _snapshot_stages(run: Run, name: str, images: int) -> Iterator[tuple[str, st
     counted &= {*layers, *derived}
     searched = counted | {key.split("/")[1] for key in dissected if key.endswith("/threshold")} & {*layers, *derived}
     block = next(iter(layers.values()))[-1]
-    extracted = len(store.markers(run.activations_url, f"{name}/blocks"))
+    extracted = sum(len(store.markers(run.activations_url, f"{name}/{kind}")) for kind in ("blocks", "tails"))
     yield f"activations of {name}", _progress(extracted, -(-images // block), "blocks")
     if derived:
         written = store.markers(run.activations_url, name) & {f"{name}/{layer}/done" for layer in derived}

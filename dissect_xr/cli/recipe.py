@@ -140,9 +140,10 @@ class ActivationsPart(_Part):
     """dtype of torch.autocast in the forward pass; null: no autocast"""
     allow_nondeterministic: bool = False
     """whether the model may draw random numbers or depend on the batch: every image block is then seeded"""
-    keep: Literal["dense", "tail", "none"] = "dense"
-    """dense: all cells are stored; tail: those that can decide a threshold or a mask; none: as tail, and deleted once a
-    snapshot is dissected"""
+    keep: Literal["dense", "tail", "both", "none"] = "dense"
+    """dense: all cells are stored; tail: those that can decide a threshold or a mask; both: all cells, and the tail
+    beside them, from which thresholds and counts are found faster; none: as tail, and deleted once a snapshot is
+    dissected"""
     margin: float = Field(default=2.0, ge=1, allow_inf_nan=False)
     """times the largest fraction: the share of a sample's activations above the bound of a tail"""
     sample: int = Field(default=1024, ge=1)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dissect_xr import store
-from dissect_xr.activations.request import ModelSpec, Recording, SnapshotInfo, request_sha256
+from dissect_xr.activations.request import Keep, ModelSpec, Recording, SnapshotInfo, request_sha256
 from dissect_xr.cli.derived import derived_as_asked, dissected_fingerprints, write_derived
 from dissect_xr.cli.fields.derived import Wanted, wanted
 from dissect_xr.cli.fields.layers import choices
@@ -78,11 +78,14 @@ class Run:
                 "derived: layers are derived from all cells, of which keep: tail stores a part. Use keep: dense."
             )
         # What is dropped once it is dissected need not hold more than that needs: all cells for derived layers.
-        dense = part.keep == "dense" or (part.keep == "none" and self.recipe.derived)
+        if part.keep == "none":
+            keep: Keep = "dense" if self.recipe.derived else "tail"
+        else:
+            keep = part.keep
         return Recording(
             model.preprocessing(),
             choices(self.recipe.layers),
-            keep="dense" if dense else "tail",
+            keep=keep,
             sampling=Sampling(max(self.method.fractions), part.margin, part.sample),
             **part.model_dump(exclude={"placement", "keep", "margin", "sample"}),
         )

@@ -144,6 +144,7 @@ def _dissect_snapshot(
         def works() -> Iterator[Steps]:
             for position, name, fingerprint in unfinished:
                 layer = open_layer(activations, snapshot.name, name, fingerprint=fingerprint)
+                layer = layer.by_tail(max(method.fractions))
                 _check_pixels(layer, labels)
                 _check_fractions(layer, method)
                 wanted = LayerToDissect(out, layer, labels, method, position)
@@ -208,18 +209,26 @@ def _images(task: Any) -> int:
 def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: dict[str, int]) -> Steps:
     """The dissection of a large layer: thresholds, which are written once found, then counts by unit block.
 
-    Where the bounds of a tail were too high nothing is written, and `too_high` gets the number of such units.
+    Where the bounds of a tail were too high, all cells beside it are read instead. Where there are none, nothing is
+    written, and `too_high` gets the number of such units.
     """
     path, method, labels = wanted.path, wanted.method, wanted.labels
     out, fingerprint = wanted.out, wanted.fingerprint
     if store.marker(out, f"{path}/created", fingerprint=fingerprint) is None:
         store.mark(out, f"{path}/created", fingerprint=fingerprint, written=wanted.create())
-    if store.marker(out, f"{path}/threshold", fingerprint=fingerprint) is None:
+    if (known := store.marker(out, f"{path}/threshold", fingerprint=fingerprint)) is not None:
+        if (units := known["note"]["bounds_too_high"]) and wanted.layer.beside is not None:
+            wanted = wanted.by_cells(units)
+    else:
         found = yield from find_thresholds(wanted.layer, method.fractions, limits)
+        if found.too_high and wanted.layer.beside is not None:
+            wanted = wanted.by_cells(found.too_high)
+            found = yield from find_thresholds(wanted.layer, method.fractions, limits)
         if found.too_high:
             too_high[wanted.layer.name] = found.too_high
             return
-        with store.marked(out, f"{path}/threshold", fingerprint=fingerprint) as (writer, _):
+        with store.marked(out, f"{path}/threshold", fingerprint=fingerprint) as (writer, note):
+            note["bounds_too_high"] = wanted.layer.too_high or 0
             for name, values in threshold_arrays(found).items():
                 writer.write(f"{path}/{name}", (0, 0), values)
     counted, blocks = done_units(wanted), count_blocks(wanted.layer, labels, len(method.fractions), limits)

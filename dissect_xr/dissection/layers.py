@@ -53,7 +53,11 @@ class Layer:
     columns: tuple[int, int] | None = None
     """its units' columns in the snapshot's `peak` and `mean`; None where the layer has arrays of its own"""
     tail: TailPlace | None = None
-    """where its tail lies; None where all cells are stored"""
+    """where its tail lies, where that is what is read; None where all cells are"""
+    beside: TailPlace | None = None
+    """where its tail lies besides all cells; None where it does not"""
+    too_high: int | None = None
+    """units whose bounds were too high, where all cells are read instead of the tail beside them"""
     again: int | None = None
     """units whose bounds were too high, where all cells were therefore stored by a second extraction"""
     derivation: "Derivation | None" = None
@@ -68,6 +72,15 @@ class Layer:
     def maps_path(self) -> str:
         """The group in which its maps are stored."""
         return maps_path(self.snapshot, self.name, again=self.again is not None)
+
+    def by_tail(self, fraction: float) -> "Layer":
+        """The layer as it is read for fractions up to this: by the tail beside all cells, where that serves them."""
+        serves = self.beside is not None and fraction <= self.beside.fraction
+        return replace(self, tail=self.beside) if serves else self
+
+    def by_cells(self, too_high: int) -> "Layer":
+        """The same layer read by all its cells, since the bounds of so many units are too high."""
+        return replace(self, tail=None, beside=None, too_high=too_high)
 
     @property
     def cells(self) -> int:
@@ -232,7 +245,9 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
     if stored is None:
         array = store.read(url, f"{path}/activation")
         stored = {"shape": array.shape, "dtype": str(array.dtype), "chunk": array.chunks}
-    tail, again = TailPlace.of(url, path, attrs), None
+    tail, beside, again = TailPlace.of(url, path, attrs), None, None
+    if tail is not None and tail.beside:
+        tail, beside = None, tail
     if tail is not None and (marked := store.marker(url, f"{snapshot}/again/{again_key(name)}")) is not None:
         tail, again = None, marked["note"]["units"]
     images, units, height, width = stored["shape"]
@@ -249,6 +264,7 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
         images_sha256=attrs.get("images_sha256"),
         columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
         tail=tail,
+        beside=beside,
         again=again,
     )
 
@@ -272,6 +288,7 @@ def derived_layer(name: str, derivation: Derivation, *, units: int, dtype: str, 
         chunk=(source.chunk[0], min(units, DERIVED_UNITS)),
         fingerprint=fingerprint,
         columns=None,
+        beside=None,
         derivation=derivation,
     )
 

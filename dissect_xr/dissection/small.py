@@ -8,7 +8,7 @@ calls: to open arrays, to read and to write them. Here activations are read once
 one marker.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def dissect_small(task: SmallLayer) -> int:
         counted = np.broadcast_to(above, found.threshold.shape)
         found = proven_by(stored, index, (index < counted, counted), found)
         if found.too_high:
-            return found.too_high
+            return _by_cells(task, found.too_high)
     tables, counts = (labels.lookup, labels.domain), no_counts(labels, len(fractions), units)
     axes, step = layer.axes(wanted.anchoring, labels.shape[2:]), cut.label_step(labels, task.memory)
     for first in range(0, images, step):
@@ -85,6 +85,16 @@ def dissect_small(task: SmallLayer) -> int:
     written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
     return 0
+
+
+def _by_cells(task: SmallLayer, too_high: int) -> int:
+    """Dissect a layer, so many of whose units have a bound that was too high, by all cells, if they are there.
+
+    Returns how many units are left.
+    """
+    if task.wanted.layer.beside is None:
+        return too_high
+    return dissect_small(replace(task, wanted=task.wanted.by_cells(too_high)))
 
 
 def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerThresholds:

@@ -5,7 +5,7 @@ Does not know: how a threshold or a count is computed.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,10 @@ class LayerToDissect:
     position: int
     """in the model"""
 
+    def by_cells(self, too_high: int) -> "LayerToDissect":
+        """The same, read by all its cells, since the bounds of so many units are too high."""
+        return replace(self, layer=self.layer.by_cells(too_high))
+
     @property
     def path(self) -> str:
         """Path of its group, in the store of activations and in that of the dissection."""
@@ -115,8 +119,8 @@ class LayerToDissect:
         more: dict[str, Any] = {}
         if (derivation := self.layer.derivation) is not None:
             more["derived"] = derivation.stored | {"dtype": self.layer.dtype}
-        if self.layer.again is not None:
-            more["bounds_too_high"] = self.layer.again
+        if (too_high := self.layer.again or self.layer.too_high) is not None:
+            more["bounds_too_high"] = too_high
         return {
             "activations_sha256": self.layer.fingerprint,
             "anchoring_reason": reason,

@@ -211,6 +211,8 @@ class TailPlace:
     """(y, x) of its maps"""
     fraction: float
     """the largest fraction that the bounds were chosen for"""
+    beside: bool
+    """whether all cells are stored, too"""
 
     @classmethod
     def of(cls, url: str, path: str, attrs: Mapping[str, Any]) -> "TailPlace | None":
@@ -221,8 +223,9 @@ class TailPlace:
         first, stop = attrs["columns"] or (0, found["shape"][1])
         group = path if attrs["columns"] is None else f"{path.rpartition('/')[0]}/{TAILS}"
         return cls(
-            url, group, found["number"], (first, stop), found["block"], tuple(found["shape"][2:]), found["fraction"]
-        )
+            url, group, found["number"], (first, stop), found["block"], tuple(found["shape"][2:]), found["fraction"],
+            found.get("beside", False),
+        )  # fmt: skip
 
 
 class StoredTail:

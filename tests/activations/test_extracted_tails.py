@@ -135,6 +135,7 @@ def test_what_needs_all_cells_says_so(url, probe):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"keep": "both"}, r"and all cells are asked for \(activations.keep: both\)"),
         ({"keep": "dense"}, r"holds the tails of snapshot s, and all cells are asked for \(activations.keep: dense\)"),
         ({"sampling": Sampling(0.03)}, r"the tails of snapshot s serve fractions up to 0\.02, 0\.03 is asked for"),
     ],

@@ -181,9 +181,12 @@ def planned(recipe: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, 
 
 
 @pytest.mark.usefixtures("layers")
+@pytest.mark.parametrize("keep", ["dense", "tail", "both"])
 def test_a_dry_run_says_how_many_objects_each_stage_writes(
-    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: list[str], keep: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Of fractions so small that no tail takes half as much as its layer, which would then be kept whole.
+    recipe = [*recipe, "--set", f"activations.keep={keep}", "--set", "dissect.fractions=[0.002, 0.004]"]
     plan = planned(recipe, capsys)
     assert call("run", *recipe, "--quiet") == 0
     written: Counter[str] = Counter()

@@ -11,6 +11,7 @@ from runs import SIZES, call, layers_are
 
 from dissect_xr import store
 from dissect_xr.activations.recording import bounds
+from dissect_xr.activations.store import open_activations
 from dissect_xr.analysis.results import open_dissection
 from dissect_xr.tail.sampling import Sampling
 
@@ -77,6 +78,34 @@ def test_the_counts_are_those_of_all_cells(
     assert call("verify", str(tmp_path / "tail")) == 0
 
 
+def test_tails_beside_all_cells_give_the_same(tmp_path: Path, digits: Path, dense: Path, layers: str) -> None:
+    given = arguments(tmp_path, digits, "both")
+    assert call("run", *given, "--quiet") == 0
+    xr.testing.assert_identical(counts(tmp_path / "both").drop_attrs(), counts(dense).drop_attrs())
+    cells, wanted = (
+        open_activations(str(folder / "activations.zarr"))["second/second"].to_dataset().load()
+        for folder in (tmp_path / "both", dense)
+    )
+    xr.testing.assert_identical(cells.drop_attrs(), wanted.drop_attrs())
+    assert bytes_of(dense) < bytes_of(tmp_path / "both") < 1.6 * bytes_of(dense)
+    assert call("run", *given, "--verify", "--quiet") == 0
+    assert call("verify", str(tmp_path / "both")) == 0
+    for keep in ("dense", "tail"):  # it has what both of them need
+        assert call("run", *arguments(tmp_path, digits, keep)[:-1], str(tmp_path / "both"), "--quiet") == 0
+
+
+def test_where_bounds_are_too_high_the_cells_beside_tails_are_read(
+    tmp_path: Path, digits: Path, dense: Path, layers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(tmp_path, digits, "both")
+    with patch.object(Sampling, "index", lambda self, cells, images: 0):
+        assert call("run", *given, "--quiet") == 0
+    assert "too high" not in capsys.readouterr().err
+    xr.testing.assert_identical(counts(tmp_path / "both").drop_attrs(), counts(dense).drop_attrs())
+    url = str(tmp_path / "both/dissection.zarr")
+    assert (store.marker(url, "first/second/done") or {})["note"]["bounds_too_high"] > 0
+
+
 def test_layers_whose_bounds_are_too_high_are_extracted_again_unasked(
     tmp_path: Path, digits: Path, dense: Path, layers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +127,7 @@ def test_layers_whose_bounds_are_too_high_are_extracted_again_unasked(
 
 def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = {}
-    for keep in ("dense", "tail"):
+    for keep in ("both", "dense", "tail"):
         assert call("run", *arguments(tmp_path, digits, keep), "--dry-run") == 0
         printed = capsys.readouterr().out
         (row,) = (line for line in printed.splitlines() if "activations first" in line)
@@ -108,7 +137,8 @@ def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, caps
     assert f"all cells {disk['dense']} in " in printed
     assert f"tails at most {disk['tail']} in " in printed
     assert "for which 40 of 40 images go through the model twice" in printed
-    assert 0 < float(disk["tail"].split()[0]) < float(disk["dense"].split()[0])
+    size = {keep: float(said.split()[0]) for keep, said in disk.items()}
+    assert 0 < size["tail"] < size["dense"] < size["both"] <= size["tail"] + size["dense"] + 0.1
 
 
 @pytest.mark.parametrize("kind", ["derived", "cam"])

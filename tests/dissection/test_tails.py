@@ -1,6 +1,7 @@
 """Thresholds and counts from tails equal those of all cells; bounds that are too high are noticed, and counted."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +16,11 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.activations import write
+from dissect_xr.activations.request import Keep
+from dissect_xr.activations.store import open_activations
 from dissect_xr.activations.write import write_activations
+from dissect_xr.bases.basis import IdentityBasis
+from dissect_xr.bases.derive import derive
 from dissect_xr.dissection import dissect as dissection
 from dissect_xr.dissection.dissect import dissect
 from dissect_xr.dissection.layers import open_layer
@@ -29,20 +34,23 @@ STEPS = {"one task": True, "in steps": False}
 """Whether a layer is small: one task, or a search and counts by blocks."""
 
 
-def write_tails(folder: Any, probe: str, maps: NDArray[Any], chosen: Sampling, **attrs: Any) -> str:
+def write_tails(
+    folder: Any, probe: str, maps: NDArray[Any], chosen: Sampling, keep: Keep = "tail", **attrs: Any
+) -> str:
     """The activations of a probe's images as tails, however large these are."""
     url = str(folder / "tails.zarr")
     with patch.object(write, "WORTH", np.inf):
         write_activations(
             url, {"conv": maps}, images=store.read(probe, "image")[:].tolist(), snapshot="s", dtype=str(maps.dtype),
-            attrs={"conv": attrs}, keep="tail", sampling=chosen, show=False,
+            attrs={"conv": attrs}, keep=keep, sampling=chosen, show=False,
         )  # fmt: skip
     return url
 
 
 def too_high(url: str, maps: NDArray[Any], fractions: Any) -> int:
     """Units whose threshold lies below the bound, by sorting all their values."""
-    bound = StoredTail(open_layer(url, "s", "conv").tail).bound
+    layer = open_layer(url, "s", "conv")
+    bound = StoredTail(layer.tail or layer.beside).bound
     return int((oracle.thresholds(maps, fractions) < bound).any(axis=0).sum())
 
 
@@ -56,16 +64,17 @@ def test_tails_give_the_same_numbers_as_all_cells(small, data):
     anchoring = data.draw(strategies.anchorings())
     fractions, domain = data.draw(strategies.fractions()), data.draw(st.sampled_from(["annotated", "touched", "all"]))
     margin, sample = data.draw(st.sampled_from([1.0, 2.0, 5.0])), data.draw(st.integers(1, images))
+    keep = data.draw(st.sampled_from(["tail", "both"]))
     method = stores.method(fractions, anchoring, domain)
     with stores.scratch() as folder, stores.tiny_chunks(chunk=1, shard=2, units=2), ExitStack() as stack:
         if not small:
             stack.enter_context(patch.object(dissection, "is_small", lambda *_: False))
         probe, out = stores.write_probe_case(case, folder), str(folder / "out.zarr")
         chosen = Sampling(max(fractions), margin, sample)
-        url = write_tails(folder, probe, maps, chosen, **stores.geometry_attrs(anchoring))
+        url = write_tails(folder, probe, maps, chosen, keep, **stores.geometry_attrs(anchoring))
         number = too_high(url, maps, fractions)
-        event(f"bounds too high: {number > 0}")
-        if number:
+        event(f"{keep}, bounds too high: {number > 0}")
+        if number and keep == "tail":
             with pytest.raises(BoundTooHighError) as raised:
                 dissect(url, probe, out, method=method, pool=Threads(1), show=False)
             assert raised.value.layers == {"conv": number}
@@ -73,6 +82,7 @@ def test_tails_give_the_same_numbers_as_all_cells(small, data):
             return
         dissect(url, probe, out, method=method, pool=Threads(1), show=False)
         stores.assert_same(stores.stored(out, "s/conv"), stores.expected(maps, case, fractions, anchoring, domain))
+        assert store.marker(out, "s/conv/done")["note"].get("bounds_too_high", 0) == number
 
 
 @pytest.fixture
@@ -117,6 +127,63 @@ def test_a_unit_that_the_sample_shows_brighter_than_it_is_is_noticed(case, tmp_p
         pytest.raises(BoundTooHighError, match=r"s: the tails .* of some units: 1 of conv\. `dissect-xr run` extracts"),
     ):
         dissect(url, probe, out, method=stores.method([0.2]), pool=Threads(1), show=False)
+
+
+def forget_cells(url):
+    """Delete all cells that are stored beside a tail."""
+    shards = list(Path(url, "s/conv/activation").glob("c.*"))
+    assert shards
+    for path in shards:
+        path.unlink()
+
+
+@pytest.mark.parametrize("small", STEPS.values(), ids=STEPS)
+def test_of_a_tail_beside_all_cells_only_the_tail_is_read(case, tmp_path, small):
+    probe, labels, maps = case
+    url, out = write_tails(tmp_path, probe, maps, Sampling(0.05, 2.0, 30), "both"), str(tmp_path / "out.zarr")
+    np.testing.assert_array_equal(store.read(url, "s/conv/activation")[:], maps)
+    np.testing.assert_array_equal(open_activations(url)["s/conv"]["activation"], maps)
+    forget_cells(url)
+    with patch.object(dissection, "is_small", lambda *_: small):
+        dissect(url, probe, out, method=stores.method([0.05, 0.01]), pool=Threads(1), show=False)
+    wanted = stores.expected(maps, labels, [0.05, 0.01], stores.HALF_PIXEL, "annotated")
+    stores.assert_same(stores.stored(out, "s/conv"), wanted)
+
+
+def test_counts_go_on_by_all_cells_where_thresholds_were_found_so(case, tmp_path):
+    """The first of every six images, which the sample is, are ten times as bright; the run stops after thresholds."""
+    probe, labels, maps = case
+    maps[::6, 0] *= 10
+    with patch.object(sampling, "BRIGHT", 0):
+        url = write_tails(tmp_path, probe, maps, Sampling(0.2, 1.0, 10), "both")
+    assert too_high(url, maps, [0.2]) == 1
+    out = str(tmp_path / "out.zarr")
+    with patch.object(dissection, "is_small", lambda *_: False):
+        with patch.object(dissection, "count_folds", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            dissect(url, probe, out, method=stores.method([0.2]), pool=Threads(1), show=False)
+        assert store.marker(out, "s/conv/threshold")["note"] == {"bounds_too_high": 1}
+        dissect(url, probe, out, method=stores.method([0.2]), pool=Threads(1), show=False)
+    wanted = stores.expected(maps, labels, [0.2], stores.HALF_PIXEL, "annotated")
+    stores.assert_same(stores.stored(out, "s/conv"), wanted)
+    assert store.marker(out, "s/conv/done")["note"]["bounds_too_high"] == 1
+
+
+def test_a_larger_fraction_than_the_tail_serves_is_found_from_the_cells_beside_it(case, tmp_path):
+    probe, labels, maps = case
+    url, out = write_tails(tmp_path, probe, maps, Sampling(0.01), "both"), str(tmp_path / "out.zarr")
+    dissect(url, probe, out, method=stores.method([0.02]), pool=Threads(1), show=False)
+    wanted = stores.expected(maps, labels, [0.02], stores.HALF_PIXEL, "annotated")
+    stores.assert_same(stores.stored(out, "s/conv"), wanted)
+
+
+def test_layers_derived_from_one_with_a_tail_beside_are_computed_from_all_cells(case, tmp_path):
+    probe, labels, maps = case
+    url, out = write_tails(tmp_path, probe, maps, Sampling(0.05), "both"), str(tmp_path / "out.zarr")
+    derive(url, "conv", IdentityBasis(), show=False)
+    dissect(url, probe, out, method=stores.method([0.05]), pool=Threads(1), show=False)
+    wanted = stores.expected(maps, labels, [0.05], stores.HALF_PIXEL, "annotated")
+    for name in ("conv", "conv@identity"):
+        stores.assert_same(stores.stored(out, f"s/{name}"), wanted)
 
 
 def test_a_larger_fraction_than_the_tail_was_made_for_is_refused(case, tmp_path):

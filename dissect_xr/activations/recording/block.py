@@ -36,7 +36,7 @@ def extract_block(task: ExtractTask) -> None:
     device = device_of(task.spec, task.device)
     with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         loaded = loaded_for(task, device)
-        tails = any(layer.kept == "tail" for layer in task.layers)
+        tails = any(layer.has_tail for layer in task.layers)
         path = f"{task.snapshot}/{TAILS}"
         bound = store.read(task.url, f"{path}/bound")[:] if tails else None
         random = seeded(task.seed, device) if task.seeded else nullcontext()

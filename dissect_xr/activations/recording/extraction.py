@@ -90,6 +90,8 @@ class Extraction:
         """
         if keep == "dense":
             return self.nbytes
+        if keep == "both":
+            return self.nbytes + self.bytes_of("tail")
         share = min(WORTH, 15 * float(self.recording.sampling.share(len(self.images))))
         maps = len(self.images) * sum(layer.shape[1] for layer in self.layers)
         return int(share * self.nbytes) + 2 * maps
@@ -106,8 +108,10 @@ class Extraction:
         """
         layers, images = self.layers, len(self.images)
         if keep == "tail":
-            return 9 * self.blocks + 3 * len(layers) + 15
+            return 9 * self.blocks + 3 * len(layers) + 14
         shards = sum(-(-images // layer.shard_images) for layer in layers)
+        if keep == "both":
+            return shards + len(layers) + self.objects_of("tail")
         return shards + 3 * self.blocks + 4 * len(layers) + 5
 
     def check_budget(self) -> None:
@@ -143,7 +147,10 @@ class Extraction:
     def _kept_bytes(self, images: int) -> tuple[str, int]:
         """What a task keeps of the maps of so many images until they are written."""
         maps = images * sum(layer.image_bytes for layer in self.layers)
-        return ("tails of a block", int(WORTH * maps)) if self.recording.keep == "tail" else ("maps of a block", maps)
+        tails = int(WORTH * maps)
+        if self.recording.keep == "both":
+            return "maps and tails of a block", maps + tails
+        return ("tails of a block", tails) if self.recording.keep == "tail" else ("maps of a block", maps)
 
     @property
     def _runs_together(self) -> bool:

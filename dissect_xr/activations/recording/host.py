@@ -33,14 +33,14 @@ class HostMaps:
         self._threads = threads
         self._tails = {} if bound is None else {
             layer.name: TailOfLayer(bound[slice(*layer.columns)], tail_shape(task.layers).span_dtype)
-            for layer in task.layers if layer.kept == "tail" and layer.columns is not None
+            for layer in task.layers if layer.has_tail and layer.columns is not None
         }  # fmt: skip
         self.dtype = getattr(torch, task.layers[0].dtype)
         self.batch = task.batch
         self.maps = {
             la.name: torch.empty((n, *la.shape[1:]), dtype=self.dtype, pin_memory=pinned)
             for la in task.layers
-            if la.kept == "dense"
+            if la.has_cells
         }
         units = max(layer.columns[1] for layer in task.layers if layer.columns is not None)
         self.peaks = torch.empty((n, units), dtype=self.dtype)
@@ -74,7 +74,7 @@ class HostMaps:
         peak, mean = self.peak[layer][span], self.mean[layer][span]
         tail = self._tails.get(layer)
         if tail is not None or output.device.type == "cpu":
-            maps = torch.empty(output.shape, dtype=self.dtype) if tail is not None else self.maps[layer][span]
+            maps = self.maps[layer][span] if layer in self.maps else torch.empty(output.shape, dtype=self.dtype)
             maps.copy_(output.detach())
             torch.amax(maps, (2, 3), out=peak)
             self._summarise(maps.numpy(), mean.numpy(), tail, first)
@@ -164,7 +164,7 @@ class HostMaps:
         """(path, start, maps) of every shard whose images are all filled since the last call."""
         task = self._task
         for layer in task.layers:
-            while layer.kept == "dense" and self._images_written[layer.name] < self.filled:
+            while layer.has_cells and self._images_written[layer.name] < self.filled:
                 first = self._images_written[layer.name]
                 last = min(first + layer.shard_images, len(task.images))
                 if last > self.filled:

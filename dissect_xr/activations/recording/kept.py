@@ -13,6 +13,7 @@ from dissect_xr import store
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds, find_bounds
 from dissect_xr.activations.recording.extraction import Extraction
+from dissect_xr.activations.request import Keep
 from dissect_xr.activations.store import LayerShape, tail_shape
 from dissect_xr.errors import DissectError, counted
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
@@ -39,8 +40,8 @@ def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds |
         bar.advance(len(task[0].images))
     images = len(extraction.images)
     sizes = {
-        layer.name: layer.image_bytes * images * (1 if layer.name in bounds.dense else bounds.shares[layer.name])
-        for layer in extraction.layers
+        layer.name: layer.image_bytes * images * (layer.has_cells + layer.has_tail * bounds.shares[layer.name])
+        for layer in with_bounds(extraction, bounds)
     }
     if sum(sizes.values()) > recording.budget:
         largest = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in _largest(sizes))
@@ -58,12 +59,12 @@ def _largest(sizes: Mapping[str, float]) -> list[tuple[str, float]]:
 
 def with_bounds(extraction: Extraction, bounds: Bounds | None) -> tuple[LayerShape, ...]:
     """The layers, each with what is to be kept of it."""
-    return extraction.layers if bounds is None else _kept(extraction.layers, bounds.dense)
+    return extraction.layers if bounds is None else _kept(extraction.layers, bounds.dense, extraction.recording.keep)
 
 
-def _kept(layers: Sequence[LayerShape], dense: Sequence[str]) -> tuple[LayerShape, ...]:
-    """Layers of which tails are kept, but for those that are kept dense."""
-    return tuple(replace(layer, kept="dense" if layer.name in dense else "tail") for layer in layers)
+def _kept(layers: Sequence[LayerShape], dense: Sequence[str], keep: Keep) -> tuple[LayerShape, ...]:
+    """Layers with what is kept of them; of those in `dense` all cells, and no tail."""
+    return tuple(replace(layer, kept="dense" if layer.name in dense else keep) for layer in layers)
 
 
 def tail_attrs(extraction: Extraction, bounds: Bounds | None) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def tail_attrs(extraction: Extraction, bounds: Bounds | None) -> dict[str, Any]:
     sampling = extraction.recording.sampling
     images = len(sampling.of(len(extraction.images)))
     how = {"fraction": sampling.fraction, "margin": sampling.margin, "sample": images}
-    return {"tail": how | {"dense": bounds.dense}}
+    return {"tail": how | {"dense": bounds.dense, "keep": extraction.recording.keep}}
 
 
 def create_tails(url: str, snapshot: str, layers: Sequence[LayerShape], bounds: Bounds, *, keep: bool) -> store.Written:
@@ -85,18 +86,18 @@ def create_tails(url: str, snapshot: str, layers: Sequence[LayerShape], bounds: 
 def stored_layers(extraction: Extraction) -> tuple[LayerShape, ...]:
     """The layers of a snapshot whose groups are created, each with what is kept of it."""
     tail = store.read_attrs(extraction.url, extraction.snapshot.name).get("tail")
-    return extraction.layers if tail is None else _kept(extraction.layers, tail["dense"])
+    return extraction.layers if tail is None else _kept(extraction.layers, tail["dense"], tail.get("keep", "tail"))
 
 
 def check_kept(extraction: Extraction, stored: Mapping[str, Any]) -> None:
     """Raise where the store holds tails of this snapshot, as its attributes say, that do not serve what is asked."""
     url, name, recording, tail = extraction.url, extraction.snapshot.name, extraction.recording, stored.get("tail")
-    if tail is None:
+    if tail is None or tail.get("keep") == "both":  # what they do not serve is read from all cells
         return
-    if recording.keep == "dense":
+    if recording.keep != "tail":
         raise DissectError(
-            f"{url}: holds the tails of snapshot {name}, and all cells are asked for (activations.keep: dense). Go on "
-            "with keep: tail, use another output directory, or delete the snapshot."
+            f"{url}: holds the tails of snapshot {name}, and all cells are asked for (activations.keep: "
+            f"{recording.keep}). Go on with keep: tail, use another output directory, or delete the snapshot."
         )
     if (wanted := recording.sampling.fraction) > tail["fraction"]:
         raise DissectError(

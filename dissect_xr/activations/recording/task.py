@@ -46,7 +46,7 @@ class ExtractTask:
     @property
     def key(self) -> str:
         """Key of the block's marker."""
-        kind = "tails" if any(layer.kept == "tail" for layer in self.layers) else "blocks"
+        kind = "tails" if any(layer.has_tail for layer in self.layers) else "blocks"
         part = kind if self.again is None else f"again/{self.again}"
         return f"{self.snapshot}/{part}/{self.start}-{self.start + len(self.images)}"
 
