@@ -70,18 +70,19 @@ class WriteError(DissectError):
 class BoundTooHighError(DissectError):
     """The tails of some layers do not hold the thresholds of all units; everything else is finished and kept."""
 
-    def __init__(self, snapshot: str, layers: Mapping[str, int]) -> None:
+    def __init__(self, snapshot: str, layers: Mapping[str, Sequence[int]]) -> None:
         self.snapshot = snapshot
-        self.layers = dict(layers)
-        """layer -> units whose bounds were too high"""
-        units = ", ".join(f"{count} of {layer}" for layer, count in layers.items())
+        self.layers = {layer: tuple(units) for layer, units in layers.items()}
+        """layer -> the numbers of its units whose bounds were too high"""
+        units = ", ".join(f"{len(units)} of {layer}" for layer, units in layers.items())
         super().__init__(
             f"{snapshot}: the tails that were kept do not hold the thresholds of some units: {units}. `dissect-xr run` "
-            "extracts these layers again, whole, and `extract_again(extraction, error.layers)` does from Python. "
+            "extracts these layers again, with lower bounds, and `extract_again(extraction, error.layers)` does from "
+            "Python. "
             "Activations that come from arrays: write them with keep='dense', or a larger margin."
         )
 
-    def __reduce__(self) -> tuple[type["BoundTooHighError"], tuple[str, dict[str, int]]]:
+    def __reduce__(self) -> tuple[type["BoundTooHighError"], tuple[str, dict[str, tuple[int, ...]]]]:
         return type(self), (self.snapshot, self.layers)
 
 

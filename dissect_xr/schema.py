@@ -231,7 +231,11 @@ STORES: Mapping[str, tuple[Group, ...]] = {
             tuple(replace(one, dims=_all_units(one.dims)) for one in TAIL.values()),
             {},
         ),
-        Group("/<snapshot>/tails/<layer>", (ACTIVATIONS["activation"],), {}),
+        Group(
+            "/<snapshot>/tails/again/<part>",
+            tuple(replace(one, dims=_all_units(one.dims)) for one in TAIL.values()),
+            {},
+        ),
         Group(
             "/<snapshot>/<layer>",
             (_names("unit", "ids `<layer>/<channel>`"), ACTIVATIONS["activation"]),

@@ -57,7 +57,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tails = replace(recording, layers=("first", "second"), keep="tail", sampling=Sampling(0.005, images=8))
     extraction = prepare_extraction(stores[0], stores[1], SnapshotInfo("kept"), spec, tails)
     extract(extraction, show=False)
-    extract_again(extraction, {"second": 1}, pool=Threads(1), show=False)
+    extract_again(extraction, {"second": [1]}, pool=Threads(1), show=False)
     write_activations(stores[0], {"alone": maps * np.eye(3)}, images=names, snapshot="written_tails", keep="tail")
     (folder / "rolled.py").write_text(ROLLED)
     measured = prepare_extraction(

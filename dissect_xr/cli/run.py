@@ -242,10 +242,10 @@ class Run:
             try:
                 self.dissect(pairs)
             except BoundTooHighError as found:
-                units = ", ".join(f"{count} of {layer}" for layer, count in found.layers.items())
+                units = ", ".join(f"{len(units)} of {layer}" for layer, units in found.layers.items())
                 print(
-                    f"{snapshot.name}: bounds were too high for some units ({units}): all cells of these layers are "
-                    "extracted.",
+                    f"{snapshot.name}: bounds were too high for some units ({units}): these layers are extracted "
+                    "again, with all cells of these units.",
                     file=sys.stderr,
                 )
                 extract_again(extraction, found.layers, pool=self.pool, show=self.show)

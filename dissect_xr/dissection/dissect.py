@@ -44,6 +44,9 @@ from dissect_xr.parallel.progress import track
 from dissect_xr.parallel.retry import kept_failures
 from dissect_xr.schema import layer_path
 
+TooHigh = dict[str, tuple[int, ...]]
+"""Layer -> units whose bounds were too high."""
+
 
 def dissect(
     activations: store.Url,
@@ -138,7 +141,7 @@ def _dissect_snapshot(
         return
     begin_snapshot(out, snapshot, [name for _, name, _ in unfinished])
     limits = Limits.of(pool)
-    too_high: dict[str, int] = {}
+    too_high: TooHigh = {}
     with track(f"dissection {snapshot.name}", show=show and bool(unfinished)) as bar:
 
         def works() -> Iterator[Steps]:
@@ -206,11 +209,11 @@ def _images(task: Any) -> int:
     return 0 if block is None else int(block.images[1] - block.images[0])
 
 
-def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: dict[str, int]) -> Steps:
+def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: TooHigh) -> Steps:
     """The dissection of a large layer: thresholds, which are written once found, then counts by unit block.
 
     Where the bounds of a tail were too high, all cells beside it are read instead. Where there are none, nothing is
-    written, and `too_high` gets the number of such units.
+    written, and `too_high` gets these units.
     """
     path, method, labels = wanted.path, wanted.method, wanted.labels
     out, fingerprint = wanted.out, wanted.fingerprint
@@ -222,7 +225,7 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: dict[str, 
     else:
         found = yield from find_thresholds(wanted.layer, method.fractions, limits)
         if found.too_high and wanted.layer.beside is not None:
-            wanted = wanted.by_cells(found.too_high)
+            wanted = wanted.by_cells(len(found.too_high))
             found = yield from find_thresholds(wanted.layer, method.fractions, limits)
         if found.too_high:
             too_high[wanted.layer.name] = found.too_high
@@ -240,7 +243,7 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: dict[str, 
     store.mark(out, f"{path}/done", fingerprint=fingerprint, written={}, note=wanted.summary, depends_on=depends_on)
 
 
-def _one_task(task: SmallLayer, too_high: dict[str, int]) -> Steps:
+def _one_task(task: SmallLayer, too_high: TooHigh) -> Steps:
     """The dissection of a small layer."""
     (units,) = yield [Fold(task.wanted.path, [task], dissect_small)]
     if units:

@@ -17,7 +17,7 @@ from dissect_xr import store
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version, from_json, layer_of, layer_path
-from dissect_xr.tail.arrays import TailPlace, again_key, maps_path
+from dissect_xr.tail.arrays import TailPlace, current_tail
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ class Layer:
     too_high: int | None = None
     """units whose bounds were too high, where all cells are read instead of the tail beside them"""
     again: int | None = None
-    """units whose bounds were too high, where all cells were therefore stored by a second extraction"""
+    """units whose bounds were too high, where the tail is therefore that of a second extraction"""
     derivation: "Derivation | None" = None
     """how its maps are computed from those of a recorded layer; None where they are stored"""
 
@@ -67,11 +67,6 @@ class Layer:
     def path(self) -> str:
         """Its group, of the same name in `activations.zarr` and in `dissection.zarr`."""
         return layer_path(self.snapshot, self.name)
-
-    @property
-    def maps_path(self) -> str:
-        """The group in which its maps are stored."""
-        return maps_path(self.snapshot, self.name, again=self.again is not None)
 
     def by_tail(self, fraction: float) -> "Layer":
         """The layer as it is read for fractions up to this: by the tail beside all cells, where that serves them."""
@@ -245,11 +240,9 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
     if stored is None:
         array = store.read(url, f"{path}/activation")
         stored = {"shape": array.shape, "dtype": str(array.dtype), "chunk": array.chunks}
-    tail, beside, again = TailPlace.of(url, path, attrs), None, None
+    (tail, lowered), beside = current_tail(url, path, attrs), None
     if tail is not None and tail.beside:
         tail, beside = None, tail
-    if tail is not None and (marked := store.marker(url, f"{snapshot}/again/{again_key(name)}")) is not None:
-        tail, again = None, marked["note"]["units"]
     images, units, height, width = stored["shape"]
     return Layer(
         url=url,
@@ -265,7 +258,7 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
         columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
         tail=tail,
         beside=beside,
-        again=again,
+        again=len(lowered) or None,
     )
 
 

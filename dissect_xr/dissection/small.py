@@ -54,15 +54,15 @@ def is_small(wanted: LayerToDissect, memory: int) -> bool:
     return activations <= min(cut.READ_BYTES, memory // 2 // COPIES) and counts <= memory // 8
 
 
-def dissect_small(task: SmallLayer) -> int:
+def dissect_small(task: SmallLayer) -> tuple[int, ...]:
     """Find the thresholds of a small layer, count, write both and mark them; nothing where it is marked.
 
-    Returns how many units have a bound that was too high; where there are any, nothing is written.
+    Returns the units that have a bound that was too high; where there are any, nothing is written.
     """
     wanted, key = task.wanted, f"{task.wanted.path}/done"
     layer, labels, fractions = wanted.layer, wanted.labels, wanted.method.fractions
     if store.marker(wanted.out, key, fingerprint=wanted.fingerprint) is not None:
-        return 0
+        return ()
     images, units = layer.shape[:2]
     values, peaks = Maps(layer)((0, images))
     index = ranks(layer, fractions, units)
@@ -84,17 +84,17 @@ def dissect_small(task: SmallLayer) -> int:
         )
     written = wanted.create(threshold_arrays(found) | count_arrays(*counts))
     store.mark(wanted.out, key, fingerprint=wanted.fingerprint, written=written, note=wanted.summary)
-    return 0
+    return ()
 
 
-def _by_cells(task: SmallLayer, too_high: int) -> int:
-    """Dissect a layer, so many of whose units have a bound that was too high, by all cells, if they are there.
+def _by_cells(task: SmallLayer, too_high: tuple[int, ...]) -> tuple[int, ...]:
+    """Dissect a layer, some of whose units have a bound that was too high, by all cells, if they are there.
 
-    Returns how many units are left.
+    Returns the units that are left.
     """
     if task.wanted.layer.beside is None:
         return too_high
-    return dissect_small(replace(task, wanted=task.wanted.by_cells(too_high)))
+    return dissect_small(replace(task, wanted=task.wanted.by_cells(len(too_high))))
 
 
 def thresholds(values: NDArray[np.floating], ranks: NDArray[np.int64]) -> LayerThresholds:

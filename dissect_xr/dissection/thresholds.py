@@ -113,7 +113,7 @@ class LayerThresholds:
     """(fraction, unit)"""
     exceedance: NDArray[np.int64]
     """(fraction, unit)"""
-    too_high: int = 0
+    too_high: tuple[int, ...] = ()
     """units whose thresholds are not known, since they lie below the bounds of the layer's tail"""
 
 

@@ -117,7 +117,7 @@ def _opened(
 
 def _blocks(layer: Layer) -> Iterator[NDArray[np.floating]]:
     """The maps of the layer, some images at a time, in whole chunks."""
-    array = store.read(layer.url, f"{layer.maps_path}/activation")
+    array = store.read(layer.url, f"{layer.path}/activation")
     image_bytes = layer.shape[1] * layer.cells * layer.itemsize
     length = layer.chunk[0] * max(1, BLOCK // (image_bytes * layer.chunk[0]))
     for first in range(0, layer.shape[0], length):

@@ -9,7 +9,7 @@ image and layer lie, so that the maps of some images of one layer are read witho
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dissect_xr import store
 from dissect_xr.floats import codes
-from dissect_xr.schema import TAIL, layer_path
+from dissect_xr.schema import TAIL
 from dissect_xr.tail.packed import Packed, joined, pack, span_dtype
 
 CHUNK = 1 << 17
@@ -44,14 +44,15 @@ def units_of_chunk(units: int, images: int, dtype: str) -> int:
     return min(units, wide)
 
 
-def again_key(layer: str) -> str:
-    """The name of a layer in paths."""
-    return layer_path("", layer).lstrip("/")
+def tails_path(snapshot: str, again: str | None = None) -> str:
+    """The group of the tails of a snapshot, or of those that were extracted again (`again` says which)."""
+    return f"{snapshot}/{TAILS}" if again is None else f"{snapshot}/{TAILS}/again/{again}"
 
 
-def maps_path(snapshot: str, layer: str, *, again: bool = False) -> str:
-    """The group of a layer's maps; of a layer whose bounds were too high, they stand among the tails."""
-    return f"{snapshot}/{TAILS}/{again_key(layer)}" if again else layer_path(snapshot, layer)
+def again_key(path: str) -> str:
+    """The key of the marker of a layer whose tail was extracted again; `path` is that of its group."""
+    snapshot, _, layer = path.partition("/")
+    return f"{snapshot}/again/{layer}"
 
 
 @dataclass(frozen=True)
@@ -221,11 +222,21 @@ class TailPlace:
         if found is None:
             return None
         first, stop = attrs["columns"] or (0, found["shape"][1])
-        group = path if attrs["columns"] is None else f"{path.rpartition('/')[0]}/{TAILS}"
+        group = path if attrs["columns"] is None else tails_path(path.rpartition("/")[0])
         return cls(
             url, group, found["number"], (first, stop), found["block"], tuple(found["shape"][2:]), found["fraction"],
             found.get("beside", False),
         )  # fmt: skip
+
+
+def current_tail(url: str, path: str, attrs: Mapping[str, Any]) -> tuple[TailPlace | None, tuple[int, ...]]:
+    """Where the tail of the layer with this group lies, and the units whose bounds a second extraction lowered."""
+    place = TailPlace.of(url, path, attrs)
+    if place is None or place.beside or (marked := store.marker(url, again_key(path))) is None:
+        return place, ()
+    note = marked["note"]
+    group = tails_path(path.partition("/")[0], note["part"])
+    return replace(place, path=group, number=note["number"], columns=tuple(note["columns"])), tuple(note["units"])
 
 
 class StoredTail:

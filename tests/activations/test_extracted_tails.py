@@ -112,18 +112,36 @@ def test_a_layer_whose_tail_is_large_is_kept_dense_beside_the_others(url, probe,
     assert_tails(url, {layer: maps for layer, maps in dense.items() if layer != first})
 
 
-def test_layers_are_extracted_again_beside_their_tails(url, probe, dense):
+def test_units_whose_bounds_were_too_high_are_kept_whole_by_a_second_extraction(url, probe, dense):
     extraction = run(url, probe, recording=TAILS)
-    layer = LAYERS[-1]
-    assert open_layer(url, "s", layer).tail is not None
-    extract_again(extraction, {layer: 2}, pool=Threads(1), show=False)
-    opened = open_layer(url, "s", layer)
-    assert (opened.tail, opened.again) == (None, 2)
-    np.testing.assert_array_equal(Maps(opened).values((0, IMAGES)), dense[layer])
+    first, layer = LAYERS[0], LAYERS[-1]
+    tails = {name: Maps(open_layer(url, "s", name)).values((0, IMAGES)) for name in (first, layer)}
+    assert not (tails[layer] == dense[layer]).all(axis=(0, 2, 3)).any(), "cells of all units are left out"
+
+    def kept_whole(name, units):
+        opened = open_layer(url, "s", name)
+        assert opened.again == len(units)
+        found = Maps(opened).values((0, IMAGES))
+        others = np.setdiff1d(np.arange(found.shape[1]), units)
+        np.testing.assert_array_equal(found[:, units], dense[name][:, units])
+        np.testing.assert_array_equal(found[:, others], tails[name][:, others])
+
+    extract_again(extraction, {layer: [2, 0], first: [1]}, pool=Threads(1), show=False)
+    kept_whole(layer, [0, 2])
+    kept_whole(first, [1])
     before = stores.digest(Path(url))
     with patch.object(kept, "extract_block", lambda task: pytest.fail("was done already")):
-        extract_again(extraction, {layer: 2}, pool=Threads(1), show=False)
+        extract_again(extraction, {first: [1], layer: [0, 2]}, pool=Threads(1), show=False)
     assert stores.digest(Path(url)) == before
+    extract_again(extraction, {layer: [1]}, pool=Threads(1), show=False)
+    kept_whole(layer, [0, 1, 2])
+    kept_whole(first, [1])
+
+
+def test_a_layer_without_a_tail_is_not_extracted_again(url, probe):
+    extraction = run(url, probe)
+    with pytest.raises(DissectError, match=r"has no tail that could be extracted again: all its cells are stored"):
+        extract_again(extraction, {LAYERS[0]: [0]}, pool=Threads(1), show=False)
 
 
 def test_what_needs_all_cells_says_so(url, probe):

@@ -123,6 +123,7 @@ def test_layers_whose_bounds_are_too_high_are_extracted_again_unasked(
         assert call("run", *given, "--quiet") == 0
     assert "too high" not in capsys.readouterr().err
     assert call("verify", str(tmp_path / "tail")) == 0
+    assert not list((tmp_path / "tail").rglob("activation/c.*")), "all cells of all units were stored"
 
 
 def test_a_plan_says_how_much_less_tails_take(tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from dissect_xr.activations.recording.threads import torch_threads
 from dissect_xr.activations.sources import Loaded, cached, device_of, seeded
 from dissect_xr.activations.store import tail_shape
 from dissect_xr.errors import DissectError
-from dissect_xr.tail.arrays import TAILS
 
 WRITERS = 2
 """Threads that compress and write shards: two, since zarr does part of a write on one core. Each holds a shard."""
@@ -37,8 +36,7 @@ def extract_block(task: ExtractTask) -> None:
     with torch_threads(task.threads), store.marked(task.url, task.key, fingerprint=task.fingerprint) as (writer, note):
         loaded = loaded_for(task, device)
         tails = any(layer.has_tail for layer in task.layers)
-        path = f"{task.snapshot}/{TAILS}"
-        bound = store.read(task.url, f"{path}/bound")[:] if tails else None
+        bound = store.read(task.url, f"{task.tails}/bound")[:] if tails else None
         random = seeded(task.seed, device) if task.seeded else nullcontext()
         with random, ThreadPoolExecutor(WRITERS) as background, ThreadPoolExecutor(torch.get_num_threads()) as threads:
             host = HostMaps(task, bound, threads, pinned=device.startswith("cuda"))
@@ -47,7 +45,7 @@ def extract_block(task: ExtractTask) -> None:
                 host.check(begin, part)
                 written += [background.submit(writer.write, *job) for job in host.whole_shards()]
             if tails:
-                block = tail_shape(task.layers).writes(writer, path, task.start, *host.tails())
+                block = tail_shape(task.layers).writes(writer, task.tails, task.start, *host.tails())
                 written += [background.submit(write) for write in block]
             if task.again is None:
                 for name, values in (("peak", host.peaks), ("mean", host.means)):

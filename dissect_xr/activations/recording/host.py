@@ -18,7 +18,7 @@ from dissect_xr.activations.recording.task import ExtractTask
 from dissect_xr.activations.repeats import check_size
 from dissect_xr.activations.store import check_finite, tail_shape
 from dissect_xr.floats import means
-from dissect_xr.tail.arrays import maps_path
+from dissect_xr.schema import layer_path
 from dissect_xr.tail.packed import Packed, pack
 
 
@@ -170,7 +170,7 @@ class HostMaps:
                 if last > self.filled:
                     break
                 self._images_written[layer.name] = last
-                path = f"{maps_path(task.snapshot, layer.name, again=task.again is not None)}/activation"
+                path = f"{layer_path(task.snapshot, layer.name)}/activation"
                 yield path, (task.start + first, 0, 0, 0), self.maps[layer.name][first:last].numpy()
 
 

@@ -4,22 +4,24 @@ Knows: what a snapshot's group says of it, and the second extraction of layers w
 Does not know: how bounds are found (`bounds`), or who notices that one was too high.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from dissect_xr import store
 from dissect_xr.activations.recording.block import extract_block
 from dissect_xr.activations.recording.bounds import Bounds, find_bounds
 from dissect_xr.activations.recording.extraction import Extraction
 from dissect_xr.activations.request import Keep
-from dissect_xr.activations.store import LayerShape, tail_shape
+from dissect_xr.activations.store import LayerShape, in_one_snapshot, tail_shape
 from dissect_xr.errors import DissectError, counted
 from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
+from dissect_xr.schema import layer_path
 from dissect_xr.store.seal import reseal
-from dissect_xr.tail.arrays import TAILS, again_key
+from dissect_xr.tail.arrays import StoredTail, again_key, current_tail, tails_path
 
 
 def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds | None:
@@ -80,7 +82,7 @@ def tail_attrs(extraction: Extraction, bounds: Bounds | None) -> dict[str, Any]:
 def create_tails(url: str, snapshot: str, layers: Sequence[LayerShape], bounds: Bounds, *, keep: bool) -> store.Written:
     """Create the group of a snapshot's tails, with the bounds."""
     shape, write = tail_shape(layers), store.lay_out if keep else store.create
-    return write(url, f"{snapshot}/{TAILS}", shape.specs("all_units"), {}, [shape.bound(bounds.values, "all_units")])
+    return write(url, tails_path(snapshot), shape.specs("all_units"), {}, [shape.bound(bounds.values, "all_units")])
 
 
 def stored_layers(extraction: Extraction) -> tuple[LayerShape, ...]:
@@ -107,16 +109,19 @@ def check_kept(extraction: Extraction, stored: Mapping[str, Any]) -> None:
 
 
 def extract_again(
-    extraction: Extraction, layers: Mapping[str, int], *, pool: Pool | None = None, show: bool = True
+    extraction: Extraction, layers: Mapping[str, Sequence[int]], *, pool: Pool | None = None, show: bool = True
 ) -> None:
-    """Write all cells of layers some of whose bounds were too high, beside their tails; finished blocks are kept.
+    """Write the tails of layers some of whose bounds were too high once more; finished blocks are kept.
+
+    The bounds of these units become the lowest number of the dtype, so that all their cells are kept: no bound is too
+    high again. Those of the layers' other units stay.
 
     Parameters
     ----------
     extraction
         That of the snapshot, whose tails are written.
     layers
-        Layer -> how many of its units have such a bound, as a `BoundTooHighError` has them.
+        Layer -> the numbers of its units with such a bound, as a `BoundTooHighError` has them.
     pool
         Where tasks run; threads of this process by default.
     show
@@ -124,24 +129,31 @@ def extract_again(
     """
     pool = pool or Threads()
     url, name, fingerprint = extraction.url, extraction.snapshot.name, extraction.fingerprint
-    wanted = set(layers)
-    chosen = tuple(layer for layer in extraction.layers if layer.name in wanted)
-    part = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()[:12]
+    chosen = in_one_snapshot(replace(layer, kept="tail") for layer in extraction.layers if layer.name in layers)
+    shape, bounds, lowered = tail_shape(chosen), [], {}
+    for layer in chosen:
+        path = layer_path(name, layer.name)
+        place, before = current_tail(url, path, store.read_attrs(url, path))
+        if place is None:
+            raise DissectError(f"{url}: {path} has no tail that could be extracted again: all its cells are stored.")
+        units = lowered[layer.name] = sorted({*before, *layers[layer.name]})
+        bounds.append(StoredTail(place).bound.copy())
+        bounds[-1][units] = -np.finfo(layer.dtype).max
+    part = store.fingerprint(lowered)[:12]
     marked = store.markers(url, name)
     created = f"{name}/again/{part}/created"
     if created not in marked:
-        written: store.Written = {}
-        for layer in chosen:
-            written |= store.lay_out(url, f"{name}/{TAILS}/{again_key(layer.name)}", [layer.spec], {})
+        bound = shape.bound(np.concatenate(bounds), "all_units")
+        written = store.lay_out(url, tails_path(name, part), shape.specs("all_units"), {}, [bound])
         store.mark(url, created, fingerprint=fingerprint, written=written)
     tasks = extraction.tasks(chosen, again=part)
     missing = [task for task in tasks if task.key not in marked]
     with track(f"activations {name}, again", len(missing), show=show and bool(missing)) as bar:
         for task, _ in run_blocks(pool, extract_block, missing, gpu=extraction.spec.gpus):
             bar.advance(len(task.images))
-    for layer in chosen:
-        depends_on = [created, *(task.key for task in tasks)]
-        key = f"{name}/again/{again_key(layer.name)}"
-        note = {"units": layers[layer.name]}
+    depends_on = [created, *(task.key for task in tasks)]
+    for number, layer in enumerate(chosen):
+        key = again_key(layer_path(name, layer.name))
+        note = {"part": part, "number": number, "columns": layer.columns, "units": lowered[layer.name]}
         store.mark(url, key, fingerprint=fingerprint, written={}, note=note, depends_on=depends_on)
     reseal(url, name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dissect_xr.activations.request import ModelSpec, Preprocess
 from dissect_xr.activations.store import LayerShape
 from dissect_xr.probe.folder import Folder
+from dissect_xr.tail.arrays import tails_path
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ExtractTask:
     seeded: bool = False
     """whether the model may draw random numbers, and depend on the batch"""
     again: str | None = None
-    """which of the snapshot's layers these are, where their bounds were too high and all cells are now kept"""
+    """which of the snapshot's layers these are, where their bounds were too high and are now lower"""
 
     @property
     def key(self) -> str:
@@ -49,6 +50,11 @@ class ExtractTask:
         kind = "tails" if any(layer.has_tail for layer in self.layers) else "blocks"
         part = kind if self.again is None else f"again/{self.again}"
         return f"{self.snapshot}/{part}/{self.start}-{self.start + len(self.images)}"
+
+    @property
+    def tails(self) -> str:
+        """The group of the tails that it writes."""
+        return tails_path(self.snapshot, self.again)
 
     @property
     def what(self) -> str:

@@ -67,9 +67,9 @@ class Maps:
         if layer.tail is not None:
             self._tail = StoredTail(layer.tail, ahead)
         elif layer.derivation is None:
-            self._stored = store.read(layer.url, f"{layer.maps_path}/activation")
+            self._stored = store.read(layer.url, f"{layer.path}/activation")
         else:
-            self._stored = store.read(layer.url, f"{layer.derivation.source.maps_path}/activation")
+            self._stored = store.read(layer.url, f"{layer.derivation.source.path}/activation")
             self._matrix = np.ascontiguousarray(store.read(layer.url, f"{layer.path}/matrix")[rows])
             self._bias = store.read(layer.url, f"{layer.path}/bias")[rows]
 

@@ -43,7 +43,7 @@ def proven_thresholds(
     """
     (proven, above), (threshold, exceedance) = counted, found
     at_bound = ~proven & (ranks < above + equal)
-    too_high = int((~proven & ~at_bound).any(axis=0).sum())
+    too_high = tuple(np.flatnonzero((~proven & ~at_bound).any(axis=0)).tolist())
     return LayerThresholds(
         np.where(at_bound, bound, threshold).astype(np.float32), np.where(at_bound, above, exceedance), too_high
     )
