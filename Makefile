@@ -10,10 +10,9 @@ demo: $(INSTALLED)
 	$(BIN)/python pipelines/train_digits.py --probe demo/digits --out demo/snapshots
 	$(BIN)/dissect-xr run pipelines/digits.yaml --out demo/run
 
-# Three processes: two cores are then busy while a test waits for what it has killed or started. A file's tests share
-# fixtures, so a file stays in one process.
+# Two processes: more would want more cores and memory. A file's tests share fixtures, so a file stays in one process.
 # Files are begun in the order of tests/conftest.py, the longest first; xdist would begin with those of most tests.
-TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(TOGETHER) $(PYTEST)

@@ -1,6 +1,6 @@
 """Measures what a dissection costs against the least it could cost: reading the activations.
 
-    python pipelines/benchmark.py --folder DIR [--short] [--only NAME ...] [--record FILE]
+    python pipelines/benchmark.py --folder DIR [--data DIR] [--short] [--only NAME ...] [--record FILE]
 
 Runs the entry points that `dissect-xr run` runs, on stores with the statistics of real ones (synthetic.py). Everything
 that is compared is measured in one run, in turn, and medians are quoted; every counted result is checked. Writes
@@ -104,9 +104,10 @@ def together(earlier: list[Row], found: list[Row]) -> list[Row]:
     return list(rows.values())
 
 
-def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
+def parts(folder: Path, data: Path | None, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
     """What can be measured, by name."""
     # Not above: worker processes import this file again, and torch would be counted as their memory.
+    from bench_camvid import camvid
     from bench_extraction import extraction
     from bench_others import dense_baseline, gathering
 
@@ -145,6 +146,8 @@ def parts(folder: Path, *, short: bool) -> dict[str, Callable[[], list[Row]]]:
     }
     if not short:
         found["broden"] = lambda: broden(folder, Size(images=63_305, units=2_048, cells=7))
+    if data is not None:
+        found["camvid"] = lambda: camvid(folder, data)
     return found
 
 
@@ -152,6 +155,7 @@ def main() -> None:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where stores are made; 15 GB, with --short 0.5 GB")
+    parser.add_argument("--data", type=Path, help="the folder with CamVid, for the part camvid")
     parser.add_argument("--short", action="store_true", help="small sizes, one run each, two minutes")
     parser.add_argument(
         "--only", nargs="*", help="parts to run; the others' figures stay those of the folder's last run"
@@ -160,7 +164,9 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     chosen = {
-        k: part for k, part in parts(given.folder, short=given.short).items() if not given.only or k in given.only
+        k: part
+        for k, part in parts(given.folder, given.data, short=given.short).items()
+        if not given.only or k in given.only
     }
     about, results = machine(), given.folder / "benchmarks.json"
     earlier = json.loads(results.read_text())["rows"] if given.only and results.exists() else []

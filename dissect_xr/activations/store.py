@@ -17,7 +17,7 @@ from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import Keep, SnapshotInfo
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
-from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape, units_of_chunk
+from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape, current_tail, units_of_chunk
 from dissect_xr.tail.view import tail_variable
 
 UNIT_CHUNK = 64
@@ -290,7 +290,7 @@ def _open_tail(place: TailPlace, path: str, stored: Mapping[str, Any]) -> xr.Dat
 def _open_layer(url: str, path: str, shared: xr.Dataset) -> xr.Dataset:
     """One layer; `shared` holds `peak` and `mean` of all layers that were recorded together."""
     attrs = store.read_attrs(url, path)
-    place = TailPlace.of(url, path, attrs)
+    place, _ = current_tail(url, path, attrs)
     if place is not None and not place.beside:
         found = _open_tail(place, path, attrs["tail"])
     else:

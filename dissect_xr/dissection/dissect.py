@@ -220,7 +220,7 @@ def _layer_in_steps(wanted: LayerToDissect, limits: Limits, too_high: TooHigh) -
     if store.marker(out, f"{path}/created", fingerprint=fingerprint) is None:
         store.mark(out, f"{path}/created", fingerprint=fingerprint, written=wanted.create())
     if (known := store.marker(out, f"{path}/threshold", fingerprint=fingerprint)) is not None:
-        if (units := known["note"]["bounds_too_high"]) and wanted.layer.beside is not None:
+        if (units := known["note"].get("bounds_too_high")) and wanted.layer.beside is not None:
             wanted = wanted.by_cells(units)
     else:
         found = yield from find_thresholds(wanted.layer, method.fractions, limits)

@@ -212,7 +212,7 @@ class TailPlace:
     """(y, x) of its maps"""
     fraction: float
     """the largest fraction that the bounds were chosen for"""
-    beside: bool
+    beside: bool = False
     """whether all cells are stored, too"""
 
     @classmethod

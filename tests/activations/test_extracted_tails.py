@@ -125,6 +125,7 @@ def test_units_whose_bounds_were_too_high_are_kept_whole_by_a_second_extraction(
         others = np.setdiff1d(np.arange(found.shape[1]), units)
         np.testing.assert_array_equal(found[:, units], dense[name][:, units])
         np.testing.assert_array_equal(found[:, others], tails[name][:, others])
+        np.testing.assert_array_equal(open_activations(url)[f"s/{name}"]["tail_maps"], found)
 
     extract_again(extraction, {layer: [2, 0], first: [1]}, pool=Threads(1), show=False)
     kept_whole(layer, [0, 2])

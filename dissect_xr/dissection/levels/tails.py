@@ -13,7 +13,7 @@ known about T. A unit that never falls below 0 and seldom fires has b = 0 and T 
 >>> index, proven, above = np.array([[5], [20], [700]]), np.array([[True], [False], [False]]), np.array([[3], [0], [0]])
 >>> found = proven_thresholds(bound, equal, index, (proven, np.array([[8], [8], [8]])), (levels, above))
 >>> found.threshold[:2].ravel().tolist(), found.exceedance[:2].ravel().tolist(), found.too_high
-([2.0, 1.5], [3, 8], 1)
+([2.0, 1.5], [3, 8], (0,))
 """
 
 import numpy as np
