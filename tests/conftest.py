@@ -14,6 +14,7 @@ from dissect_xr.parallel.pool import open_pool
 
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
+settings.register_profile("quick", settings.get_profile("local"), max_examples=15)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 _TORCH = importlib.util.find_spec("torch") is not None
