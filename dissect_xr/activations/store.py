@@ -17,7 +17,8 @@ from dissect_xr.activations.layouts.layout import PLAIN, Layout
 from dissect_xr.activations.request import Keep, SnapshotInfo
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import ACTIVATIONS, SCHEMA_VERSION, TAIL, layer_of, layer_path, to_json
-from dissect_xr.tail.arrays import TAILS, StoredTail, TailPlace, TailShape, current_tail, units_of_chunk
+from dissect_xr.tail.arrays import TAILS, TailShape, units_of_chunk
+from dissect_xr.tail.stored import StoredTail, TailPlace, current_tail
 from dissect_xr.tail.view import tail_variable
 
 UNIT_CHUNK = 64

@@ -17,7 +17,7 @@ from dissect_xr import store
 from dissect_xr.dissection import interpolation
 from dissect_xr.errors import DissectError
 from dissect_xr.schema import check_version, from_json, layer_of, layer_path
-from dissect_xr.tail.arrays import TailPlace, current_tail
+from dissect_xr.tail.stored import TailPlace, current_tail
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

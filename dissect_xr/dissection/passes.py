@@ -54,7 +54,7 @@ from dissect_xr.dissection.thresholds import (
 )
 from dissect_xr.floats import codes, decode
 from dissect_xr.parallel.fold import Fold
-from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.stored import StoredTail
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dissect_xr.dissection.levels.tails import proven_by
 from dissect_xr.dissection.store import LayerToDissect, count_arrays, threshold_arrays
 from dissect_xr.dissection.thresholds import LayerThresholds, ranks
 from dissect_xr.floats import codes, decode
-from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.stored import StoredTail
 
 COPIES = 4
 """Copies of a layer's activations in memory at once: packed, unpacked, as codes, and partitioned."""

@@ -48,7 +48,7 @@ from dissect_xr.dissection.derived.maps import Maps
 from dissect_xr.dissection.layers import Layer, prefetch
 from dissect_xr.dissection.levels.histograms import histogram, histogram_of_tail
 from dissect_xr.floats import bits
-from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.stored import StoredTail
 
 BIN_BITS = 16
 """A histogram has at most 2**16 bins per unit: a bin for each code of float16."""

@@ -1,23 +1,21 @@
-"""The arrays that hold the tails of layers: how they are laid out, written block by block, and read.
+"""The arrays that hold the tails of layers: how they are laid out, and written block by block.
 
-Knows: the arrays of a snapshot, or of a layer that stands alone; which part of them belongs to a layer and its images.
-Does not know: how a bound is chosen, models, or who reads.
+Knows: the arrays of a snapshot, or of a layer that stands alone.
+Does not know: how a bound is chosen, models, or how tails are read (`stored`).
 
 All layers that are recorded together share their arrays, so an image block is a few objects however many layers it is
 of. Inside a block the layers follow each other, and the images inside a layer. `tail_range` says where the maps of an
 image and layer lie, so that the maps of some images of one layer are read without the others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.floats import codes
 from dissect_xr.schema import TAIL
 from dissect_xr.tail.packed import Packed, joined, pack, span_dtype
 
@@ -47,12 +45,6 @@ def units_of_chunk(units: int, images: int, dtype: str) -> int:
 def tails_path(snapshot: str, again: str | None = None) -> str:
     """The group of the tails of a snapshot, or of those that were extracted again (`again` says which)."""
     return f"{snapshot}/{TAILS}" if again is None else f"{snapshot}/{TAILS}/again/{again}"
-
-
-def again_key(path: str) -> str:
-    """The key of the marker of a layer whose tail was extracted again; `path` is that of its group."""
-    snapshot, _, layer = path.partition("/")
-    return f"{snapshot}/again/{layer}"
 
 
 @dataclass(frozen=True)
@@ -193,128 +185,3 @@ def _row(length: int, *before: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     chunk = min(length, CHUNK)
     ones = [1 for _ in before]
     return (1, *ones, chunk), (1, *before, -(-length // chunk) * chunk)
-
-
-@dataclass(frozen=True)
-class TailPlace:
-    """Where the tail of one layer lies in a store."""
-
-    url: str
-    path: str
-    """the group of the arrays"""
-    number: int
-    """of the layer among those recorded together"""
-    columns: tuple[int, int]
-    """its units among those of all layers"""
-    block: int
-    """images of a block"""
-    cells: tuple[int, int]
-    """(y, x) of its maps"""
-    fraction: float
-    """the largest fraction that the bounds were chosen for"""
-    beside: bool = False
-    """whether all cells are stored, too"""
-
-    @classmethod
-    def of(cls, url: str, path: str, attrs: Mapping[str, Any]) -> "TailPlace | None":
-        """The tail of the layer whose group has these attributes, None if it has none."""
-        found = attrs.get("tail")
-        if found is None:
-            return None
-        first, stop = attrs["columns"] or (0, found["shape"][1])
-        group = path if attrs["columns"] is None else tails_path(path.rpartition("/")[0])
-        return cls(
-            url, group, found["number"], (first, stop), found["block"], tuple(found["shape"][2:]), found["fraction"],
-            found.get("beside", False),
-        )  # fmt: skip
-
-
-def current_tail(url: str, path: str, attrs: Mapping[str, Any]) -> tuple[TailPlace | None, tuple[int, ...]]:
-    """Where the tail of the layer with this group lies, and the units whose bounds a second extraction lowered."""
-    place = TailPlace.of(url, path, attrs)
-    if place is None or place.beside or (marked := store.marker(url, again_key(path))) is None:
-        return place, ()
-    note = marked["note"]
-    group = tails_path(path.partition("/")[0], note["part"])
-    return replace(place, path=group, number=note["number"], columns=tuple(note["columns"])), tuple(note["units"])
-
-
-class StoredTail:
-    """The tail of one layer, read image range by image range.
-
-    Parameters
-    ----------
-    ahead
-        Where the ranges follow each other: what is read together and kept. None reads only what is asked for.
-    """
-
-    def __init__(self, place: TailPlace, ahead: store.Ahead | None = None) -> None:
-        self.place = place
-        self._ahead = ahead
-        self._arrays: dict[str, store.StoredArray] = {}
-        self._kept: tuple[int, Packed] | None = None
-        """first image, and the tails of images from there on"""
-
-    def _array(self, name: str) -> store.StoredArray:
-        if name not in self._arrays:
-            self._arrays[name] = store.read(self.place.url, f"{self.place.path}/{name}")
-        return self._arrays[name]
-
-    @cached_property
-    def bound(self) -> NDArray[np.float32]:
-        """(unit,) the bounds."""
-        return np.asarray(self._array("bound")[slice(*self.place.columns)])
-
-    @cached_property
-    def lowest(self) -> NDArray[np.int64]:
-        """(unit,) the lowest codes (`floats.codes`) that lie above the bounds."""
-        return codes(self.bound.astype(self._array("tail").dtype)).astype(np.int64) + 1
-
-    @cached_property
-    def equal(self) -> NDArray[np.int64]:
-        """(unit,) how many values equal the bound."""
-        return np.asarray(self._array("at_bound")[:, slice(*self.place.columns)].sum(axis=0))
-
-    @cached_property
-    def largest(self) -> NDArray[np.floating]:
-        """(unit,) the largest activations."""
-        return np.asarray(self._array("largest")[:, slice(*self.place.columns)].max(axis=0))
-
-    def __call__(self, images: tuple[int, int]) -> Packed:
-        """The tails of a half-open range of images."""
-        return joined([self._of_block(*part) for part in store.in_blocks(*images, self.place.block)])
-
-    def _of_block(self, first: int, stop: int) -> Packed:
-        """The tails of images that lie in one block."""
-        if self._kept is not None:
-            start, kept = self._kept
-            if start <= first and stop <= start + len(kept.span_count):
-                return kept.images(first - start, stop - start)
-        end = stop if self._ahead is None else self._ahead.reach(first, stop, self.place.block, 1)
-        where = self._array("tail_range")[first:end, self.place.number]
-        if self._ahead is not None:
-            fits = np.searchsorted(self._bytes(where), self._ahead.nbytes, side="right")
-            where = where[: max(stop - first, int(fits))]
-        found = self._read(first, where)
-        if self._ahead is not None:
-            self._kept = first, found
-        return found.images(0, stop - first)
-
-    def _bytes(self, where: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes of the tails of images from the first one to each."""
-        span, value = self._array("span").dtype.itemsize, self._array("tail").dtype.itemsize
-        units = self.place.columns[1] - self.place.columns[0]
-        counts = np.arange(1, len(where) + 1) * units * span
-        return np.asarray(counts + 2 * span * (where[:, 1] - where[0, 0]) + value * (where[:, 3] - where[0, 2]))
-
-    def _read(self, first: int, where: NDArray[np.int64]) -> Packed:
-        """The tails of images from `first` on, whose rows of `tail_range` these are; they lie in one block."""
-        place, block = self.place, first // self.place.block
-        spans, values = (int(where[0, 0]), int(where[-1, 1])), (int(where[0, 2]), int(where[-1, 3]))
-        return Packed(
-            place.cells,
-            self._array("span_count")[first : first + len(where), slice(*place.columns)],
-            self._array("span")[block, :, slice(*spans)],
-            self._array("tail")[block, slice(*values)],
-            where[:, 1::2] - np.array([spans[0], values[0]]),
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dissect_xr.tail.arrays import StoredTail, TailPlace
+from dissect_xr.tail.stored import StoredTail, TailPlace
 
 MEANING = "the unit's output at each cell of its tail, and its bound at all others"
 

@@ -35,7 +35,7 @@ from dissect_xr.dissection.passes import count_blocks
 from dissect_xr.errors import DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.schema import COORDINATES, DRAWN_BY
-from dissect_xr.tail.arrays import TailPlace
+from dissect_xr.tail.stored import TailPlace
 
 DOMAIN = st.sampled_from(oracle.DOMAINS)
 CUTS = st.fixed_dictionaries(

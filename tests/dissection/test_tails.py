@@ -27,8 +27,8 @@ from dissect_xr.dissection.layers import open_layer
 from dissect_xr.errors import BoundTooHighError, DissectError
 from dissect_xr.parallel.pool import Threads
 from dissect_xr.tail import sampling
-from dissect_xr.tail.arrays import StoredTail
 from dissect_xr.tail.sampling import Sampling
+from dissect_xr.tail.stored import StoredTail
 
 STEPS = {"one task": True, "in steps": False}
 """Whether a layer is small: one task, or a search and counts by blocks."""

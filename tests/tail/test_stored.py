@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dissect_xr import store
-from dissect_xr.tail.arrays import StoredTail, TailBlocks, TailPlace, TailShape
+from dissect_xr.tail.arrays import TailBlocks, TailShape
 from dissect_xr.tail.packed import Packed, pack
+from dissect_xr.tail.stored import StoredTail, TailPlace
 
 IMAGES, BLOCK, UNITS, CELLS = 22, 8, 3, (4, 5)
 BOUND = np.array([0.5, 1.0, 9.0], np.float32)

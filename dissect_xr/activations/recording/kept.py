@@ -21,7 +21,8 @@ from dissect_xr.parallel.pool import Pool, Threads, run_blocks, run_tasks
 from dissect_xr.parallel.progress import track
 from dissect_xr.schema import layer_path
 from dissect_xr.store.seal import reseal
-from dissect_xr.tail.arrays import StoredTail, again_key, current_tail, tails_path
+from dissect_xr.tail.arrays import tails_path
+from dissect_xr.tail.stored import StoredTail, again_key, current_tail
 
 
 def choose_bounds(extraction: Extraction, pool: Pool, *, show: bool) -> Bounds | None:

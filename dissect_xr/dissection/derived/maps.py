@@ -30,7 +30,7 @@ from dissect_xr import store
 from dissect_xr.dissection.derived.product import multiply
 from dissect_xr.dissection.layers import TILE, Layer, Peaks
 from dissect_xr.errors import DissectError
-from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.stored import StoredTail
 
 PEAK_UNITS = 4
 """Chunks of units whose maps are in memory at a time where only their peaks are wanted."""

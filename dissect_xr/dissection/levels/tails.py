@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dissect_xr.dissection.thresholds import LayerThresholds
-from dissect_xr.tail.arrays import StoredTail
+from dissect_xr.tail.stored import StoredTail
 
 
 def proven_thresholds(
