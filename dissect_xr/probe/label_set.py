@@ -298,6 +298,6 @@ class LabelSet:
             kind = (concept.category, concept.name if concept.own_domain else "", concept.among)
             if kinds.setdefault(concept.domain, kind) != kind:
                 raise DissectError(f"two domains are called '{concept.domain}': rename the category or the concept.")
-        if max(self.label_size) > LABEL_SIDE:
-            raise DissectError(f"label_size {list(self.label_size)}: expected sides of at most {LABEL_SIDE:,} pixels.")
+        if max(self.label_size) > LABEL_SIDE or min(self.label_size) < 1:
+            raise DissectError(f"label_size {list(self.label_size)}: expected sides of 1 to {LABEL_SIDE:,} pixels.")
         return self

@@ -121,6 +121,7 @@ def test_recipes_are_planned_or_refused(changes):
 @example([("model.snapshots.0.metrics", "{unit: 2}")])
 @example([("model.snapshots.0.step", "1000000000000000000000")])
 @example([("model.snapshots.0.name", "a" * 300)])
+@example([("probe.label_size", "[0, 1]")])
 @example([("activations.keep", "none")])
 @example([("activations.keep", "tail")])
 def test_what_is_planned_runs_and_is_whole(changes):

@@ -258,8 +258,9 @@ def test_a_set_without_sizes_needs_a_label_size(folder, tmp_path):
     with pytest.raises(DissectError, match=r"index\.csv: has no sh and sw"):
         read_broden(folder)
     assert written(read_broden(folder, label_size=(4, 3)), tmp_path)["annotation"].shape == (3, 3, 4, 3)
-    with pytest.raises(DissectError, match=r"\[4, 65536\]: expected sides of at most 65,535"):
-        read_broden(folder, label_size=(4, 65_536)).check()
+    for size in ((4, 65_536), (0, 4)):
+        with pytest.raises(DissectError, match=rf"\[{size[0]}, {size[1]}\]: expected sides of 1 to 65,535"):
+            read_broden(folder, label_size=size).check()
 
 
 def test_a_set_of_whole_image_labels_only(folder, tmp_path):
