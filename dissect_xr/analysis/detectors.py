@@ -88,15 +88,12 @@ def best_concept(ds: xr.Dataset, *, within: str | None = None) -> xr.Dataset:
     """
     ds = competing(ds, within)
     index, highest = highest_iou(ds)  # the first of equals: concepts are sorted by number
-    found = highest >= 0
-    if "dead" in ds:
-        found &= ds["dead"] == 0  # not `~`: `dead` is NaN where a snapshot lacks the layer
-    index = index.where(found, -1)
+    index, highest = of_labelled_units(ds, index, highest)
     best = {
         "concept": look_up(index, np.append(ds["concept"].values, 0)),
         "concept_name": look_up(index, np.append(ds["concept_name"].values, "")),
         "category": look_up(index, np.append(ds["concept_category"].values, "")),
-        "iou": highest.where(found),
+        "iou": highest,
     }
     if "label_iou" in ds.coords:
         best["label_iou"] = look_up(index, np.append(ds["label_iou"].values, np.nan))
@@ -262,6 +259,14 @@ def competing(ds: xr.Dataset, within: str | None) -> xr.Dataset:
         known = ", ".join(dict.fromkeys(categories.tolist())) or "none at all"
         raise DissectError(f"no concept competes in category {within!r}: the Dataset has concepts of {known}.")
     return ds if bool((np.diff(ds["concept"].values) > 0).all()) else ds.sortby("concept")
+
+
+def of_labelled_units(ds: xr.Dataset, index: xr.DataArray, highest: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Both results of `highest_iou`, -1 and NaN for dead units and units without counts."""
+    found = highest >= 0
+    if "dead" in ds:
+        found &= ds["dead"] == 0  # not `~`: `dead` is NaN where a snapshot lacks the layer
+    return index.where(found, -1), highest.where(found)
 
 
 def look_up(index: xr.DataArray, table: NDArray[Any]) -> xr.DataArray:

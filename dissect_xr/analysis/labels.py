@@ -7,7 +7,7 @@ Does not know: how a best concept is found (`detectors`), tables, figures.
 import numpy as np
 import xarray as xr
 
-from dissect_xr.analysis.detectors import competing, look_up
+from dissect_xr.analysis.detectors import competing, look_up, of_labelled_units
 from dissect_xr.analysis.highest_iou import highest_within
 from dissect_xr.schema import CUTOFF
 
@@ -38,17 +38,10 @@ def unit_labels(ds: xr.Dataset) -> xr.Dataset:
     ds = competing(ds, None)
     numbers = {category: number for number, category in enumerate(categories)}
     group = np.array([numbers[category] for category in ds["concept_category"].values.tolist()])
-    index, highest = highest_within(ds, group, len(categories))
-    dead = ds["dead"] if "dead" in ds else xr.DataArray(0)
-    known = xr.Dataset({"index": index, "highest": highest, "dead": dead}).compute()
-    index, highest, dead = known["index"], known["highest"], known["dead"]
-    found = (highest >= 0) & (dead == 0)  # not `~`: `dead` is NaN where a snapshot lacks the layer
-    within = xr.Dataset(
-        {
-            "concept_within": look_up(index.where(found, -1), np.append(ds["concept"].values, 0)),
-            "iou_within": highest.where(found),
-        }
-    ).assign_coords(within=np.array(categories, dtype=str))
+    index, highest = of_labelled_units(ds, *highest_within(ds, group, len(categories)))
+    numbered = look_up(index, np.append(ds["concept"].values, 0))
+    within = xr.Dataset({"concept_within": numbered, "iou_within": highest}).compute()
+    within = within.assign_coords(within=np.array(categories, dtype=str))
     iou = within["iou_within"].max("within")
     # The first of equals: the lowest number of the categories' best.
     first = within["concept_within"].where(within["iou_within"] == iou, np.iinfo(np.int64).max).min("within")

@@ -57,9 +57,7 @@ class Layer:
     beside: TailPlace | None = None
     """where its tail lies besides all cells; None where it does not"""
     too_high: int | None = None
-    """units whose bounds were too high, where all cells are read instead of the tail beside them"""
-    again: int | None = None
-    """units whose bounds were too high, where the tail is therefore that of a second extraction"""
+    """units whose bounds were too high: the tail is that of a second extraction, or all cells beside it are read"""
     derivation: "Derivation | None" = None
     """how its maps are computed from those of a recorded layer; None where they are stored"""
 
@@ -258,7 +256,7 @@ def open_layer(url: str, snapshot: str, name: str, *, fingerprint: str | None = 
         columns=tuple(attrs["columns"]) if attrs.get("columns") else None,
         tail=tail,
         beside=beside,
-        again=len(lowered) or None,
+        too_high=len(lowered) or None,
     )
 
 

@@ -119,8 +119,8 @@ class LayerToDissect:
         more: dict[str, Any] = {}
         if (derivation := self.layer.derivation) is not None:
             more["derived"] = derivation.stored | {"dtype": self.layer.dtype}
-        if (too_high := self.layer.again or self.layer.too_high) is not None:
-            more["bounds_too_high"] = too_high
+        if self.layer.too_high is not None:
+            more["bounds_too_high"] = self.layer.too_high
         return {
             "activations_sha256": self.layer.fingerprint,
             "anchoring_reason": reason,

@@ -120,7 +120,7 @@ def test_units_whose_bounds_were_too_high_are_kept_whole_by_a_second_extraction(
 
     def kept_whole(name, units):
         opened = open_layer(url, "s", name)
-        assert opened.again == len(units)
+        assert opened.too_high == len(units)
         found = Maps(opened).values((0, IMAGES))
         others = np.setdiff1d(np.arange(found.shape[1]), units)
         np.testing.assert_array_equal(found[:, units], dense[name][:, units])
